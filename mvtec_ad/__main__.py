@@ -1,0 +1,45 @@
+"""The command line: `python -m mvtec_ad COMMAND`, or `mvtec-ad COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mvtec_ad import __version__
+from mvtec_ad.errors import MvtecAdError
+
+# command -> what it does; mvtec_ad/commands/COMMAND.py holds add_arguments(parser) and run(arguments)
+COMMANDS = {
+    "prepare": "make data.zip: the images of a run, resized once",
+    "fit": "fit a method on good images and calibrate a threshold",
+    "detect": "verdict, score and heat map for images, with a fitted artifact",
+    "evaluate": "measure a method on a category: metrics with intervals, thresholds, trivial rows",
+    "run": "execute the notebooks in order and leave one page to look at",
+    "results": "measured figures beside published ones",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 when a user can mend what went wrong."""
+    parser = argparse.ArgumentParser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        importlib.import_module(f"mvtec_ad.commands.{name}").add_arguments(command)
+    parsed = parser.parse_args(arguments)
+    try:
+        importlib.import_module(f"mvtec_ad.commands.{parsed.command}").run(parsed)
+    except MvtecAdError as problem:
+        print(f"mvtec-ad {parsed.command}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"mvtec-ad {parsed.command}: interrupted; finished artifacts are whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+"""Feature extractors of torchvision and Keras behind one call.
+
+backbone = load_backbone("resnet18", weights="imagenet")
+layers = backbone(images)        # uint8 (B, H, W, 3) -> [float32 (B, h, w, C) per layer, shallow to deep]
+"""
+
+from mvtec_ad.backbones.backbone import BACKBONES, Backbone, load_backbone
+
+__all__ = ["BACKBONES", "Backbone", "load_backbone"]

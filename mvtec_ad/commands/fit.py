@@ -1,0 +1,53 @@
+"""`fit`: a model and a threshold from good images alone."""
+
+from __future__ import annotations
+
+import argparse
+
+from mvtec_ad.commands.options import add_data_options, add_method_options, method_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add_method_options(parser)
+    parser.add_argument("--category", required=True, help="folder of one product below --root")
+    add_data_options(parser)
+    parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="share of good parts that may be flagged")
+    parser.add_argument("--out", required=True, help="artifact to write, a .zip")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read good images, fit, calibrate by leave-one-out, save."""
+    from mvtec_ad import evaluation, transfer
+    from mvtec_ad.backbones import load_backbone
+    from mvtec_ad.data import acquire, index, loading
+    from mvtec_ad.methods import padim, padim_artifact
+    from mvtec_ad.settings import as_dict
+
+    settings = method_settings(arguments)
+    root = acquire.locate(arguments.category, root=arguments.root, source=arguments.source)
+    table = index.read_category(root, arguments.category)
+    good = table[table["split"] == "train"]
+    rate = arguments.false_alarm_rate
+    evaluation.check_enough(round(len(good) * settings.fit_fraction), rate)
+    images = loading.load_images(list(good["image_path"]), settings.image_size, settings.crop)
+    (model,) = padim.create(load_backbone(settings.backbone, settings.weights), settings, settings.seeds[:1])
+    model.fit(images)
+    threshold = {"value": evaluation.calibrated(model.good_scores, rate), "false_alarm_rate": rate}
+    path = transfer.save(
+        arguments.method,
+        padim_artifact.members(model, arguments.category, threshold),
+        profile="custom",
+        data_source=index.data_source(root, arguments.category, table),
+        categories=[arguments.category],
+        settings=as_dict(settings),
+        seed=model.seed,
+        metrics={"good_images": len(good), "threshold": threshold["value"]},
+        path=arguments.out,
+    )
+    print(
+        f"{path}: fitted on {len(good)} good images of {arguments.category}; threshold {threshold['value']:.4g} "
+        f"for at most {rate:.0%} false alarms; {path.stat().st_size / 1e6:.1f} MB"
+    )
+    if not (table["label"] == 1).any() or not ((table["split"] == "test") & (table["label"] == 0)).any():
+        print("No AUROC can be computed: there are no good and defective test images. Try `detect` on images you know.")

@@ -1,0 +1,45 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from typing import Any
+
+from mvtec_ad.settings import PADIM_PRESETS, PadimSettings
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """--root and --source."""
+    parser.add_argument("--root", help="folder that holds the category folders; without it real MVTec AD is looked for")
+    parser.add_argument(
+        "--source", default="auto", help="auto, mvtec_ad or rendered (drawn by code), where --root is not given"
+    )
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """The settings of a method; what is not given keeps the preset's value."""
+    parser.add_argument("method", choices=["padim"], help="method to use")
+    parser.add_argument("--preset", choices=sorted(PADIM_PRESETS), default="resnet18", help="settings to start from")
+    parser.add_argument("--backbone", help="resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME")
+    parser.add_argument("--weights", help="imagenet, random, drawn or the path of a weights file")
+    parser.add_argument("--channels", type=int, help="random channels kept out of all layers")
+    parser.add_argument("--seeds", type=int, nargs="+", help="channel draws")
+    parser.add_argument("--image-size", type=int, help="side after resizing, in pixels")
+    parser.add_argument("--crop", type=int, help="side of the central part that is kept; the image size keeps all")
+    parser.add_argument("--ridge", type=float, help="ε of eq. 1, in units of feature variance")
+    parser.add_argument("--sigma", type=float, help="Gaussian smoothing of the map, in pixels")
+    parser.add_argument("--memory-gb", type=float, help="features held at once")
+
+
+def method_settings(arguments: argparse.Namespace) -> PadimSettings:
+    """The preset with everything that was given on the command line put over it."""
+    preset = PADIM_PRESETS[arguments.preset]
+    given: dict[str, Any] = {}
+    for field in fields(PadimSettings):
+        value = getattr(arguments, field.name, None)
+        if value is not None:
+            given[field.name] = tuple(value) if isinstance(value, list) else value
+    if "image_size" in given and "crop" not in given:
+        given["crop"] = given["image_size"]  # a size of one's own keeps the whole picture
+    return replace(preset, **given)

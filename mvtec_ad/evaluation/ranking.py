@@ -1,0 +1,81 @@
+"""Image-level ranking metrics. AUROC and average precision call scikit-learn.
+
+Label 1 is a defect and a higher score is more anomalous. Scores are replaced by their ranks before scikit-learn sees
+them: no metric here depends on more than their order, and ranks can neither overflow nor lose tiny differences.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mvtec_ad.evaluation import _counts
+from mvtec_ad.evaluation._checks import both_classes
+
+
+def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve: how often a defective image scores above a good one.
+
+    Args:
+        labels: 0 (good) or 1 (defect), shape `(N,)`.
+        scores: Raw finite scores, shape `(N,)`.
+
+    Returns:
+        A number in [0, 1]; 0.5 is chance. Ties count one half.
+
+    Raises:
+        DataError: Only one class is present, shapes differ, or a score is not finite.
+    """
+    labels, scores = both_classes(labels, scores, "AUROC")
+    return float(roc_auc_score(labels, rankdata(scores, method="dense")))
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision Σ (R_k − R_{k−1}) P_k, the step-wise area under the precision–recall curve.
+
+    Args:
+        labels: 0 (good) or 1 (defect), shape `(N,)`.
+        scores: Raw finite scores, shape `(N,)`.
+
+    Returns:
+        A number in (0, 1]; chance is the share of defects.
+
+    Raises:
+        DataError: Only one class is present, shapes differ, or a score is not finite.
+    """
+    labels, scores = both_classes(labels, scores, "average precision")
+    return float(average_precision_score(labels, rankdata(scores, method="dense")))
+
+
+def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
+    """Largest F1 over all thresholds, and the threshold that reaches it on these very labels.
+
+    Calling every image defective already reaches 2m / (2m + n) for m defects and n good images: read F1-max beside it.
+
+    Args:
+        labels: 0 (good) or 1 (defect), shape `(N,)`.
+        scores: Raw finite scores, shape `(N,)`.
+
+    Returns:
+        `(f1, threshold)`, f1 in (0, 1]. `score > threshold` is a defect; the threshold lies half-way between the last
+        image flagged and the first not flagged, or just below all scores. Where several thresholds tie, the highest.
+
+    Raises:
+        DataError: Only one class is present, shapes differ, or a score is not finite.
+    """
+    labels, scores = both_classes(labels, scores, "F1-max")
+    levels, rank = np.unique(scores, return_inverse=True)
+    f1 = _counts.f1_scores(
+        np.bincount(rank[~labels], minlength=len(levels)).astype(float),
+        np.bincount(rank[labels], minlength=len(levels)).astype(float),
+    )
+    best = int(np.argmax(f1))
+    lowest_flagged = levels[::-1][best]
+    if best == len(levels) - 1:
+        return float(f1[best]), float(np.nextafter(lowest_flagged, -np.inf))
+    highest_passed = levels[::-1][best + 1]
+    middle = 0.5 * highest_passed + 0.5 * lowest_flagged
+    # Between neighbouring floats the middle rounds onto one of them; only the lower one keeps the verdicts.
+    return float(f1[best]), float(middle if middle < lowest_flagged else highest_passed)

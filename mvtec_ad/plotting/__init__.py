@@ -1,0 +1,26 @@
+"""Figures. Every function takes arrays and returns a matplotlib `Figure`; none shows it or changes global state."""
+
+from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
+from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
+from mvtec_ad.plotting.scores import score_histogram
+from mvtec_ad.plotting.style import DEFECT, GOOD, HEAT, METHOD_COLOURS, STYLE, bare, new_figure, to_png
+
+__all__ = [
+    "DEFECT",
+    "GOOD",
+    "HEAT",
+    "METHOD_COLOURS",
+    "STYLE",
+    "bare",
+    "draw_mask",
+    "gallery",
+    "heat_maps",
+    "heat_scale",
+    "new_figure",
+    "pro_curve_figure",
+    "roc_and_pr",
+    "score_histogram",
+    "seeds_strip",
+    "show_image",
+    "to_png",
+]

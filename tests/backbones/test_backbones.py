@@ -1,0 +1,308 @@
+"""Every network behind the one call: shapes, weights from everywhere, and errors in words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from mvtec_ad.backbones import BACKBONES, Backbone, load_backbone
+from mvtec_ad.errors import SettingsError, WeightsError
+
+# torch complains about the driver's absence when TensorFlow looked for one first.
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization:UserWarning")
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+# name: (channels of the three layers, side of the first at 64 px)
+TORCHVISION = {
+    "resnet18": (64, 128, 256),
+    "resnet50": (256, 512, 1024),
+    "wide_resnet50_2": (256, 512, 1024),
+    "efficientnet_b0": (24, 40, 112),
+}
+KERAS = {
+    "keras:mobilenet": (128, 256, 512),
+    "keras:resnet50": (256, 512, 1024),
+    "keras:efficientnet_b0": (24, 40, 112),
+}
+
+
+def features(backbone: Backbone, images: np.ndarray = IMAGES) -> list[np.ndarray]:
+    """All layers as numpy arrays."""
+    return [layer.cpu().numpy() for layer in backbone(images)]
+
+
+def assert_equal_layers(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    """Bitwise."""
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> Backbone:
+    """ResNet-18 with random weights."""
+    return load_backbone("resnet18", "random")
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> Backbone:
+    """Keras MobileNet with random weights."""
+    return load_backbone("keras:mobilenet", "random")
+
+
+def test_every_backbone_is_tested() -> None:
+    """A new one takes its line in the tables above."""
+    assert {*TORCHVISION, *KERAS} == set(BACKBONES)
+
+
+@pytest.mark.parametrize(("name", "channels"), [*TORCHVISION.items(), *KERAS.items()])
+def test_strides_and_channels(name: str, channels: tuple[int, int, int]) -> None:
+    """Three layers of strides 4, 8 and 16, float32, finite, not dead."""
+    backbone = load_backbone(name, "random")
+    layers = features(backbone)
+    assert [layer.shape for layer in layers] == [
+        (2, 64 // s, 64 // s, c) for s, c in zip((4, 8, 16), channels, strict=True)
+    ]
+    for layer in layers:
+        assert layer.dtype == np.float32
+        assert np.isfinite(layer).all()
+        assert layer.std() > (0 if name == "efficientnet_b0" else 1e-3)  # torchvision's own initialisation fades
+    assert (backbone.name, backbone.weights, backbone.raw) == (name, "random (seed 0)", False)
+
+
+def test_layers_equal_torchvision_s_own(resnet18: Backbone) -> None:
+    """Step by step through the network, with the normalisation of ImageNet written out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.resnet18(weights=None).eval()
+    pixels = (IMAGES / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        x = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)
+        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        for layer, found in zip((network.layer1, network.layer2, network.layer3), features(resnet18), strict=True):
+            x = layer(x)
+            np.testing.assert_allclose(found, x.numpy().transpose(0, 2, 3, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_an_image_does_not_see_its_batch(resnet18: Backbone, mobilenet: Backbone) -> None:
+    """Frozen statistics: alone or beside others, the same features."""
+    for backbone in (resnet18, mobilenet):
+        for alone, both in zip(features(backbone, IMAGES[:1]), features(backbone), strict=True):
+            np.testing.assert_allclose(alone[0], both[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "keras:mobilenet"])
+def test_random_weights_are_always_the_same_and_leave_no_trace(name: str, request: pytest.FixtureRequest) -> None:
+    """Whatever the process drew before; and what it draws next is as if nothing had been loaded."""
+    first = request.getfixturevalue(name.removeprefix("keras:"))
+    random.seed(7)
+    np.random.seed(7)
+    torch.manual_seed(7)
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    assert_equal_layers(features(load_backbone(name, "random")), features(first))
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert torch.equal(torch.get_rng_state(), states[2])
+    assert random.getstate() == states[0]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [IMAGES.astype(np.float32), IMAGES[0], IMAGES[..., :1], IMAGES.transpose(0, 3, 1, 2), IMAGES.astype(np.int64)],
+    ids=["float", "one image", "gray", "channels first", "int64"],
+)
+def test_other_arrays_are_refused(images: np.ndarray, resnet18: Backbone) -> None:
+    """The shape and type that it got are named."""
+    with pytest.raises(SettingsError, match=r"must be \(B, H, W, 3\) uint8, not .*" + str(images.dtype)):
+        resnet18(images)
+
+
+@pytest.mark.parametrize("name", ["resnet19", "keras:resnet18", "mobilenet", ""])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    """With the names that there are."""
+    with pytest.raises(SettingsError, match=f"backbone '{name}' is unknown: use one of .*resnet18.*keras:mobilenet"):
+        load_backbone(name, "random")
+
+
+@pytest.mark.parametrize(("weights", "words"), [("drawn", "no drawn backbone"), ("nowhere.pth", "'nowhere.pth'")])
+def test_weights_that_are_not_there(weights: str, words: str) -> None:
+    """Refused before any framework is asked."""
+    with pytest.raises(WeightsError, match=words):
+        load_backbone("resnet18", weights)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """A whole torchvision state dict, classifier included, of another seed than the random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return torchvision.models.resnet18(weights=None).state_dict()
+
+
+def test_local_files_of_both_kinds_give_equal_features(
+    tmp_path: Path, state: dict[str, torch.Tensor], resnet18: Backbone
+) -> None:
+    """A .pth, the same as .safetensors, and one that was cut after layer3."""
+    torch.save(state, tmp_path / "whole.pth")
+    save_file(state, tmp_path / "whole.safetensors")
+    torch.save(
+        {key: value for key, value in state.items() if not key.startswith(("layer4", "fc"))}, tmp_path / "cut.pth"
+    )
+    first, *others = [
+        load_backbone("resnet18", str(tmp_path / n)) for n in ("whole.pth", "whole.safetensors", "cut.pth")
+    ]
+    for other in others:
+        assert_equal_layers(features(first), features(other))
+    assert np.abs(features(first)[0] - features(resnet18)[0]).max() > 0.01
+    assert first.weights.startswith("whole.pth (SHA-256 ")
+    assert first.raw
+
+
+def break_missing(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, path)
+
+
+def break_shape(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save({**state, "layer1.0.conv1.weight": torch.zeros(8, 64, 3, 3)}, path)
+
+
+def break_prefix(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save({"state_dict": state}, path)
+
+
+def break_kind(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save(torch.zeros(3), path)
+
+
+def break_half(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def break_empty(state: dict[str, torch.Tensor], path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def break_text(state: dict[str, torch.Tensor], path: Path) -> None:
+    path.write_text("<html>404</html>")
+
+
+def break_code(state: dict[str, torch.Tensor], path: Path) -> None:
+    torch.save({"weights": Path("anything that needs code")}, path)
+
+
+def break_safetensors(state: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(state, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "words"),
+    [
+        (break_missing, "a.pth", "lacks 1 tensors of resnet18, first layer2.0.conv1.weight"),
+        (break_shape, "a.pth", r"layer1.0.conv1.weight has shape \(8, 64, 3, 3\), resnet18 needs \(64, 64, 3, 3\)"),
+        (break_prefix, "a.pth", "lacks .* tensors of resnet18, first conv1.weight"),
+        (break_kind, "a.pth", "a.pth"),
+        (break_half, "a.pth", "a.pth cannot be read as a state dict"),
+        (break_empty, "a.pth", "a.pth cannot be read as a state dict"),
+        (break_text, "a.pth", "a.pth cannot be read as a state dict"),
+        (break_code, "a.pth", "a.pth cannot be read as a state dict"),
+        (break_safetensors, "a.safetensors", "a.safetensors are damaged"),
+        (break_text, "a.safetensors", "a.safetensors are damaged"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    tmp_path: Path,
+    state: dict[str, torch.Tensor],
+    harm: Callable[[dict[str, torch.Tensor], Path], None],
+    name: str,
+    words: str,
+) -> None:
+    """One line that names the file, and the tensor where there is one."""
+    harm(state, tmp_path / name)
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_backbone("resnet18", str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def unreachable(*arguments: Any, **options: Any) -> None:
+    """Any download, without a network."""
+    raise URLError("Name or service not known")
+
+
+def test_an_unreachable_hub_says_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file it was, and what to do without it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(
+        WeightsError, match=r"resnet18 IMAGENET1K_V1 .*not known.*--weights PATH.*--weights random"
+    ) as one:
+        load_backbone("resnet18", "imagenet")
+    assert "\n" not in str(one.value)
+
+
+def test_published_weights_are_named(monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]) -> None:
+    """V1, which published figures used, not torchvision's DEFAULT; such features stay raw."""
+    asked = []
+
+    def hand_over(entry: Any, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        asked.append(str(entry))
+        return state
+
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", hand_over)
+    backbone = load_backbone("resnet18", "imagenet")
+    assert asked == ["ResNet18_Weights.IMAGENET1K_V1"]
+    assert (backbone.weights, backbone.raw) == ("IMAGENET1K_V1", True)
+
+
+@pytest.mark.filterwarnings("ignore:.input_shape. is undefined:UserWarning")
+def test_an_unreachable_hub_of_keras_says_the_way_out(monkeypatch: pytest.MonkeyPatch, mobilenet: Backbone) -> None:
+    """The same sentence for both frameworks."""
+    from keras.src.utils import file_utils
+
+    monkeypatch.setattr(file_utils, "get_file", unreachable)
+    with pytest.raises(WeightsError, match=r"Keras mobilenet ImageNet.*not known.*--weights PATH") as caught:
+        load_backbone("keras:mobilenet", "imagenet")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def test_a_keras_file_comes_back(tmp_path: Path, mobilenet: Backbone) -> None:
+    """Saved weights give their own features; a file of another network or a damaged one is refused."""
+    import keras
+
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(None, None, 3))
+    path = tmp_path / "own.weights.h5"
+    network.save_weights(path)
+    backbone = load_backbone("keras:mobilenet", str(path))
+    pixels = keras.applications.mobilenet.preprocess_input(IMAGES.astype(np.float32))
+    expected = keras.Model(network.input, network.get_layer("conv_pw_3_relu").output).predict(pixels, verbose=0)
+    np.testing.assert_allclose(features(backbone)[0], expected, rtol=1e-3, atol=1e-4)
+    assert backbone.weights.startswith("own.weights.h5 (SHA-256 ")
+    with pytest.raises(WeightsError, match="do not fit Keras efficientnet_b0") as caught:
+        load_backbone("keras:efficientnet_b0", str(path))
+    assert "\n" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="do not fit Keras mobilenet"):
+        load_backbone("keras:mobilenet", str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("resnet18", "resnet18_in1k_to_layer3.pth"), ("keras:mobilenet", "mobilenet_v1_no_top.weights.h5")],
+)
+def test_trained_weights_load(name: str, file: str, shared: Callable[[str], Path]) -> None:
+    """Real ImageNet weights; other features than the random ones."""
+    backbone = load_backbone(name, str(shared(f"weights/{file}")))
+    assert backbone.weights.startswith(f"{file} (SHA-256 ")
+    for trained, drawn in zip(features(backbone), features(load_backbone(name, "random")), strict=True):
+        assert np.isfinite(trained).all()
+        assert trained.std() > 0.01
+        assert np.abs(trained - drawn).max() > 0.1

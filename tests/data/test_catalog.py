@@ -1,0 +1,53 @@
+"""The catalogue against table 1 of Bergmann et al. 2019, typed in independently."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvtec_ad.data.catalog import ARCHIVE_BYTES, ARCHIVE_SHA256, CATEGORIES, LICENCE
+
+# name: (train, good test, defective test, defect types)
+TABLE_1 = {
+    "carpet": (280, 28, 89, 5),
+    "grid": (264, 21, 57, 5),
+    "leather": (245, 32, 92, 5),
+    "tile": (230, 33, 84, 5),
+    "wood": (247, 19, 60, 5),
+    "bottle": (209, 20, 63, 3),
+    "cable": (224, 58, 92, 8),
+    "capsule": (219, 23, 109, 5),
+    "hazelnut": (391, 40, 70, 4),
+    "metal_nut": (220, 22, 93, 4),
+    "pill": (267, 26, 141, 7),
+    "screw": (320, 41, 119, 5),
+    "toothbrush": (60, 12, 30, 1),
+    "transistor": (213, 60, 40, 4),
+    "zipper": (240, 32, 119, 7),
+}
+TEXTURES = {"carpet", "grid", "leather", "tile", "wood"}
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_counts_of_a_category(name: str) -> None:
+    """Train, good test, defective test, defect types, kind."""
+    found = CATEGORIES[name]
+    assert (found.train, found.test_good, found.test_defective, len(found.defects)) == TABLE_1[name]
+    assert found.name == name
+    assert found.kind == ("texture" if name in TEXTURES else "object")
+
+
+def test_totals() -> None:
+    """The numbers that the data set's page states."""
+    rows = CATEGORIES.values()
+    assert len(rows) == 15
+    assert sum(row.train for row in rows) == 3629
+    assert sum(row.test_good for row in rows) == 467
+    assert sum(row.test_defective for row in rows) == 1258
+    assert sum(len(row.defects) for row in rows) == 73
+
+
+def test_the_archive_and_its_licence_are_named() -> None:
+    """What a download is checked against, and under which terms."""
+    assert len(bytes.fromhex(ARCHIVE_SHA256)) == 32
+    assert ARCHIVE_BYTES == 5264982680
+    assert "CC BY-NC-SA 4.0" in LICENCE

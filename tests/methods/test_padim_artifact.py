@@ -1,0 +1,171 @@
+"""A fitted PaDiM on disk and back: the same scores to the bit, and nothing that can run code."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from mvtec_ad import transfer
+from mvtec_ad.backbones import Backbone, load_backbone
+from mvtec_ad.errors import ArtifactError
+from mvtec_ad.methods import padim, padim_artifact
+from mvtec_ad.settings import PadimSettings
+
+SIDE = 32
+SETTINGS = PadimSettings(weights="random", channels=5, seeds=(0,), image_size=SIDE, crop=SIDE, sigma=1.0)
+THRESHOLD = {"value": 1.5, "false_alarm_rate": 0.05}
+Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def images(draw: Draw) -> np.ndarray:
+    """(14, SIDE, SIDE, 3): twelve good surfaces and two with a patch."""
+    generator = np.random.default_rng(0)
+    return np.stack([draw(generator, SIDE, index >= 12)[0] for index in range(14)])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """ResNet-18 with random weights."""
+    return load_backbone("resnet18", "random")
+
+
+def save(members: dict[str, Any], path: Path) -> transfer.Artifact:
+    """Save and load again."""
+    about = {"profile": "quick", "data_source": "own", "categories": ["part"], "settings": {}, "seed": 0}
+    return transfer.load(transfer.save("padim", members, path=path, **about))
+
+
+@pytest.mark.parametrize("channels", [5, 40], ids=["direct", "dual"])
+def test_scores_are_equal_to_the_bit(tmp_path: Path, images: np.ndarray, backbone: Backbone, channels: int) -> None:
+    """From the model in memory and from the file, with all that was measured while fitting."""
+    model = padim.Padim(backbone, replace(SETTINGS, channels=channels), seed=3).fit(images[:12])
+    assert model.gaussians.dual == (channels == 40)
+    artifact = save(padim_artifact.members(model, "part", THRESHOLD), tmp_path / "padim.zip")
+    restored, description = padim_artifact.restore(artifact)
+    before, after = model.score(images), restored.score(images)
+    np.testing.assert_array_equal(after.image, before.image)
+    np.testing.assert_array_equal(after.maps, before.maps)
+    np.testing.assert_array_equal(restored.good_scores, model.good_scores)
+    np.testing.assert_array_equal(restored.channels, model.channels)
+    assert (restored.seed, restored.settings, restored.scale) == (3, model.settings, model.scale)
+    assert description["threshold"] == THRESHOLD
+    assert (description["category"], description["weights"]) == ("part", "random (seed 0)")
+    assert set(artifact.names) == {"part/padim/3/model.json", "part/padim/3/model.safetensors"}
+
+
+def test_the_direct_model_is_stored_as_its_triangle(tmp_path: Path, images: np.ndarray, backbone: Backbone) -> None:
+    """Half of L⁻¹ is zero and takes no room."""
+    model = padim.Padim(backbone, SETTINGS).fit(images[:12])
+    arrays = save(padim_artifact.members(model, "part", THRESHOLD), tmp_path / "a.zip").arrays(
+        "part/padim/0/model.safetensors"
+    )
+    assert arrays["factor"].shape == (64, 15)
+    np.testing.assert_array_equal(arrays["factor"][:, 0], model.gaussians.factor[:, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def with_own_weights(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[padim.Padim, Path]:
+    """A model on a local torch state dict, and the artifact; the state dict is gone by now."""
+    folder = tmp_path_factory.mktemp("own weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save({key: own for key, own in state.items() if not key.startswith(("layer4", "fc"))}, folder / "mine.pth")
+    settings = replace(SETTINGS, weights=str(folder / "mine.pth"))
+    model = padim.Padim(load_backbone("resnet18", settings.weights), settings).fit(images[:12])
+    artifact = save(padim_artifact.members(model, "part", THRESHOLD), folder / "padim.zip")
+    (folder / "mine.pth").unlink()
+    return model, artifact.path
+
+
+def test_local_weights_travel_without_a_pickle(
+    with_own_weights: tuple[padim.Padim, Path], images: np.ndarray, own_home: Path
+) -> None:
+    """As safetensors; the model scores the same where the original file is gone."""
+    model, path = with_own_weights
+    with zipfile.ZipFile(path) as archive:
+        assert "backbone/mine.safetensors" in archive.namelist()
+        for name in archive.namelist():
+            assert name.endswith((".json", ".safetensors"))
+            content = archive.read(name)
+            assert not content.startswith((b"\x80", b"PK"))  # a pickle, and torch's zip around one
+    restored, description = padim_artifact.restore(transfer.load(path))
+    np.testing.assert_array_equal(restored.score(images).maps, model.score(images).maps)
+    assert description["weights"].startswith("mine.pth (SHA-256 ")
+    copies = list((own_home / "data" / "weights").iterdir())
+    assert len(copies) == 1
+    padim_artifact.restore(transfer.load(path))
+    assert list((own_home / "data" / "weights").iterdir()) == copies
+
+
+def test_a_restored_model_can_be_saved_again(
+    with_own_weights: tuple[padim.Padim, Path], images: np.ndarray, tmp_path: Path
+) -> None:
+    """A later stage packs the model it was given, on a machine that never saw the weights file."""
+    model, path = with_own_weights
+    restored, description = padim_artifact.restore(transfer.load(path))
+    again = save(padim_artifact.members(restored, "part", description["threshold"]), tmp_path / "inspection.zip")
+    twice, _ = padim_artifact.restore(again)
+    np.testing.assert_array_equal(twice.score(images).image, model.score(images).image)
+
+
+@pytest.fixture
+def several(tmp_path: Path, images: np.ndarray, backbone: Backbone) -> transfer.Artifact:
+    """Bolt with seeds 0 and 1, nut with seed 0."""
+    members: dict[str, Any] = {}
+    for category, seed in (("bolt", 0), ("bolt", 1), ("nut", 0)):
+        model = padim.Padim(backbone, SETTINGS, seed).fit(images[:12])
+        members |= padim_artifact.members(model, category, {"value": float(seed), "false_alarm_rate": 0.05})
+    return save(members, tmp_path / "several.zip")
+
+
+@pytest.mark.parametrize(
+    ("category", "seed", "expected"), [("bolt", 1, ("bolt", 1)), ("bolt", None, ("bolt", 0)), (None, 1, ("bolt", 1))]
+)
+def test_choosing_a_model(
+    several: transfer.Artifact, category: str | None, seed: int | None, expected: tuple[str, int]
+) -> None:
+    """By category and seed, as far as they are needed."""
+    model, description = padim_artifact.restore(several, category=category, seed=seed)
+    assert (description["category"], model.seed) == expected
+    assert description["threshold"]["value"] == expected[1]
+    np.testing.assert_array_equal(model.channels, padim.draw_channels(448, 5, expected[1]))
+    assert [(one["category"], one["seed"]) for one in padim_artifact.models(several)] == [
+        ("bolt", 0),
+        ("bolt", 1),
+        ("nut", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("category", "seed", "words"),
+    [
+        (None, None, "several categories .*choose one with --category"),
+        (None, 0, "several categories"),
+        ("bolt", 7, "no PaDiM of bolt seed 7: it holds bolt seed 0, bolt seed 1, nut seed 0"),
+        ("screw", None, "no PaDiM of screw"),
+    ],
+)
+def test_a_model_that_is_not_there(
+    several: transfer.Artifact, category: str | None, seed: int | None, words: str
+) -> None:
+    """The message lists those that are."""
+    with pytest.raises(ArtifactError, match=words) as caught:
+        padim_artifact.restore(several, category=category, seed=seed)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_artifact_without_models(tmp_path: Path) -> None:
+    """`detect data.zip`."""
+    artifact = save({"index.csv": b"image_id\n"}, tmp_path / "data.zip")
+    with pytest.raises(ArtifactError, match="it holds none"):
+        padim_artifact.restore(artifact)

@@ -1,0 +1,127 @@
+"""What importing costs, in which order the frameworks may come, and which room may import which."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# A room imports only rooms that stand before it.
+FLOORS = [
+    "errors",
+    "settings",
+    "frameworks",
+    "transfer",
+    "data",
+    "evaluation",
+    "plotting",
+    "backbones",
+    "methods",
+    "results",
+    "commands",
+]
+PACKAGE = Path(__file__).resolve().parents[1] / "mvtec_ad"
+
+
+def run_child(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, in the checkout."""
+    return subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mvtec_ad",
+        "from mvtec_ad.__main__ import main\ntry:\n    main(['evaluate', '--help'])\nexcept SystemExit:\n    pass",
+    ],
+    ids=["import", "help"],
+)
+def test_no_framework_is_loaded_before_it_is_needed(code: str) -> None:
+    """Neither importing the package nor asking for help costs seconds."""
+    names = "('torch', 'tensorflow', 'keras')"
+    child = run_child(f"{code}\nimport sys\nprint('loaded', [name for name in {names} if name in sys.modules])")
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.splitlines()[-1] == "loaded []"
+
+
+SHAPES = "print([tuple(x.shape) for x in {name}(__import__('numpy').zeros((1, 64, 64, 3), 'uint8'))])"
+RESNET = "[(1, 16, 16, 64), (1, 8, 8, 128), (1, 4, 4, 256)]"
+MOBILENET = "[(1, 16, 16, 128), (1, 8, 8, 256), (1, 4, 4, 512)]"
+
+
+@pytest.mark.parametrize(
+    ("first", "backbone", "shapes"),
+    [
+        ("import tensorflow", "resnet18", RESNET),
+        ("from mvtec_ad.frameworks import import_tensorflow; import_tensorflow()", "resnet18", RESNET),
+        ("import torch, torchvision", "keras:mobilenet", MOBILENET),
+    ],
+    ids=["raw tensorflow, torchvision", "tensorflow, torchvision", "torchvision, keras"],
+)
+def test_either_framework_may_come_first(first: str, backbone: str, shapes: str) -> None:
+    """The second framework works, without an abort and without a warning of ours to explain."""
+    child = run_child(
+        f"{first}\nfrom mvtec_ad.backbones import load_backbone\n"
+        f"backbone = load_backbone('{backbone}', 'random')\n{SHAPES.format(name='backbone')}"
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.splitlines()[-1] == shapes
+    assert "Warning:" not in child.stderr
+
+
+def imported_rooms(code: str, package: list[str]) -> set[str]:
+    """Rooms of mvtec_ad that a module imports anywhere in it, "" for the root itself.
+
+    Args:
+        code: of the module.
+        package: dotted parts of the package it lies in, for relative imports.
+    """
+    modules: list[str] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            modules += [f"{module}.{alias.name}" if module == "mvtec_ad" else module for alias in node.names]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"mvtec_ad(\.\w+)+", str(node.value)):
+            modules.append(str(node.value))  # imported by name later
+    rooms = {module.split(".")[1] if "." in module else "" for module in modules if module.split(".")[0] == "mvtec_ad"}
+    return {room if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file() else "" for room in rooms}
+
+
+@pytest.mark.parametrize(
+    ("code", "rooms"),
+    [
+        ("import mvtec_ad.methods.padim", {"methods"}),
+        ("from mvtec_ad import transfer, errors", {"transfer", "errors"}),
+        ("from mvtec_ad import __version__", {""}),
+        ("from mvtec_ad.data import index", {"data"}),
+        ("from . import index", {"data"}),
+        ("from .. import methods", {"methods"}),
+        ("from ..methods.padim import Padim", {"methods"}),
+        ("def late():\n    from mvtec_ad.commands import fit", {"commands"}),
+        ("METHODS = {'padim': ('mvtec_ad.methods.padim', 1)}", {"methods"}),
+        ("import torch, os.path", set()),
+    ],
+)
+def test_imported_rooms_sees_every_form(code: str, rooms: set[str]) -> None:
+    """The check below would notice a wrong import in each of these forms."""
+    assert imported_rooms(code, ["mvtec_ad", "data"]) == rooms
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    """The floor rule of the design."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    assert parts[0] in FLOORS, f"give {parts[0]} its place in FLOORS"
+    allowed = set(FLOORS[: FLOORS.index(parts[0]) + 1])
+    found = imported_rooms(path.read_text(encoding="utf-8"), ["mvtec_ad", *parts[:-1]])
+    assert found <= allowed, f"{path.name} imports {sorted(found - allowed)}"

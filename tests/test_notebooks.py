@@ -1,0 +1,177 @@
+"""The notebooks on disk, and the command that runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+
+from mvtec_ad.__main__ import main
+from mvtec_ad.commands.run import choose
+from mvtec_ad.errors import SettingsError
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SOURCES = sorted((NOTEBOOKS / "source").glob("[0-9][0-9]_*.py"))
+
+SMALL_SOURCE = """\
+# %% [markdown]
+# # 99 · Small
+#
+# <!-- badge -->
+
+# %%
+# <setup>
+
+# %%
+1 + 1
+"""
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    """notebooks/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def executed(build: ModuleType, tmp_path: Path) -> nbformat.NotebookNode:
+    """A small notebook as it would be committed."""
+    source = tmp_path / "99_small.py"
+    source.write_text(SMALL_SOURCE)
+    notebook = build.convert(source, None)
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+    return notebook
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_committed_notebook_is_its_source_executed(build: ModuleType, source: Path) -> None:
+    """Text, code and ids equal; cells ran in order; no error, no widget state, not too large."""
+    target = NOTEBOOKS / f"{source.stem}.ipynb"
+    notebook = nbformat.read(target, as_version=4)
+    nbformat.validate(notebook)
+    assert build.problems(notebook, build.convert(source, build.address()), target.stat().st_size) == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_committed_notebook_shows_drawn_images_only(source: Path) -> None:
+    """No committed figure may show an MVTec image: the data source that the notebook printed is `rendered`."""
+    notebook = nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    assert "rendered" in printed
+    assert "'mvtec_ad'" not in printed
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_links_between_notebooks_lead_somewhere(source: Path) -> None:
+    """Every relative link names a file that exists."""
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", source.read_text(encoding="utf-8")):
+        assert (NOTEBOOKS / link).is_file(), link
+
+
+def test_problems_names_each_defect(build: ModuleType, tmp_path: Path) -> None:
+    """A notebook that is fine has none; each kind of damage is found."""
+    fresh = executed(build, tmp_path)
+    assert build.problems(executed(build, tmp_path), fresh, 1000) == []
+
+    changed = executed(build, tmp_path)
+    changed.cells[-1].source = "1 + 2"
+    assert "differs" in build.problems(changed, fresh, 1000)[0]
+
+    disordered = executed(build, tmp_path)
+    disordered.cells[-1].execution_count = 7
+    assert "fresh kernel" in build.problems(disordered, fresh, 1000)[0]
+
+    broken = executed(build, tmp_path)
+    broken.cells[-1].outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
+    assert "error" in build.problems(broken, fresh, 1000)[0]
+
+    widget = executed(build, tmp_path)
+    widget.metadata["widgets"] = {}
+    assert "widget" in build.problems(widget, fresh, 1000)[0]
+
+    assert "MB" in build.problems(executed(build, tmp_path), fresh, 1_500_001)[0]
+
+
+def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, tmp_path: Path) -> None:
+    """Equal sources give equal notebooks; the address goes into badge and setup cell, its absence is explained."""
+    source = tmp_path / "99_small.py"
+    source.write_text(SMALL_SOURCE)
+    assert build.convert(source, None) == build.convert(source, None)
+    with_address = build.convert(source, "https://github.com/someone/somewhere")
+    assert "someone/somewhere/blob/main/notebooks/99_small.ipynb" in with_address.cells[0].source
+    assert "git+https://github.com/someone/somewhere" in with_address.cells[1].source
+    assert "project.zip" in build.convert(source, None).cells[1].source
+
+
+def test_source_without_its_markers_is_refused(build: ModuleType, tmp_path: Path) -> None:
+    """A notebook without badge or setup cell would not run in Colab."""
+    source = tmp_path / "99_small.py"
+    source.write_text(SMALL_SOURCE.replace("# <setup>", "pass"))
+    with pytest.raises(SystemExit, match="<setup>"):
+        build.convert(source, None)
+
+
+def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:
+    """Numbers with or without zero; all without a number; an unknown one is named."""
+    for name in ("02_b", "01_a", "10_c"):
+        (tmp_path / f"{name}.ipynb").write_text("{}")
+    assert [path.stem for path in choose(tmp_path, [])] == ["01_a", "02_b", "10_c"]
+    assert [path.stem for path in choose(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
+    with pytest.raises(SettingsError, match="no notebook 3"):
+        choose(tmp_path, ["3"])
+
+
+@pytest.fixture
+def home_with_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with one notebook that makes a figure and prints the profile."""
+    monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    cells = [
+        nbformat.v4.new_markdown_cell("# Small\n\n## A heading"),
+        nbformat.v4.new_code_cell(
+            "import os\nprint(os.environ['MVTEC_AD_PROFILE'], os.environ['MVTEC_AD_CATEGORIES'])"
+        ),
+        nbformat.v4.new_code_cell(
+            "from IPython.display import Image\nimport base64\n"
+            "Image(base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='))"
+        ),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "01_small.ipynb")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_run_executes_and_leaves_a_page(home_with_notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executed copy and the page lie in transfer/runs; the notebook itself is untouched."""
+    monkeypatch.setenv("MVTEC_AD_CATEGORIES", "")
+    before = (home_with_notebook / "notebooks" / "01_small.ipynb").read_bytes()
+    assert main(["run", "01", "--profile", "quick", "--category", "screw"]) == 0
+    runs = home_with_notebook / "transfer" / "runs"
+    copy = nbformat.read(runs / "01_small.ipynb", as_version=4)
+    assert copy.cells[1].outputs[0].text == "quick screw\n"
+    page = (runs / "index.html").read_text()
+    assert "A heading" in page
+    assert "data:image/png;base64,iVBOR" in page
+    assert (runs / "01_small.html").is_file()
+    assert (home_with_notebook / "notebooks" / "01_small.ipynb").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_run_names_the_failing_notebook(home_with_notebook: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cell that raises ends the run with one line and keeps what was executed."""
+    path = home_with_notebook / "notebooks" / "01_small.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "raise ValueError('no such thing')"
+    nbformat.write(notebook, path)
+    assert main(["run"]) == 2
+    assert "notebook 01_small.ipynb stopped: ValueError: no such thing" in capsys.readouterr().err
+    assert (home_with_notebook / "transfer" / "runs" / "01_small.ipynb").is_file()

@@ -1,0 +1,227 @@
+"""Measured beside published: a verdict only where the two can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvtec_ad import results
+from mvtec_ad.errors import DataError
+
+ROW = {
+    "method": "padim",
+    "backbone": "resnet18",
+    "category": "bottle",
+    "metric": "image_auroc",
+    "value": 0.98,
+    "detail": "100 channels",
+    "source": "somebody's README",
+    "image_size": 256,
+    "crop": 224,
+    "channels": 100,
+}
+
+
+def make_report(low: float = 0.97, high: float = 1.0, settings: dict[str, Any] | None = None, **changes: Any) -> dict:
+    """A report of real bottle under the published protocol."""
+    metric = {"mean": (low + high) / 2, "sd": 0.0, "low": low, "high": high, "values": [(low + high) / 2]}
+    own = {
+        "method": "padim",
+        "category": "bottle",
+        "data_source": "mvtec_ad",
+        "backbone": "resnet18",
+        "weights": "IMAGENET1K_V1",
+        "seeds": [0],
+        "settings": {"image_size": 256, "crop": 224, "channels": 100} | (settings or {}),
+        "metrics": dict.fromkeys(("image_auroc", "pixel_auroc", "au_pro"), metric),
+    }
+    return own | changes
+
+
+@pytest.mark.parametrize(
+    ("report", "row", "expected"),
+    [
+        (make_report(0.97, 1.0), {}, "reproduced"),
+        (make_report(0.98, 1.0), {}, "reproduced"),
+        (make_report(0.90, 0.98), {}, "reproduced"),
+        (make_report(0.985, 1.0), {}, "above"),
+        (make_report(0.90, 0.97), {}, "below"),
+        (make_report(weights="resnet18_in1k_to_layer3.pth (SHA-256 0123456789ab…)"), {}, "reproduced"),
+        (make_report(data_source="rendered"), {}, "not comparable: other images"),
+        (make_report(data_source="own"), {}, "not comparable: other images"),
+        (make_report(weights="random (seed 0)"), {}, "not comparable: other weights"),
+        (make_report(weights="drawn"), {}, "not comparable: other weights"),
+        (make_report(settings={"crop": 256}), {}, "not comparable: other protocol"),
+        (make_report(settings={"image_size": 224}), {}, "not comparable: other protocol"),
+        (make_report(settings={"channels": 550}), {}, "not comparable: other protocol"),
+        (make_report(backbone="wide_resnet50_2"), {}, "not comparable: other protocol"),
+        (make_report(), {"crop": None}, "not comparable: protocol not stated"),
+    ],
+)
+def test_verdicts(report: dict, row: dict, expected: str) -> None:
+    """Backbone, channels, crop and size must match; then the interval decides."""
+    published = {key: value for key, value in {**ROW, **row}.items() if value is not None}
+    assert results.verdict(report, published) == expected
+
+
+def test_the_metric_of_the_row_is_compared() -> None:
+    """Not always the image AUROC."""
+    report = make_report()
+    report["metrics"]["pixel_auroc"] = {**report["metrics"]["pixel_auroc"], "low": 0.5, "mean": 0.6, "high": 0.7}
+    assert results.verdict(report, {**ROW, "metric": "pixel_auroc"}) == "below"
+
+
+def test_every_published_figure_has_its_source() -> None:
+    """And a value that an AUC or an accuracy can have; a protocol is stated in full or not at all."""
+    rows = results.reported()
+    assert len(rows) > 200
+    for row in rows:
+        assert row["method"] == row["method"].lower() != ""
+        assert row["metric"]
+        assert row["category"]
+        assert "backbone" in row
+        assert len(row["source"]) > 5
+        assert 0 < row["value"] <= 1
+        stated = {"image_size", "crop", "channels"} & set(row)
+        assert stated in (set(), {"image_size", "crop", "channels"})
+        if stated:
+            assert row["crop"] <= row["image_size"]
+
+
+def test_published_figures_of_a_report() -> None:
+    """Same method, backbone, category and metric, all of them; the well-known .996 is one."""
+    rows = results.published_for(make_report())
+    assert {(row["method"], row["backbone"], row["category"], row["metric"]) for row in rows} == {
+        ("padim", "resnet18", "bottle", "image_auroc")
+    }
+    assert 0.996 in [row["value"] for row in rows]
+    assert len(rows) == sum(
+        (row["method"], row["backbone"], row["category"], row["metric"])
+        == ("padim", "resnet18", "bottle", "image_auroc")
+        for row in results.reported()
+    )
+    assert results.published_for(make_report(category="part")) == []
+
+
+def test_published_figures_are_those_of_the_shared_file(shared: Callable[[str], Path]) -> None:
+    """The package carries what the project was given, unchanged; it adds the protocol where a source states one."""
+    theirs = json.loads(shared("reported.json").read_text(encoding="utf-8"))["rows"]
+    added = {"image_size", "crop", "channels"}
+    own = results.reported()
+    assert [{key: value for key, value in row.items() if key not in added} for row in own] == [
+        {key: value for key, value in row.items() if key not in added} for row in theirs
+    ]
+
+
+def test_published_figures_stand_beside_real_images() -> None:
+    """With their source and the verdict, one line each."""
+    text = results.tables([make_report(0.985, 0.999)])
+    assert ".985, .999" in text
+    assert "reproduced" in text
+    for row in results.published_for(make_report()):
+        assert row["source"] in text
+
+
+@pytest.mark.parametrize("source", ["rendered", "own"])
+def test_published_figures_never_stand_beside_other_images(source: str) -> None:
+    """Neither a value, nor a source, nor a verdict; the images are named."""
+    text = results.tables([make_report(0.5, 0.7, data_source=source)])
+    assert f"({source})" in text
+    assert ".600 [.500, .700]" in text
+    assert "verdict" not in text
+    assert "published" not in text
+    for row in results.published_for(make_report()):
+        assert row["source"] not in text
+        assert f"{row['value']:.3f}"[1:] not in text
+
+
+def test_real_and_other_images_never_share_a_table() -> None:
+    """Two tables, each with its own."""
+    real, other = results.tables([make_report(data_source="rendered"), make_report()]).split("\n\n")
+    assert "rendered" not in real
+    assert "verdict" in real
+    assert "(rendered)" in other
+    assert "verdict" not in other
+
+
+def test_without_maps_there_is_a_dash() -> None:
+    """Not a zero."""
+    report = make_report(data_source="own")
+    report["metrics"] = {"image_auroc": report["metrics"]["image_auroc"]}
+    assert results.tables([report]).splitlines()[-1].count("–") == 2
+
+
+def test_a_record_comes_back_and_is_replaced_by_a_newer_one(own_home: Path) -> None:
+    """The same measurement once, others beside it."""
+    results.record(make_report(0.90, 0.92))
+    path = results.record(make_report(0.97, 0.99))
+    results.record(make_report(settings={"channels": 50}))
+    results.record(make_report(seeds=[0, 1]))
+    found = results.measured()
+    assert len(found) == 3
+    (same,) = [report for report in found if report["settings"]["channels"] == 100 and report["seeds"] == [0]]
+    assert same["metrics"]["image_auroc"]["low"] == 0.97
+    assert {"date", "git_commit", "versions"} <= set(same)
+    assert path.parent == own_home / "transfer" / "results"
+    assert len(list(path.parent.iterdir())) == 3
+
+
+def test_publishing_and_reading_back(own_home: Path) -> None:
+    """The table stands between its marks and nothing else changes; again, and nothing changes at all."""
+    (own_home / "assets").mkdir()
+    readme = own_home / "README.md"
+    readme.write_text(f"# Title\n\nbefore\n{results.START}\nold table\n{results.END}\nafter, ä\n", encoding="utf-8")
+    results.record(make_report())
+    results.record(make_report(data_source="rendered", category="screw"))
+    results.publish(results.measured())
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(results.START)
+    table, after = rest.split(results.END)
+    assert before == "# Title\n\nbefore\n"
+    assert after == "\nafter, ä\n"
+    assert table.strip() == results.tables(results.measured())
+    assert json.loads((own_home / "assets" / "results.json").read_text(encoding="utf-8")) == results.measured()
+    results.publish(results.measured())
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_own_measurements_replace_the_published_ones(own_home: Path) -> None:
+    """What this machine measured wins; the rest comes with the suite."""
+    (own_home / "assets").mkdir()
+    committed = [make_report(0.5, 0.6), make_report(0.5, 0.6, category="screw")]
+    (own_home / "assets" / "results.json").write_text(json.dumps(committed), encoding="utf-8")
+    assert len(results.measured()) == 2
+    results.record(make_report(0.97, 0.99))
+    found = {report["category"]: report["metrics"]["image_auroc"]["low"] for report in results.measured()}
+    assert found == {"bottle": 0.97, "screw": 0.5}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no marks",
+        f"only {results.START}",
+        f"only {results.END}",
+        f"{results.END} the wrong way round {results.START}",
+        None,
+    ],
+)
+def test_a_readme_without_a_place_is_left_alone(own_home: Path, text: str | None) -> None:
+    """Nothing is written, neither the table nor the figures."""
+    (own_home / "assets").mkdir()
+    if text is not None:
+        (own_home / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="README"):
+        results.publish([make_report()])
+    assert list((own_home / "assets").iterdir()) == []
+    assert text is None or (own_home / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_publishing_nothing_is_refused() -> None:
+    """An empty table would erase the old one."""
+    with pytest.raises(DataError, match="nothing has been measured"):
+        results.publish([])
