@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 PROFILE ?= quick
 
-.PHONY: run test lint notebooks benchmark
+.PHONY: run test lint notebooks picture benchmark
 
 run: .venv/installed  ## all notebooks, then the table and a page to look at
 	$(PYTHON) -m mvtec_ad run --profile $(PROFILE)
@@ -16,6 +16,12 @@ lint: .venv/installed
 
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	$(PYTHON) notebooks/build.py
+
+WEIGHTS ?= random
+picture: .venv/installed  ## the picture of the README, from drawn images; WEIGHTS=PATH takes other weights
+	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
+	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
+		--heat-maps none --animation assets/padim.gif
 
 benchmark: .venv/installed
 	$(PYTHON) benchmarks/metrics.py

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
+    from matplotlib.figure import Figure
 
     from mvtec_ad.methods import Scores
 
@@ -22,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="which seed, where it holds several")
     parser.add_argument("--threshold", type=float, help="instead of the calibrated one")
     parser.add_argument("--heat-maps", default="heat_maps", help="folder for the heat maps; 'none' draws none")
+    parser.add_argument("--animation", help="also write all heat maps into this file, a .gif")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
@@ -29,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Load the model, score, judge, draw."""
     import numpy as np
 
-    from mvtec_ad import transfer
+    from mvtec_ad import plotting, transfer
     from mvtec_ad.data import loading
     from mvtec_ad.methods import padim_artifact
 
@@ -40,10 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
     threshold = description["threshold"]["value"] if arguments.threshold is None else arguments.threshold
     images = loading.load_images(paths, model.settings.image_size, model.settings.crop)
     scores = model.score(images)
+    # one colour scale for all images of a run, and the threshold always on it
+    scale = (0.0, max(float(np.quantile(scores.maps, 0.999)), threshold))
     pictures: list[str | None] = [None] * len(paths)
     if arguments.heat_maps != "none":
-        ceiling = max(float(np.quantile(scores.maps, 0.999)), threshold)
-        pictures = draw(Path(arguments.heat_maps), paths, images, scores, threshold, ceiling)
+        pictures = write_heat_maps(Path(arguments.heat_maps), paths, figures(paths, images, scores, threshold, scale))
+    if arguments.animation:
+        frames = figures(paths, images, scores, threshold, scale)
+        Path(arguments.animation).write_bytes(plotting.animation(frames))
     rows = [
         {
             "image": str(path),
@@ -78,7 +86,8 @@ def image_paths(names: list[str]) -> list[Path]:
     paths: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
-            found = sorted(p for p in name.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            images = (p for p in name.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            found = sorted(p for p in images if "ground_truth" not in p.parts)
             if not found:
                 raise DataError(f"folder {name} holds no image ({', '.join(IMAGE_SUFFIXES)})")
             paths += found
@@ -89,38 +98,44 @@ def image_paths(names: list[str]) -> list[Path]:
     return paths
 
 
-def draw(
-    folder: Path, paths: list[Path], images: np.ndarray, scores: Scores, threshold: float, ceiling: float
-) -> list[str]:
-    """One figure per image, all on one colour scale; returns their paths.
+def figures(
+    paths: list[Path], images: np.ndarray, scores: Scores, threshold: float, scale: tuple[float, float]
+) -> Iterator[Figure]:
+    """One figure per image: the image, and its anomaly map with the verdict.
 
     Args:
-        folder: made when missing.
         paths: of the images.
         images: (N, H, W, 3) uint8.
         scores: with maps.
         threshold: of the verdict.
-        ceiling: upper end of the colour scale.
+        scale: ends of the colour scale.
     """
     from tqdm import tqdm
 
     from mvtec_ad import plotting
 
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[str] = []
     for index, path in enumerate(tqdm(paths, desc="heat maps", unit="image")):
         one = slice(index, index + 1)
-        figure = plotting.heat_maps(
+        yield plotting.heat_maps(
             images[one],
             scores.maps[one],
             scores=scores.image[one],
             threshold=threshold,
-            titles=[path.name],
-            scale=(0.0, ceiling),
+            titles=[f"{path.parent.name}/{path.name}"],
+            scale=scale,
         )
+
+
+def write_heat_maps(folder: Path, paths: list[Path], drawn: Iterator[Figure]) -> list[str]:
+    """Write each figure under a name of its own; returns the files in order."""
+    from mvtec_ad.plotting import to_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[str] = []
+    for index, (path, figure) in enumerate(zip(paths, drawn, strict=True)):
         target = folder / f"{path.parent.name}_{path.stem}.png"
         if str(target) in written:
             target = target.with_name(f"{index:04d}_{target.name}")
-        target.write_bytes(plotting.to_png(figure))
+        target.write_bytes(to_png(figure))
         written.append(str(target))
     return written

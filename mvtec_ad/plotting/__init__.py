@@ -1,5 +1,6 @@
 """Figures. Every function takes arrays and returns a matplotlib `Figure`; none shows it or changes global state."""
 
+from mvtec_ad.plotting.animation import animation
 from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
 from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
 from mvtec_ad.plotting.scores import score_histogram
@@ -11,6 +12,7 @@ __all__ = [
     "HEAT",
     "METHOD_COLOURS",
     "STYLE",
+    "animation",
     "bare",
     "draw_mask",
     "gallery",
