@@ -101,7 +101,7 @@ def tables(reports: list[dict[str, Any]]) -> str:
             "image AUROC, ours",
             "pixel AUROC, ours",
             "AUPRO, ours",
-            "image AUROC, published",
+            "published image / pixel AUROC",
             "verdict",
         ]
         parts.append(markdown_table(columns, rows))
@@ -166,5 +166,12 @@ def _real_rows(report: dict[str, Any]) -> list[list[str]]:
     rows = published_for(report)
     if not rows:
         return [[*head, "–", "none published"]]
-    first, *rest = [[format_number(row["value"]) + f" ({row['source']})", verdict(report, row)] for row in rows]
+    first, *rest = [[_published(report, row), verdict(report, row)] for row in rows]
     return [[*head, *first], *[["", "", "", "", *row] for row in rest]]
+
+
+def _published(report: dict[str, Any], row: dict[str, Any]) -> str:
+    """Image AUROC of a source, its pixel AUROC where it has one, and the source."""
+    pixel = [own["value"] for own in published_for(report, "pixel_auroc") if own["source"] == row["source"]]
+    values = " / ".join(format_number(value) for value in [row["value"], *pixel])
+    return f"{values} ({row['source']})"
