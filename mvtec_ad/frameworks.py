@@ -8,8 +8,10 @@ kernels for `torch.compile`, which the suite does not use.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -25,14 +27,33 @@ def import_torchvision() -> ModuleType:
 
 def import_tensorflow() -> Any:
     """TensorFlow, quiet, and without taking the whole GPU for itself (torch may be using it)."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    first_time = "tensorflow" not in sys.modules
-    import tensorflow as tf
+    with _quiet_standard_error():
+        import tensorflow as tf
 
-    if first_time:
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
     return tf
+
+
+@contextlib.contextmanager
+def _quiet_standard_error() -> Iterator[None]:
+    """Drop what native code writes to file descriptor 2: TensorFlow logs before its own log level is in force."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no standard error at all
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def import_keras() -> ModuleType:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
 LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
@@ -83,6 +85,16 @@ def _badge(name: str, repository: str | None) -> str:
     path = repository.removesuffix(".git").removeprefix("https://github.com/")
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     return f"[![Open in Colab]({image})]({COLAB}/{path}/blob/main/notebooks/{name}.ipynb)"
+
+
+def readme_with_badges(text: str, repository: str | None) -> str:
+    """README.md with the badge of each notebook between its two markers; an en dash while there is no address."""
+
+    def fill(match: re.Match[str]) -> str:
+        badge = _badge(match[2], repository) if repository else "–"
+        return f"{match[1]}{badge}<!-- /badge -->"
+
+    return re.sub(r"(<!-- badge (\w+) -->).*?<!-- /badge -->", fill, text)
 
 
 def execute(notebook: Any, home: Path) -> None:
@@ -163,6 +175,7 @@ def main() -> int:
             execute(notebook, home)
             target = HERE / f"{source.stem}.ipynb"
             nbformat.write(notebook, target)
+            README.write_text(readme_with_badges(README.read_text(encoding="utf-8"), address()), encoding="utf-8")
             print(f"{source.stem}: {target.stat().st_size / 1e6:.2f} MB")
     return 1 if check(sources) else 0
 

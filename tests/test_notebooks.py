@@ -112,6 +112,17 @@ def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, 
     assert "project.zip" in build.convert(source, None).cells[1].source
 
 
+def test_readme_lists_every_notebook_with_its_badge(build: ModuleType) -> None:
+    """The committed README is what build.py would write; with an address each notebook gets its badge."""
+    text = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+    assert build.readme_with_badges(text, build.address()) == text
+    filled = build.readme_with_badges(text, "https://github.com/someone/somewhere")
+    for source in SOURCES:
+        assert f"(notebooks/{source.stem}.ipynb)" in text
+        assert f"someone/somewhere/blob/main/notebooks/{source.stem}.ipynb" in filled
+    assert build.readme_with_badges(filled, None) == build.readme_with_badges(text, None)
+
+
 def test_source_without_its_markers_is_refused(build: ModuleType, tmp_path: Path) -> None:
     """A notebook without badge or setup cell would not run in Colab."""
     source = tmp_path / "99_small.py"

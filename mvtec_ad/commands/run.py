@@ -32,8 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
         environment["MVTEC_AD_CATEGORIES"] = " ".join(arguments.category)
     os.environ.update(environment)
     executed = [(path.stem, *execute(path, folder)) for path in notebooks]
-    page = write_page(folder, executed, chosen.name)
-    print(f"\n{summary()}\n\nlook at {page}")
+    table = summary()
+    page = write_page(folder, executed, chosen.name, table)
+    print(f"\n{table}\n\nlook at {page}")
 
 
 def choose(folder: Path, numbers: list[str]) -> list[Path]:

@@ -11,22 +11,24 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem aut
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
 h3 { font-weight: 500; color: #555; } img { max-width: 100%; border: 1px solid #eee; border-radius: 4px; }
 table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #ddd; }
-th { text-align: left; } a { color: #0a58a5; }
+th { text-align: left; } div { overflow-x: auto; } a { color: #0a58a5; }
 """
 
 
-def write_page(folder: Path, executed: list[tuple[str, Any, float]], profile: str) -> Path:
+def write_page(folder: Path, executed: list[tuple[str, Any, float]], profile: str, summary: str) -> Path:
     """Write `index.html`, self-contained, and an HTML copy of every notebook.
 
     Args:
         folder: `transfer/runs`.
         executed: (name, notebook, seconds) in order.
         profile: of the run.
+        summary: Markdown, the table of everything measured.
 
     Returns:
         The page's path.
     """
     from nbconvert import HTMLExporter
+    from nbconvert.filters import markdown2html
 
     for name, notebook, _ in executed:
         body, _ = HTMLExporter().from_notebook_node(notebook)
@@ -41,7 +43,7 @@ def write_page(folder: Path, executed: list[tuple[str, Any, float]], profile: st
     page.write_text(
         f"<!doctype html><meta charset='utf-8'><title>mvtec_ad run</title><style>{_STYLE}</style>"
         f"<h1>Visual anomaly detection: a run in profile {html.escape(profile)}</h1><ol>{contents}</ol>"
-        + "".join(sections),
+        f"<div>{markdown2html(summary)}</div>" + "".join(sections),
         encoding="utf-8",
     )
     return page

@@ -50,7 +50,7 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 # %%
 table, sources = prepare.read_all(run.data.categories, settings=run.data, root=ROOT or None, source=SOURCE)
 print("data source:", sources)
-table.groupby(["category", "split", "defect"]).size().rename("images").to_frame().T
+table.groupby(["category", "split", "defect"]).size().rename("images").to_frame()
 
 # %%
 first = run.data.categories[0]
