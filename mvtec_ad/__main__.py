@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mvtec_ad import __version__
 from mvtec_ad.errors import MvtecAdError
@@ -21,9 +22,17 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the thing and the way out, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when a user can mend what went wrong."""
-    parser = argparse.ArgumentParser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
+    parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

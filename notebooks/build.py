@@ -32,19 +32,23 @@ LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
 
+# Colab carries everything but captum and umap-learn. Without --no-deps pip would also bring a Jupyter of its own and
+# replace the server that the running kernel talks to.
 _SETUP_WITH_ADDRESS = """\
 # In Colab this installs the package; where it is installed already it does nothing.
 import importlib.util
 
 if importlib.util.find_spec("mvtec_ad") is None:
-    %pip install -q "git+{address}"
+    %pip install -q --no-deps "git+{address}"
+    %pip install -q captum umap-learn
 """
 _SETUP_WITHOUT_ADDRESS = """\
 # In Colab: zip the project folder, upload it here as project.zip, then run this cell.
 import importlib.util
 
 if importlib.util.find_spec("mvtec_ad") is None:
-    %pip install -q ./project.zip
+    %pip install -q --no-deps ./project.zip
+    %pip install -q captum umap-learn
 """
 
 

@@ -108,7 +108,7 @@ def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, 
     assert build.convert(source, None) == build.convert(source, None)
     with_address = build.convert(source, "https://github.com/someone/somewhere")
     assert "someone/somewhere/blob/main/notebooks/99_small.ipynb" in with_address.cells[0].source
-    assert "git+https://github.com/someone/somewhere" in with_address.cells[1].source
+    assert '--no-deps "git+https://github.com/someone/somewhere"' in with_address.cells[1].source
     assert "project.zip" in build.convert(source, None).cells[1].source
 
 

@@ -295,11 +295,52 @@ def test_objects_are_never_pickled(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_arrays_that_would_have_to_be_unpickled_are_refused(tmp_path: Path) -> None:
+    """A .npz can carry them, with a hash that fits."""
+    objects = io.BytesIO()
+    np.savez(objects, names=np.array(["a", None], object))
+    members = {"objects.npz": objects.getvalue(), "weights.safetensors": b"no tensors"}
+    artifact = transfer.load(save(tmp_path / "a.zip", members))
+    for name in members:
+        with pytest.raises(ArtifactError, match=f"{name} holds no plain arrays") as caught:
+            artifact.arrays(name)
+        one_line(caught)
+
+
+@pytest.mark.parametrize("use", [lambda one, folder: one.read("scores.csv"), lambda one, folder: one.extract(folder)])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: save(path, {**MEMBERS, "scores.csv": TABLE.head(1)}), "scores.csv does not match its SHA-256"),
+        (lambda path: save(path, {"other.csv": TABLE}), "damaged"),
+        (lambda path: path.write_bytes(b"no zip"), "damaged"),
+        (lambda path: path.unlink(), "damaged"),
+    ],
+)
+def test_an_artifact_that_changed_since_it_was_loaded_is_refused(
+    tmp_path: Path, use: Callable[[transfer.Artifact, Path], Any], change: Callable[[Path], Any], words: str
+) -> None:
+    """A notebook may hold on to it while another run writes a new one."""
+    artifact = transfer.load(save(tmp_path / "a.zip"))
+    change(artifact.path)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        use(artifact, tmp_path / "out")
+    one_line(caught)
+    assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+def test_a_file_to_copy_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """It is that file's problem, not the artifact's."""
+    with pytest.raises(ArtifactError, match=r"member figure\.png: .*nowhere\.png cannot be read"):
+        save(tmp_path / "a.zip", {"figure.png": tmp_path / "nowhere.png"})
+    assert list(tmp_path.iterdir()) == []
+
+
 FAILURES = {
     "full disk": ("os.fsync", OSError(errno.ENOSPC, "No space left on device"), ArtifactError, "No space left"),
     "read-only folder": ("os.replace", PermissionError(errno.EACCES, "Permission denied"), ArtifactError, "Permission"),
     "read-only file": (
-        "mvtec_ad.transfer.open",
+        "mvtec_ad.transfer.files.open",
         PermissionError(errno.EACCES, "Permission denied"),
         ArtifactError,
         "Permission",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,29 +32,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load the model, score, judge, draw."""
-    import numpy as np
+    """Load the model, score, judge, draw.
 
-    from mvtec_ad import plotting, transfer
+    Raises:
+        DataError: an image cannot be read; all others were judged and printed before.
+    """
+    from mvtec_ad import transfer
     from mvtec_ad.data import loading
+    from mvtec_ad.errors import DataError
     from mvtec_ad.methods import padim_artifact
 
-    paths = image_paths(arguments.images)
+    check(arguments)
+    paths = image_paths(arguments.images, arguments.heat_maps)
     model, description = padim_artifact.restore(
         transfer.load(Path(arguments.artifact)), category=arguments.category, seed=arguments.seed
     )
     threshold = description["threshold"]["value"] if arguments.threshold is None else arguments.threshold
-    images = loading.load_images(paths, model.settings.image_size, model.settings.crop)
-    scores = model.score(images)
+    images, problems = loading.load_readable(paths, model.settings.image_size, model.settings.crop)
+    readable = [path for position, path in enumerate(paths) if position not in problems]
+    judged = iter(judge(arguments, readable, images, model.score(images), threshold) if readable else [])
+    rows = [
+        unreadable(path, problems[position], threshold) if position in problems else next(judged)
+        for position, path in enumerate(paths)
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(describe(rows, arguments.heat_maps))
+    if problems:
+        raise DataError(f"{len(problems)} of {len(paths)} images not judged; {problems[min(problems)]}")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what would fail only after minutes of work.
+
+    Raises:
+        SettingsError: the threshold is no number.
+        DataError: a folder to write into does not exist or cannot be made.
+    """
+    from mvtec_ad.errors import DataError, SettingsError
+
+    if arguments.threshold is not None and not math.isfinite(arguments.threshold):
+        raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
+    if arguments.animation and not Path(arguments.animation).parent.is_dir():
+        raise DataError(f"--animation {arguments.animation} cannot be written: its folder does not exist")
+    folder = Path(arguments.heat_maps)
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if arguments.heat_maps != "none" and not nearest.is_dir():
+        raise DataError(f"--heat-maps {folder} cannot be a folder, a file is in its way: choose another name")
+
+
+def judge(
+    arguments: argparse.Namespace, paths: list[Path], images: np.ndarray, scores: Scores, threshold: float
+) -> list[dict[str, Any]]:
+    """Draw what was asked for, and return a row per image."""
+    import numpy as np
+
+    from mvtec_ad import plotting
+    from mvtec_ad.transfer import replacing
+
     # one colour scale for all images of a run, and the threshold always on it
     scale = (0.0, max(float(np.quantile(scores.maps, 0.999)), threshold))
     pictures: list[str | None] = [None] * len(paths)
     if arguments.heat_maps != "none":
         pictures = write_heat_maps(Path(arguments.heat_maps), paths, figures(paths, images, scores, threshold, scale))
     if arguments.animation:
-        frames = figures(paths, images, scores, threshold, scale)
-        Path(arguments.animation).write_bytes(plotting.animation(frames))
-    rows = [
+        animation = plotting.animation(figures(paths, images, scores, threshold, scale))
+        with replacing(arguments.animation) as file:
+            file.write(animation)
+    return [
         {
             "image": str(path),
             "verdict": "defect" if score > threshold else "good",
@@ -62,34 +110,55 @@ def run(arguments: argparse.Namespace) -> None:
         }
         for path, score, picture in zip(paths, scores.image, pictures, strict=True)
     ]
-    if arguments.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        print(f"{row['verdict']:<6}  score {row['score']:8.3f}  threshold {threshold:.3f}  {row['image']}")
-    flagged = sum(row["verdict"] == "defect" for row in rows)
-    print(
-        f"{flagged} of {len(rows)} images called defective"
-        + (f"; heat maps in {arguments.heat_maps}/" if any(pictures) else "")
-    )
 
 
-def image_paths(names: list[str]) -> list[Path]:
+def unreadable(path: Path, problem: Exception, threshold: float) -> dict[str, Any]:
+    """The row of an image that cannot be read: no score, and the reason."""
+    row = {"image": str(path), "verdict": "unreadable", "score": None, "threshold": threshold, "heat_map": None}
+    return row | {"reason": str(problem)}
+
+
+def describe(rows: list[dict[str, Any]], heat_maps: str) -> str:
+    """Rows as lines to read."""
+    lines = [
+        f"unreadable  {row['reason']}"
+        if row["verdict"] == "unreadable"
+        else f"{row['verdict']:<6}  score {row['score']:8.3f}  threshold {row['threshold']:.3f}  {row['image']}"
+        for row in rows
+    ]
+    verdicts = [row["verdict"] for row in rows]
+    summary = f"{verdicts.count('defect')} of {len(rows)} images called defective"
+    if "unreadable" in verdicts:
+        summary += f", {verdicts.count('unreadable')} unreadable"
+    if any(row["heat_map"] for row in rows):
+        summary += f"; heat maps in {heat_maps}/"
+    return "\n".join([*lines, summary])
+
+
+def image_paths(names: list[str], heat_maps: str = "none") -> list[Path]:
     """The named files, and the images in the named folders and below them.
+
+    Args:
+        names: files and folders.
+        heat_maps: a folder whose pictures are none to judge: what an earlier run drew.
 
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.index import IMAGE_SUFFIXES
+    from mvtec_ad.data.index import IMAGE_SUFFIXES, is_image
     from mvtec_ad.errors import DataError
 
+    drawn = None if heat_maps == "none" else Path(heat_maps).absolute()
     paths: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
-            images = (p for p in name.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            found = sorted(p for p in images if "ground_truth" not in p.parts)
+            images = sorted(path for path in name.rglob("*") if is_image(path))
+            images = [path for path in images if "ground_truth" not in path.relative_to(name).parts]
+            found = [path for path in images if drawn not in path.absolute().parents]
             if not found:
-                raise DataError(f"folder {name} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise DataError(
+                    f"folder {name} holds no image: give images, or a folder with some ({', '.join(IMAGE_SUFFIXES)})"
+                )
             paths += found
         elif name.is_file():
             paths.append(name)
@@ -127,15 +196,21 @@ def figures(
 
 
 def write_heat_maps(folder: Path, paths: list[Path], drawn: Iterator[Figure]) -> list[str]:
-    """Write each figure under a name of its own; returns the files in order."""
-    from mvtec_ad.plotting import to_png
+    """Write each figure under a name of its own; returns the files in order.
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        ArtifactError: a file cannot be written.
+    """
+    from mvtec_ad.plotting import to_png
+    from mvtec_ad.transfer import replacing
+
     written: list[str] = []
-    for index, (path, figure) in enumerate(zip(paths, drawn, strict=True)):
-        target = folder / f"{path.parent.name}_{path.stem}.png"
-        if str(target) in written:
-            target = target.with_name(f"{index:04d}_{target.name}")
-        target.write_bytes(to_png(figure))
-        written.append(str(target))
+    with contextlib.closing(drawn):  # ends the progress bar's line before an error is printed
+        for index, (path, figure) in enumerate(zip(paths, drawn, strict=True)):
+            target = folder / f"{path.parent.name}_{path.stem}.png"
+            if str(target) in written:
+                target = target.with_name(f"{index:04d}_{target.name}")
+            with replacing(target) as file:
+                file.write(to_png(figure))
+            written.append(str(target))
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mvtec_ad.commands.options import add_data_options, add_method_options, method_settings
 
@@ -17,13 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read good images, fit, calibrate by leave-one-out, save."""
+    """Read good images, fit, calibrate by leave-one-out, save.
+
+    Raises:
+        SettingsError: `--out` names something else than a .zip, which would be replaced.
+    """
     from mvtec_ad import evaluation, transfer
     from mvtec_ad.backbones import load_backbone
     from mvtec_ad.data import acquire, index, loading
+    from mvtec_ad.errors import SettingsError
     from mvtec_ad.methods import padim, padim_artifact
     from mvtec_ad.settings import as_dict
 
+    if Path(arguments.out).suffix != ".zip":
+        raise SettingsError(f"--out {arguments.out} is no artifact: give a name that ends in .zip")
     settings = method_settings(arguments)
     root = acquire.locate(arguments.category, root=arguments.root, source=arguments.source)
     table = index.read_category(root, arguments.category)

@@ -11,9 +11,17 @@ from mvtec_ad.settings import PADIM_PRESETS, PadimSettings
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """--root and --source."""
-    parser.add_argument("--root", help="folder that holds the category folders; without it real MVTec AD is looked for")
     parser.add_argument(
-        "--source", default="auto", help="auto, mvtec_ad or rendered (drawn by code), where --root is not given"
+        "--root",
+        help="folder that holds the category folders, or an archive (.tar.xz, .zip) of them; without it real MVTec AD "
+        "is looked for",
+    )
+    parser.add_argument(
+        "--source",
+        default="auto",
+        help="where --root is not given: auto (real MVTec AD where it lies on disk or in transfer/raw-data.zip, else "
+        "drawn), mvtec_ad (real or an error), download (real, fetched from MVTec where missing; CC BY-NC-SA 4.0) or "
+        "rendered (drawn by code)",
     )
 
 

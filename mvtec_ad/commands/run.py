@@ -99,10 +99,11 @@ def execute(path: Path, folder: Path) -> tuple[Any, float]:
 def summary() -> str:
     """The table of everything that the artifacts of this run measured."""
     from mvtec_ad import results, transfer
+    from mvtec_ad.settings import transfer_folder
 
     reports: list[dict[str, Any]] = []
     for stage in transfer.MAKERS:
-        if (transfer.transfer_folder() / f"{stage}.zip").is_file():
+        if (transfer_folder() / f"{stage}.zip").is_file():
             artifact = transfer.load(stage)
             if "reports.json" in artifact.names:
                 reports += artifact.json("reports.json")

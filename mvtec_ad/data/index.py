@@ -19,16 +19,21 @@ RENDERED = "rendered.json"  # stands beside drawn images and says how each was d
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
+def is_image(path: Path) -> bool:
+    """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def image_files(folder: Path) -> list[Path]:
     """The image files directly in a folder, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    return [path for path in _children(folder) if is_image(path)]
 
 
 def list_categories(root: str | Path) -> list[str]:
     """Names of the folders below `root` that hold images of one product."""
     root = _existing(root)
-    folders = (p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(p.name for p in folders if (p / "train").is_dir() or image_files(p))
+    folders = (p for p in _subfolders(root) if not p.name.startswith("."))
+    return [p.name for p in folders if (p / "train").is_dir() or image_files(p)]
 
 
 def read_category(root: str | Path, category: str) -> pd.DataFrame:
@@ -96,7 +101,8 @@ def audit(table: pd.DataFrame) -> list[str]:
     expected |= {("test", defect): count for defect, count in official.defects.items()}
     found = table.groupby(["split", "defect"]).size().to_dict()
     lines = [
-        f"{category}/{split}/{defect}: {found.get((split, defect), 0)} images, official {expected.get((split, defect), 0)}"
+        f"{category}/{split}/{defect}: {found.get((split, defect), 0)} images, "
+        f"official {expected.get((split, defect), 0)}"
         for split, defect in sorted(set(expected) | set(found))
         if found.get((split, defect), 0) != expected.get((split, defect), 0)
     ]
@@ -109,12 +115,20 @@ def audit(table: pd.DataFrame) -> list[str]:
 def _existing(root: str | Path) -> Path:
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise DataError(f"folder {root} does not exist: give the folder that holds the category folders")
+        what = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"folder {root} {what}: give the folder that holds the category folders")
     return root
 
 
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as problem:
+        raise DataError(f"folder {folder} cannot be read ({problem.strerror}): check its permissions") from problem
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    return [p for p in _children(folder) if p.is_dir()] if folder.is_dir() else []
 
 
 def _good_training_images(folder: Path) -> list[Path]:
@@ -132,7 +146,11 @@ def _masks(folder: Path, defect: str) -> dict[str, Path]:
         return {}
     mask_folder = truth / defect
     files = image_files(mask_folder) if mask_folder.is_dir() else []
-    masks = {path.stem.removesuffix("_mask"): path for path in files}
+    masks: dict[str, Path] = {}
+    for path in files:
+        first = masks.setdefault(path.stem.removesuffix("_mask"), path)
+        if first != path:
+            raise DataError(f"masks {first} and {path} belong to the same image: remove one of them")
     images = {path.stem for path in image_files(folder / "test" / defect)}
     without_mask = sorted(images - set(masks))
     if without_mask:

@@ -14,38 +14,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from mvtec_ad.data.decoding import check_same_size, read_image, read_mask
 from mvtec_ad.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import torch
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Decode one image file at its own size.
-
-    16-bit images are reduced to 8 bit, gray and palette images become RGB, EXIF rotation is applied.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-
-    Raises:
-        DataError: the file is missing, unreadable or no image.
-    """
-    pixels = cv2.imdecode(_bytes(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"image {path} cannot be decoded: replace the file or remove it")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """Decode one mask file: (H, W) bool, True on the defect: above half of the mask's largest value (255, or 1)."""
-    pixels = cv2.imdecode(_bytes(path), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise DataError(f"mask {path} cannot be decoded: replace the file or remove it")
-    return pixels > pixels.max() / 2
 
 
 def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
@@ -93,14 +68,33 @@ def load_images(paths: Sequence[str | Path], size: int, crop: int | None = None)
     """
     if len(paths) == 0:
         raise DataError("no images to load: the folder or the selection is empty")
+    images, problems = load_readable(paths, size, crop)
+    if problems:
+        raise problems[min(problems)]
+    return images
+
+
+def load_readable(
+    paths: Sequence[str | Path], size: int, crop: int | None = None
+) -> tuple[np.ndarray, dict[int, DataError]]:
+    """As `load_images`, but a file that cannot be read does not cost the others.
+
+    Returns:
+        (M, crop, crop, 3) uint8, RGB, the readable images in order; and, for each of the N − M others, its position in
+        `paths` and what is wrong with it.
+    """
     side = crop or size
     images = np.empty((len(paths), side, side, 3), np.uint8)
+    problems: dict[int, DataError] = {}
 
     def load(position: int) -> None:
-        images[position] = resize(read_image(paths[position]), size, crop)
+        try:
+            images[position] = resize(read_image(paths[position]), size, crop)
+        except DataError as problem:
+            problems[position] = problem
 
     _in_parallel(load, len(paths))
-    return images
+    return np.delete(images, list(problems), axis=0) if problems else images, problems
 
 
 def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.ndarray | None:
@@ -124,7 +118,7 @@ def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.nd
         row = rows[position]
         if row.mask_path:
             mask = read_mask(row.mask_path)
-            _same_size(mask, row.mask_path, row.image_path)
+            check_same_size(mask, row.mask_path, row.image_path)
             masks[position] = resize(mask, size, crop)
 
     _in_parallel(load, len(rows))
@@ -192,26 +186,6 @@ def batches(count: int, size: int) -> Iterator[slice]:
     """Slices that walk through `count` items, `size` at a time."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _bytes(path: str | Path) -> np.ndarray:
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as problem:
-        raise DataError(f"file {path} cannot be read: {problem.strerror or problem}") from problem
-    if content.size == 0:
-        raise DataError(f"file {path} is empty: replace it or remove it")
-    return content
-
-
-def _same_size(mask: np.ndarray, mask_path: str, image_path: str) -> None:
-    """A mask drawn at another size than its image is a mix-up, not something to resize away."""
-    with Image.open(image_path) as header:  # reads the size only, no pixels
-        width, height = header.size
-    if mask.shape not in ((height, width), (width, height)):  # swapped: EXIF turned the image by a quarter
-        raise DataError(
-            f"mask {mask_path} is {mask.shape[1]}×{mask.shape[0]} but its image is {width}×{height}: export it again"
-        )
 
 
 def _in_parallel(load: Callable[[int], None], count: int) -> None:

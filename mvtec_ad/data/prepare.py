@@ -16,6 +16,7 @@ from mvtec_ad import transfer
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.acquire import locate
 from mvtec_ad.data.catalog import LICENCE, RENDERED_LICENCE
+from mvtec_ad.data.decoding import check_same_size, read_image, read_mask
 from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.settings import DataSettings, Profile, as_dict, data_folder
 
@@ -28,7 +29,7 @@ def read_all(
     Args:
         categories: folder names.
         settings: how many images to draw where drawing is needed.
-        root: a folder on disk; None looks for real MVTec AD and draws otherwise (`acquire.locate`).
+        root: a folder or an archive on disk; None looks for real MVTec AD and draws otherwise (`acquire.locate`).
         source: as in `acquire.locate`.
 
     Returns:
@@ -36,7 +37,7 @@ def read_all(
     """
     tables, sources = [], {}
     for category in categories:
-        folder = locate(category, root=root, source=source, settings=settings)
+        folder = locate(category, root=root, source=source, settings=settings, together=categories)
         tables.append(index.read_category(folder, category))
         sources[category] = index.data_source(folder, category, tables[-1])
     return pd.concat(tables, ignore_index=True), sources
@@ -54,7 +55,7 @@ def prepare(
 
     Args:
         profile: its `data` settings say which categories and what size.
-        root: a folder on disk; None looks for real MVTec AD and draws otherwise.
+        root: a folder or an archive on disk; None looks for real MVTec AD and draws otherwise.
         source: as in `acquire.locate`.
         path: where to write; `transfer/data.zip` when None.
         progress: show a bar.
@@ -71,9 +72,11 @@ def prepare(
     data_source = next(iter(sources.values()))
     members: dict[str, bytes | pd.DataFrame | dict | Path] = {}
     for row in tqdm(list(table.itertuples()), desc="prepare", unit="image", disable=not progress):
-        members[f"{row.image_id}.png"] = _png(loading.resize(loading.read_image(row.image_path), settings.image_size))
+        members[f"{row.image_id}.png"] = _png(loading.resize(read_image(row.image_path), settings.image_size))
         if row.mask_path:
-            mask = loading.resize(loading.read_mask(row.mask_path), settings.image_size)
+            mask = read_mask(row.mask_path)
+            check_same_size(mask, row.mask_path, row.image_path)
+            mask = loading.resize(mask, settings.image_size)
             members[_mask_member(row)] = _png(mask.view(np.uint8) * 255)
     for category in settings.categories:
         marker = locate(category, root=root, source=source, settings=settings) / category / index.RENDERED
@@ -105,6 +108,8 @@ def unpack(artifact: transfer.Artifact) -> Path:
         artifact.extract(unfinished)
         unfinished.rename(folder)
     except OSError as problem:
+        if folder.is_dir():  # another process was faster; its content is the same
+            return folder
         raise ArtifactError(f"{artifact.path} cannot be unpacked into {folder}: {problem.strerror}") from problem
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

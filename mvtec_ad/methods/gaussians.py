@@ -12,6 +12,7 @@ Two shapes of the same algebra:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,48 +57,21 @@ class PositionGaussians:
         return squared.clamp_min(0).sqrt()
 
 
-def fit(features: torch.Tensor, ridge: float, *, overwrite: bool = False) -> PositionGaussians:
+def fit(features: torch.Tensor, ridge: float) -> PositionGaussians:
     """Fit one Gaussian per position.
 
     Args:
         features: (P, N, d) float32, N ≥ 2 images.
         ridge: ε > 0, in units of feature variance.
-        overwrite: build the dual factor in the memory of `features`, which are lost.
 
     Raises:
         DataError: fewer than two images: there is no covariance.
     """
-    positions, count, dimension = features.shape
-    if count < 2:
-        raise DataError(f"{count} good image is too few to fit a covariance: give at least 2")
-    dual = count < dimension
+    _at_least(2, features, "fit a covariance")
+    dual = features.shape[1] < features.shape[2]
     mean = features.mean(1)
-    rows = count if dual else dimension
-    factor = features if dual and overwrite else features.new_empty(positions, rows, dimension)
-    step = _dual_factor if dual else _direct_factor
-    for start in range(0, positions, CHUNK):
-        chunk = slice(start, start + CHUNK)
-        factor[chunk] = step(features[chunk] - mean[chunk, None], ridge)
-    return PositionGaussians(mean, factor, ridge, dual)
-
-
-def _direct_factor(centred: torch.Tensor, ridge: float) -> torch.Tensor:
-    """L⁻¹ of Σ, from centred features (P, N, d); float64 inside."""
-    centred = centred.double()
-    covariance = centred.mT @ centred / (centred.shape[1] - 1)
-    covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    lower = torch.linalg.cholesky(covariance)
-    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
-    return torch.linalg.solve_triangular(lower, identity, upper=False).float()
-
-
-def _dual_factor(centred: torch.Tensor, ridge: float) -> torch.Tensor:
-    """A = L⁻¹X of the module's docstring, from centred features (P, N, d)."""
-    count = centred.shape[1]
-    gram = (centred @ centred.mT).double()
-    gram.diagonal(dim1=-2, dim2=-1).add_((count - 1) * ridge)
-    lower = torch.linalg.cholesky(gram)
-    return torch.linalg.solve_triangular(lower.float(), centred, upper=False)
+    factors = [_factor(centred, _scatter(centred, dual), ridge, dual) for _, centred in _chunks(features, mean)]
+    return PositionGaussians(mean, torch.cat(factors), ridge, dual)
 
 
 def leave_one_out(features: torch.Tensor, ridge: float) -> torch.Tensor:
@@ -108,7 +82,8 @@ def leave_one_out(features: torch.Tensor, ridge: float) -> torch.Tensor:
 
         d²ᵢ = (N/(N−1))² · qᵢ / (1 − c·qᵢ).
 
-    These are scores of normal images that the model was not fitted on: what a threshold needs.
+    These are scores of normal images that the model was not fitted on: what a threshold needs. In the dual shape
+    the Gram matrix is single precision: exact to 1e-5 while the variance of the features stays below 500·ε.
 
     Args:
         features: (P, N, d) float32, N ≥ 3.
@@ -120,36 +95,93 @@ def leave_one_out(features: torch.Tensor, ridge: float) -> torch.Tensor:
     Raises:
         DataError: fewer than three images.
     """
+    _at_least(3, features, "hold one out")
+    dual = features.shape[1] < features.shape[2]
+    chunks = _chunks(features, features.mean(1))
+    return torch.cat([_left_out(centred, _scatter(centred, dual), ridge, dual) for _, centred in chunks])
+
+
+def leave_one_out_and_fit(features: torch.Tensor, ridge: float) -> tuple[torch.Tensor, PositionGaussians]:
+    """`leave_one_out` and `fit` from one pass over the features, which are lost.
+
+    The costly product of the features with themselves is formed once, and the dual factor, as large as the features,
+    is built in their memory.
+
+    Args:
+        features: (P, N, d) float32, N ≥ 3; overwritten in the dual shape.
+        ridge: ε.
+
+    Returns:
+        (P, N) float32 distances of images left out, and the fitted Gaussians.
+
+    Raises:
+        DataError: fewer than three images.
+    """
+    _at_least(3, features, "hold one out")
     positions, count, dimension = features.shape
-    if count < 3:
-        raise DataError(f"{count} good images are too few to hold one out: give at least 3")
-    step = _dual_leave_one_out if count < dimension else _direct_leave_one_out
-    squared = features.new_empty(positions, count)
-    for start in range(0, positions, CHUNK):
-        chunk = features[start : start + CHUNK]
-        squared[start : start + CHUNK] = step(chunk - chunk.mean(1, keepdim=True), ridge)
-    return squared.clamp_min(0).sqrt()
+    dual = count < dimension
+    mean = features.mean(1)
+    factor = features if dual else features.new_empty(positions, dimension, dimension)
+    held_out = features.new_empty(positions, count)
+    for chunk, centred in _chunks(features, mean):
+        scatter = _scatter(centred, dual)
+        held_out[chunk] = _left_out(centred, scatter, ridge, dual)
+        factor[chunk] = _factor(centred, scatter, ridge, dual)
+    return held_out, PositionGaussians(mean, factor, ridge, dual)
 
 
-def _direct_leave_one_out(centred: torch.Tensor, ridge: float) -> torch.Tensor:
+def _at_least(needed: int, features: torch.Tensor, purpose: str) -> None:
+    if features.shape[1] < needed:
+        raise DataError(f"{features.shape[1]} good images are too few to {purpose}: give at least {needed}")
+
+
+def _chunks(features: torch.Tensor, mean: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Centred features of some positions at a time."""
+    for start in range(0, len(features), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        yield chunk, features[chunk] - mean[chunk, None]
+
+
+def _scatter(centred: torch.Tensor, dual: bool) -> torch.Tensor:
+    """XᵀX (P, d, d) in the direct shape, the Gram matrix XXᵀ (P, N, N) in the dual one; float64."""
+    if dual:
+        return (centred @ centred.mT).double()
     centred = centred.double()
-    count = centred.shape[1]
-    matrix = centred.mT @ centred / (count - 2)
+    return centred.mT @ centred
+
+
+def _ridged_cholesky(scatter: torch.Tensor, divisor: float, ridge: float) -> torch.Tensor:
+    """L of scatter / divisor + ridge·I."""
+    matrix = scatter / divisor
     matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    lower = torch.linalg.cholesky(matrix)
-    inside = torch.linalg.solve_triangular(lower, centred.mT, upper=False).square().sum(-2)  # q, P×N
-    shrink = 1 - count / ((count - 1) * (count - 2)) * inside
-    return ((count / (count - 1)) ** 2 * inside / shrink).float()
+    return torch.linalg.cholesky(matrix)
 
 
-def _dual_leave_one_out(centred: torch.Tensor, ridge: float) -> torch.Tensor:
-    """The same through the (N, N) Gram matrix G: q = (N−2)·(1 − λh), λ = (N−2)·ε, h = diag (G + λI)⁻¹."""
+def _factor(centred: torch.Tensor, scatter: torch.Tensor, ridge: float, dual: bool) -> torch.Tensor:
+    """L⁻¹ of Σ in the direct shape, A = L⁻¹X in the dual one, float32."""
     count = centred.shape[1]
-    strength = (count - 2) * ridge
-    gram = (centred @ centred.mT).double()
-    gram.diagonal(dim1=-2, dim2=-1).add_(strength)
-    diagonal = torch.cholesky_inverse(torch.linalg.cholesky(gram)).diagonal(dim1=-2, dim2=-1)
-    remainder = strength * diagonal  # 1/N < λh ≤ 1
-    inside = (count - 2) * (1 - remainder)
-    shrink = (count * remainder - 1) / (count - 1)  # 1 − c·q, without the cancellation
-    return ((count / (count - 1)) ** 2 * inside / shrink).float()
+    if dual:
+        lower = _ridged_cholesky(scatter, 1, (count - 1) * ridge)
+        return torch.linalg.solve_triangular(lower.float(), centred, upper=False)
+    lower = _ridged_cholesky(scatter, count - 1, ridge)
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+    return torch.linalg.solve_triangular(lower, identity, upper=False).float()
+
+
+def _left_out(centred: torch.Tensor, scatter: torch.Tensor, ridge: float, dual: bool) -> torch.Tensor:
+    """Distances of `leave_one_out`, (P, N) float32.
+
+    In the dual shape q = (N−2)·(1 − λh) with λ = (N−2)·ε and h the diagonal of (XXᵀ + λI)⁻¹.
+    """
+    count = centred.shape[1]
+    if dual:
+        strength = (count - 2) * ridge
+        lower = _ridged_cholesky(scatter, 1, strength)
+        remainder = strength * torch.cholesky_inverse(lower).diagonal(dim1=-2, dim2=-1)  # 1/N < λh ≤ 1
+        inside = (count - 2) * (1 - remainder)
+        shrink = (count * remainder - 1) / (count - 1)  # 1 − c·q, without the cancellation
+    else:
+        lower = _ridged_cholesky(scatter, count - 2, ridge)
+        inside = torch.linalg.solve_triangular(lower, centred.double().mT, upper=False).square().sum(-2)  # q, P×N
+        shrink = 1 - count / ((count - 1) * (count - 2)) * inside
+    return ((count / (count - 1)) ** 2 * inside / shrink).float().clamp_min(0).sqrt()

@@ -21,9 +21,10 @@ from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods import gaussians
 from mvtec_ad.methods.scores import Scores, Trial
-from mvtec_ad.settings import PadimSettings
+from mvtec_ad.settings import PadimSettings, torch_device
 
-BATCH = 16  # images a forward pass: past this a CPU gains nothing and memory grows
+# Images a forward pass. On a CPU four stay in its caches: measured 6.8 ms an image, 8.3 with 16, 10 with 32.
+BATCH = 4 if torch_device() == "cpu" else 64
 # Mean variance, over positions and channels, of ImageNet ResNet-18 features on good MVTec AD bottles. ε = 0.01 of
 # the published recipes is meant beside it, so the features of other networks are scaled to it.
 REFERENCE_VARIANCE = 0.0094
@@ -224,8 +225,7 @@ def _fit_one(model: Padim, features: torch.Tensor, side: tuple[int, int]) -> Non
         model.scale = measured_scale(features)
     if model.scale != 1:
         features *= model.scale
-    held_out = gaussians.leave_one_out(features, settings.ridge)
-    model.gaussians = gaussians.fit(features, settings.ridge, overwrite=True)
+    held_out, model.gaussians = gaussians.leave_one_out_and_fit(features, settings.ridge)
     model.good_scores = np.concatenate(
         [_maps(held_out[:, part], model, side).max((1, 2)) for part in batches(held_out.shape[1], BATCH)]
     )

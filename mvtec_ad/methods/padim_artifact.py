@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from mvtec_ad.backbones.files import packed_weights
 from mvtec_ad.errors import ArtifactError
 from mvtec_ad.methods.gaussians import PositionGaussians
 from mvtec_ad.methods.padim import Padim
-from mvtec_ad.settings import PadimSettings, as_dict, data_folder, from_dict, torch_device
-from mvtec_ad.transfer import Artifact
+from mvtec_ad.settings import PadimSettings, as_dict, from_dict, home, torch_device
+from mvtec_ad.transfer import Artifact, file_sha256, replacing
 
 
 def members(model: Padim, category: str, threshold: dict[str, Any]) -> dict[str, Any]:
@@ -75,8 +77,36 @@ def restore(
         The model and its description (with `category` and `threshold`).
 
     Raises:
-        ArtifactError: no model fits, or several categories do.
+        ArtifactError: no model fits, several categories do, or what is there is no whole model.
     """
+    with _complete(artifact):
+        description = _choose(artifact, category, seed)
+        settings = from_dict(PadimSettings, description["settings"])
+        arrays = artifact.arrays(f"{description['category']}/padim/{description['seed']}/model.safetensors")
+        mean, factor = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["factor"])
+        if not description["dual"]:
+            factor = _full(factor, len(arrays["channels"]))
+        measured = arrays["channels"], description["scale"], arrays["good_scores"].astype(np.float32)
+        grid = tuple(description["grid"])
+        network = description["backbone"], settings.weights, description["weights_member"]
+        float(description["threshold"]["value"])
+    backbone, device = _backbone(artifact, *network), torch_device()
+    gaussians = PositionGaussians(mean.to(device), factor.to(device), settings.ridge, description["dual"])
+    model = Padim(backbone, settings, description["seed"], *measured, gaussians, grid)
+    return model, description
+
+
+@contextlib.contextmanager
+def _complete(artifact: Artifact) -> Iterator[None]:
+    """Whatever a model lacks that another version or hand has written, in one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
+        reason = f"{type(problem).__name__} {problem}".splitlines()[0]
+        raise ArtifactError(f"{artifact.path} holds no whole PaDiM ({reason}): fit it again") from problem
+
+
+def _choose(artifact: Artifact, category: str | None, seed: int | None) -> dict[str, Any]:
     found = models(artifact)
     fitting = [one for one in found if category in (None, one["category"]) and seed in (None, one["seed"])]
     held = ", ".join(f"{one['category']} seed {one['seed']}" for one in found) or "none"
@@ -86,43 +116,25 @@ def restore(
         )
     if len({one["category"] for one in fitting}) > 1:
         raise ArtifactError(f"{artifact.path} holds PaDiM of several categories ({held}): choose one with --category")
-    description = fitting[0]
-    arrays = artifact.arrays(f"{description['category']}/padim/{description['seed']}/model.safetensors")
-    settings = from_dict(PadimSettings, description["settings"])
-    backbone = _backbone(artifact, description)
-    device = torch_device()
-    factor = torch.from_numpy(arrays["factor"])
-    if not description["dual"]:
-        dimension = len(arrays["channels"])
-        full = torch.zeros(len(factor), dimension, dimension)
-        rows, columns = torch.tril_indices(dimension, dimension)
-        full[:, rows, columns] = factor
-        factor = full
-    gaussians = PositionGaussians(
-        torch.from_numpy(arrays["mean"]).to(device), factor.to(device), settings.ridge, description["dual"]
-    )
-    model = Padim(
-        backbone,
-        settings,
-        description["seed"],
-        arrays["channels"],
-        description["scale"],
-        arrays["good_scores"].astype(np.float32),
-        gaussians,
-        tuple(description["grid"]),
-    )
-    return model, description
+    return fitting[0]
 
 
-def _backbone(artifact: Artifact, description: dict[str, Any]) -> Backbone:
-    member = description["weights_member"]
+def _full(factor: torch.Tensor, dimension: int) -> torch.Tensor:
+    """(P, d, d) lower triangular, from the (P, d(d+1)/2) that are kept of it."""
+    full = torch.zeros(len(factor), dimension, dimension)
+    rows, columns = torch.tril_indices(dimension, dimension)
+    full[:, rows, columns] = factor
+    return full
+
+
+def _backbone(artifact: Artifact, name: str, weights: str, member: str | None) -> Backbone:
     if member is None:
-        return load_backbone(description["backbone"], description["settings"]["weights"])
+        return load_backbone(name, weights)
     # Keras reads weights from files only; the copy is named by its content and reused
-    copy = data_folder() / "weights" / f"{artifact.manifest['members'][member][:16]}{''.join(Path(member).suffixes)}"
-    if not copy.is_file():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        temporary = copy.with_name(f".{copy.name}.tmp")
-        temporary.write_bytes(artifact.read(member))
-        temporary.rename(copy)
-    return load_backbone(description["backbone"], str(copy))
+    digest = artifact.manifest["members"].get(member, "")
+    copy = home() / "data" / "weights" / f"{digest[:16]}{''.join(Path(member).suffixes)}"
+    if not (copy.is_file() and file_sha256(copy) == digest):
+        data = artifact.read(member)
+        with replacing(copy) as file:
+            file.write(data)
+    return load_backbone(name, str(copy))

@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import evaluation, plotting, profile, transfer
-from mvtec_ad.data import catalog, index, loading, prepare, splits
+from mvtec_ad.data import catalog, decoding, index, loading, prepare, splits
 from mvtec_ad.methods.trivial import trivial_scores
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
-SOURCE = "auto"  # @param ["auto", "mvtec_ad", "rendered"]
+SOURCE = "auto"  # @param ["auto", "mvtec_ad", "download", "rendered"]
 ROOT = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
@@ -38,8 +38,16 @@ plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_size} px")
 
 # %% [markdown]
-# `CATEGORIES` picks other products than the profile's, separated by spaces. `ROOT` is a folder of your own that holds one
-# folder per product; left empty, real MVTec AD is used where it lies on disk and products drawn by code everywhere else.
+# `CATEGORIES` picks other products than the profile's, separated by spaces. `SOURCE` says where images come from:
+#
+# * `auto`: real MVTec AD where `data/mvtec_anomaly_detection/` or `transfer/raw-data.zip` (your own zip of its folders; in
+#   Colab `transfer.upload()` brings it) holds the product, and products drawn by code everywhere else;
+# * `mvtec_ad`: the same two places, and an error that says what to do where neither holds it;
+# * `download`: the same, and what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
+#   **CC BY-NC-SA 4.0**: name the authors, no commercial use, share under the same terms. Choose it only if you agree;
+# * `rendered`: drawn by code, always.
+#
+# `ROOT` comes before all of these: a folder with one folder per product, or an archive (`.zip`, `.tar.xz`) of such folders.
 
 # %% [markdown]
 # ## Five images first
@@ -136,7 +144,7 @@ print("nearest        :", loading.resize(small, 2).astype(int).tolist())
 
 # %%
 defective = own[own["mask_path"] != ""]
-full_size = [loading.read_mask(path) for path in defective["mask_path"]]
+full_size = [decoding.read_mask(path) for path in defective["mask_path"]]
 sizes = [256, 128, 64, 32]
 grown, kept = [], []
 for size in sizes:

@@ -99,6 +99,10 @@ def drop_defect_folder(folder: Path, write: Writer) -> None:
     write(folder / "ground_truth" / "scratch" / "000_mask.png", np.zeros((8, 8), np.uint8))
 
 
+def second_mask(folder: Path, write: Writer) -> None:
+    write(folder / "ground_truth" / "patch" / "000.png", np.zeros((8, 8), np.uint8))
+
+
 def repeat(folder: Path, write: Writer) -> None:
     write(folder / "test" / "good" / "000.bmp", np.zeros((8, 8, 3), np.uint8))
 
@@ -119,6 +123,7 @@ def empty_everything(folder: Path, write: Writer) -> None:
         (drop_image, "001_mask.png has no image"),
         (drop_mask_folder, "scratch lacks the mask of 1 images, first 000"),
         (drop_defect_folder, "scratch"),
+        (second_mask, r"000\.png and .*000_mask\.png belong to the same image"),
         (repeat, "two images named part/test/good/000 that differ only in suffix"),
         (empty_training, "train/good holds no image"),
         (empty_everything, "holds neither train/good/ nor images"),
@@ -144,6 +149,23 @@ def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
     """A folder is named, no traceback of pathlib's."""
     with pytest.raises(DataError, match="nowhere does not exist"):
         index.read_category(tmp_path / "nowhere", "part")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    """An archive that was not unpacked, for example."""
+    (tmp_path / "bottle.tar.xz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"bottle\.tar\.xz is a file: give the folder"):
+        index.read_category(tmp_path / "bottle.tar.xz", "bottle")
+
+
+def test_hidden_files_and_folders_named_like_images_are_none(tmp_path: Path, make_category: Maker) -> None:
+    """macOS leaves `._a.png` beside each `a.png` that it copies to a foreign disk."""
+    make_category(tmp_path, train=2, test_good=0, defects={"patch": 1}, size=8)
+    expected = index.read_category(tmp_path, "part")
+    for folder in ("train/good", "test/patch", "ground_truth/patch"):
+        (tmp_path / "part" / folder / "._000.png").write_bytes(b"\0\5\x16\7")
+        (tmp_path / "part" / folder / "more.png").mkdir()
+    pd.testing.assert_frame_equal(index.read_category(tmp_path, "part"), expected)
 
 
 def test_own_images_are_own(tmp_path: Path, make_category: Maker) -> None:

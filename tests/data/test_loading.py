@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from mvtec_ad.data import loading
+from mvtec_ad.data import decoding, loading
 from mvtec_ad.errors import DataError, SettingsError
 
 RNG = np.random.default_rng(0)
@@ -29,14 +29,14 @@ def area_weights(source: int, target: int) -> np.ndarray:
 def test_colours_are_read_in_order(tmp_path: Path) -> None:
     """RGB, not the BGR of OpenCV."""
     Image.fromarray(COLOUR).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(loading.read_image(tmp_path / "a.png"), COLOUR)
+    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), COLOUR)
 
 
 def test_gray_becomes_rgb(tmp_path: Path) -> None:
     """Three equal channels: screws and zippers are gray."""
     gray = COLOUR[..., 0]
     Image.fromarray(gray).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(loading.read_image(str(tmp_path / "a.png")), np.stack([gray] * 3, -1))
+    np.testing.assert_array_equal(decoding.read_image(str(tmp_path / "a.png")), np.stack([gray] * 3, -1))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -45,7 +45,7 @@ def test_sixteen_bits_become_eight(tmp_path: Path, suffix: str, channels: int) -
     """The upper byte, within a gray level."""
     deep = RNG.integers(0, 65536, (9, 11, channels), np.uint16).squeeze()
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), deep)  # takes BGR
-    found = loading.read_image(tmp_path / f"a.{suffix}")
+    found = decoding.read_image(tmp_path / f"a.{suffix}")
     assert found.dtype == np.uint8
     expected = np.stack([deep] * 3, -1) if channels == 1 else deep[..., ::-1]
     assert np.abs(found - expected / 257).max() <= 1
@@ -54,14 +54,14 @@ def test_sixteen_bits_become_eight(tmp_path: Path, suffix: str, channels: int) -
 def test_transparency_is_dropped(tmp_path: Path) -> None:
     """The colours below it are the image."""
     Image.fromarray(np.dstack([COLOUR, RNG.integers(0, 256, (12, 20), np.uint8)])).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(loading.read_image(tmp_path / "a.png"), COLOUR)
+    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), COLOUR)
 
 
 def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
     """Not its indices."""
     palette = Image.fromarray(COLOUR).quantize(16)
     palette.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(loading.read_image(tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
 
 
 def test_a_camera_s_rotation_is_applied(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_camera_s_rotation_is_applied(tmp_path: Path) -> None:
     photo.save(tmp_path / "a.jpg", exif=exif, quality=95)
     with Image.open(tmp_path / "a.jpg") as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
-    found = loading.read_image(tmp_path / "a.jpg")
+    found = decoding.read_image(tmp_path / "a.jpg")
     assert found.shape == (80, 48, 3)
     assert np.abs(found - expected).mean() < 3  # two decoders
 
@@ -98,7 +98,7 @@ def break_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("read", [loading.read_image, loading.read_mask], ids=["image", "mask"])
+@pytest.mark.parametrize("read", [decoding.read_image, decoding.read_mask], ids=["image", "mask"])
 @pytest.mark.parametrize("harm", [break_missing, break_empty, break_truncated, break_foreign, break_folder])
 def test_an_unreadable_file_is_named(
     tmp_path: Path, read: Callable[[Path], np.ndarray], harm: Callable[[Path], None]
@@ -123,7 +123,7 @@ def test_a_truncated_photograph_is_not_taken_for_a_whole_one(tmp_path: Path, suf
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=f"a.{suffix}"):
-        loading.read_image(path)
+        decoding.read_image(path)
 
 
 @pytest.mark.parametrize(("shape", "size"), [((24, 36), 12), ((24, 36), 4), ((90, 50), 32), ((45, 45), 32)])
@@ -168,7 +168,7 @@ def test_masks_take_the_nearest_pixel(shape: tuple[int, int], size: int) -> None
 def test_a_mask_is_true_above_half(tmp_path: Path) -> None:
     """127 is not, 128 is."""
     Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(loading.read_mask(tmp_path / "mask.png"), [[False, False, True, True]])
+    np.testing.assert_array_equal(decoding.read_mask(tmp_path / "mask.png"), [[False, False, True, True]])
 
 
 @pytest.mark.parametrize(("size", "crop", "start"), [(20, 12, 4), (21, 12, 4), (20, 20, 0), (20, 1, 9)])

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mvtec_ad import transfer
-from mvtec_ad.data import acquire, index, loading
+from mvtec_ad import settings, transfer
+from mvtec_ad.data import acquire, decoding, index, loading
 from mvtec_ad.data.prepare import prepare, unpack
 from mvtec_ad.data.rendered import write_category
 from mvtec_ad.errors import ArtifactError, DataError
@@ -79,7 +79,7 @@ def test_a_plain_folder_becomes_good_training_images(tmp_path: Path, write_image
     unpacked = unpack(transfer.load(prepare(settings_for("mine"), root=tmp_path, progress=False)))
     table = index.read_category(unpacked, "mine")
     assert table["image_id"].tolist() == ["mine/train/good/a"]
-    assert (loading.read_image(table["image_path"][0]) == 9).all()
+    assert (decoding.read_image(table["image_path"][0]) == 9).all()
 
 
 def test_the_same_images_give_the_same_members(root: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_sources_are_never_mixed(root: Path) -> None:
     write_category(root, "screw", train=1, test_good=1, per_defect=1, size=32, progress=False)
     with pytest.raises(DataError, match="bolt: own, screw: rendered"):
         prepare(settings_for("bolt", "screw"), root=root, progress=False)
-    assert not transfer.transfer_folder().joinpath("data.zip").exists()
+    assert not settings.transfer_folder().joinpath("data.zip").exists()
 
 
 def test_unpacking_twice_reuses_the_folder(root: Path) -> None:

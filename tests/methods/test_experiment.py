@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mvtec_ad.data import index, loading
+from mvtec_ad.data import decoding, index, loading
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods import experiment
 from mvtec_ad.methods.trivial import trivial_scores
@@ -88,7 +88,7 @@ def test_metrics_are_those_of_the_trials(found: experiment.Experiment) -> None:
     assert sorted(order) == sorted(labels)
     masks = np.stack(
         [
-            loading.resize(loading.read_mask(path), 40, 32) if path else np.zeros((32, 32), bool)
+            loading.resize(decoding.read_mask(path), 40, 32) if path else np.zeros((32, 32), bool)
             for path in found.test["mask_path"]
         ]
     )
@@ -108,7 +108,7 @@ def test_metrics_are_those_of_the_trials(found: experiment.Experiment) -> None:
 def test_test_images_stay_with_their_rows(found: experiment.Experiment) -> None:
     """Arrays in the order of the table."""
     for row, image in zip(found.test.itertuples(), found.images, strict=True):
-        np.testing.assert_array_equal(image, loading.resize(loading.read_image(row.image_path), 40, 32))
+        np.testing.assert_array_equal(image, loading.resize(decoding.read_image(row.image_path), 40, 32))
 
 
 def test_the_calibrated_threshold_comes_from_images_left_out(found: experiment.Experiment) -> None:

@@ -107,6 +107,38 @@ def test_local_weights_travel_without_a_pickle(
     assert list((own_home / "data" / "weights").iterdir()) == copies
 
 
+def test_a_damaged_copy_of_the_weights_is_written_anew(
+    with_own_weights: tuple[padim.Padim, Path], images: np.ndarray, own_home: Path
+) -> None:
+    """The copy beside the data is only trusted with the SHA-256 of the artifact's."""
+    model, path = with_own_weights
+    padim_artifact.restore(transfer.load(path))
+    (copy,) = (own_home / "data" / "weights").iterdir()
+    copy.write_bytes(copy.read_bytes()[:-100])
+    restored, _ = padim_artifact.restore(transfer.load(path))
+    np.testing.assert_array_equal(restored.score(images).maps, model.score(images).maps)
+
+
+@pytest.mark.parametrize("key", ["settings", "backbone", "weights_member", "scale", "grid", "dual", "threshold"])
+def test_half_a_model_is_refused(tmp_path: Path, images: np.ndarray, backbone: Backbone, key: str) -> None:
+    """Whatever its description lacks."""
+    members = padim_artifact.members(padim.Padim(backbone, SETTINGS).fit(images[:4]), "part", THRESHOLD)
+    del members["part/padim/0/model.json"][key]
+    with pytest.raises(ArtifactError, match=f"holds no whole PaDiM .*{key}.*: fit it again"):
+        padim_artifact.restore(save(members, tmp_path / "half.zip"))
+
+
+@pytest.mark.parametrize("key", ["mean", "factor", "channels", "good_scores"])
+def test_a_model_without_its_arrays_is_refused(
+    tmp_path: Path, images: np.ndarray, backbone: Backbone, key: str
+) -> None:
+    """The description alone scores nothing."""
+    members = padim_artifact.members(padim.Padim(backbone, SETTINGS).fit(images[:4]), "part", THRESHOLD)
+    del members["part/padim/0/model.safetensors"][key]
+    with pytest.raises(ArtifactError, match="holds no whole PaDiM"):
+        padim_artifact.restore(save(members, tmp_path / "half.zip"))
+
+
 def test_a_restored_model_can_be_saved_again(
     with_own_weights: tuple[padim.Padim, Path], images: np.ndarray, tmp_path: Path
 ) -> None:
