@@ -1,6 +1,7 @@
 # Every target makes .venv when it is missing or when the dependencies changed, and reuses it otherwise.
 PYTHON := .venv/bin/python
 PROFILE ?= quick
+WEIGHTS ?= random
 
 .PHONY: run test lint notebooks picture benchmark
 
@@ -17,14 +18,22 @@ lint: .venv/installed
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	$(PYTHON) notebooks/build.py
 
-WEIGHTS ?= random
 picture: .venv/installed  ## the picture of the README, from drawn images; WEIGHTS=PATH takes other weights
 	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
 	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif
 
-benchmark: .venv/installed
+benchmark: .venv/installed .venv-anomalib/installed  ## metrics, and PaDiM beside anomalib's; ROOT= and WEIGHTS= for real images
 	$(PYTHON) benchmarks/metrics.py
+	$(PYTHON) benchmarks/padim.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python
+
+# anomalib is installed for the benchmark only; it finds torch and the rest in .venv
+.venv-anomalib/installed: .venv/installed
+	python3 -m venv .venv-anomalib
+	$(PYTHON) -c "import site; print(site.getsitepackages()[0])" > \
+		$$(.venv-anomalib/bin/python -c "import site; print(site.getsitepackages()[0])")/shared.pth
+	.venv-anomalib/bin/python -m pip install --quiet anomalib
+	@touch $@
 
 .venv/installed: requirements.txt pyproject.toml
 	@echo "installing into .venv (2 minutes, 8 GB) ..."

@@ -1,11 +1,9 @@
 """PaDiM beside anomalib's, as whole processes in one run: seconds, peak memory, AUROC.
 
-    python benchmarks/padim.py --root DIR --weights FILE --anomalib PYTHON [--category bottle] [--runs 3]
+    python benchmarks/padim.py --weights FILE --anomalib PYTHON [--root DIR] [--category bottle] [--runs 3]
                                [--enlarge 900] [--wide] [--out assets/benchmark]
 
-PYTHON is an interpreter that has anomalib (installed for this only):
-
-    python3 -m venv .venv-anomalib && .venv-anomalib/bin/pip install anomalib
+PYTHON is an interpreter that has anomalib; `make benchmark` installs one.
 
 Both sides read the same files, resize to 256, crop to 224, use the same network with the same weights and one draw of
 100 channels. Ours also computes AUPRO, intervals, a calibrated threshold and the trivial rows. anomalib runs twice: as
@@ -30,6 +28,7 @@ import psutil
 from tqdm import tqdm
 
 from mvtec_ad import plotting
+from mvtec_ad.data.acquire import locate
 from mvtec_ad.evaluation import markdown_table
 
 HERE = Path(__file__).resolve().parent
@@ -170,7 +169,7 @@ def bars(rows: dict[str, dict[str, Any]], title: str) -> Any:
 def main() -> None:
     """Measure, interleaved so that a busy moment meets both sides; print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--root", type=Path, help="drawn images when not given")
     parser.add_argument("--category", default="bottle")
     parser.add_argument("--weights", required=True, help="state dict of ResNet-18, or random")
     parser.add_argument("--anomalib", help="python that has anomalib")
@@ -183,7 +182,7 @@ def main() -> None:
     arguments = parser.parse_args()
     network = ("wide_resnet50_2", 550, "random") if arguments.wide else ("resnet18", 100, arguments.weights)
     with tempfile.TemporaryDirectory() as folder:
-        root = arguments.root.resolve()
+        root = (arguments.root or locate(arguments.category, source="rendered")).resolve()
         if arguments.enlarge:
             root = enlarged(root, arguments.category, arguments.enlarge, Path(folder))
         runs: dict[str, list[dict[str, Any]]] = {}

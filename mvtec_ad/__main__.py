@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -50,5 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def entry() -> NoReturn:
+    """`main` as a whole process, without the second that python spends on it before and after.
+
+    Importing torch makes a million objects and frees none, so the collector's default rhythm costs a third of the
+    import (0.9 s measured); and taking torch and torchvision apart at exit costs another 0.9 s, for nothing: every
+    file is closed by then.
+    """
+    gc.set_threshold(200_000, 20, 20)
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,6 @@ import pandas as pd
 from mvtec_ad import evaluation
 from mvtec_ad.data import loading
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.methods.scores import Trial
 from mvtec_ad.methods.trivial import trivial_scores
 from mvtec_ad.settings import PadimSettings, as_dict
@@ -101,13 +99,10 @@ def run(
         )
     evaluation.check_enough(round(len(train_rows) * getattr(settings, "fit_fraction", 1)), false_alarm_rate)
     size = settings.image_size, settings.crop
-    with ThreadPoolExecutor(1) as pool:
-        # decoding does not need the interpreter, importing torch needs little else: together they take half the time
-        importing = pool.submit(_import, method, settings)
-        train = loading.load_images(list(train_rows["image_path"]), *size)
-        test = loading.load_images(list(test_rows["image_path"]), *size)
-        masks = loading.load_masks(test_rows, *size)
-        module = importing.result()
+    train = loading.load_images(list(train_rows["image_path"]), *size)
+    test = loading.load_images(list(test_rows["image_path"]), *size)
+    masks = loading.load_masks(test_rows, *size)
+    module = importlib.import_module(METHODS[method][0])
     trials = []
     for trial in module.fit_and_score(settings, train, test, progress=progress):
         backbone = getattr(trial.model, "backbone", None)
@@ -137,14 +132,6 @@ def run(
         "peak_memory_gb": peak_memory_gb(),
     }
     return Experiment(report, test_rows, test, masks, trials)
-
-
-def _import(method: str, settings: Any) -> Any:
-    """The module of a method, with the framework its backbone needs."""
-    module = importlib.import_module(METHODS[method][0])
-    if not str(getattr(settings, "backbone", "keras:")).startswith("keras:"):
-        import_torchvision()
-    return module
 
 
 def measure(
