@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from PIL import Image
 
 from mvtec_ad import transfer
 from mvtec_ad.__main__ import COMMANDS, main
+from mvtec_ad.commands.options import method_settings
 from mvtec_ad.data import index
+from mvtec_ad.errors import DataError
 from mvtec_ad.results import measured
 
 Maker = Callable[..., Path]
@@ -245,3 +248,28 @@ def test_interrupting_is_no_traceback(
     monkeypatch.setattr(index, "read_category", interrupt)
     assert main(["evaluate", "padim", "--root", str(root), "--category", "part"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "crop"),
+    [
+        ("evaluate", [], 224),  # the published protocol
+        ("evaluate", ["--image-size", "128"], 128),
+        ("evaluate", ["--image-size", "128", "--crop", "96"], 96),
+        ("fit", ["--out", "x.zip"], 256),  # a product's border may be defective too
+        ("fit", ["--out", "x.zip", "--crop", "224"], 224),
+    ],
+)
+def test_only_the_published_protocol_crops(
+    command: str, options: list[str], crop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reaches the method, seen where the settings are made."""
+    seen: list[int] = []
+
+    def stop(arguments: argparse.Namespace, **how: bool) -> None:
+        seen.append(method_settings(arguments, **how).crop)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(f"mvtec_ad.commands.{command}.method_settings", stop)
+    assert main([command, "padim", "--category", "bottle", *options]) == 2
+    assert seen == [crop]

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if Path(arguments.out).suffix != ".zip":
         raise SettingsError(f"--out {arguments.out} is no artifact: give a name that ends in .zip")
-    settings = method_settings(arguments)
+    settings = method_settings(arguments, whole_picture=True)
     root = acquire.locate(arguments.category, root=arguments.root, source=arguments.source)
     table = index.read_category(root, arguments.category)
     good = table[table["split"] == "train"]

@@ -40,14 +40,19 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-gb", type=float, help="features held at once")
 
 
-def method_settings(arguments: argparse.Namespace) -> PadimSettings:
-    """The preset with everything that was given on the command line put over it."""
+def method_settings(arguments: argparse.Namespace, *, whole_picture: bool = False) -> PadimSettings:
+    """The preset with everything that was given on the command line put over it.
+
+    Args:
+        arguments: parsed, with the options of `add_method_options`.
+        whole_picture: drop the preset's crop, which published protocols have and a product's border does not forgive.
+    """
     preset = PADIM_PRESETS[arguments.preset]
     given: dict[str, Any] = {}
     for field in fields(PadimSettings):
         value = getattr(arguments, field.name, None)
         if value is not None:
             given[field.name] = tuple(value) if isinstance(value, list) else value
-    if "image_size" in given and "crop" not in given:
-        given["crop"] = given["image_size"]  # a size of one's own keeps the whole picture
+    if "crop" not in given and (whole_picture or "image_size" in given):
+        given["crop"] = given.get("image_size", preset.image_size)
     return replace(preset, **given)
