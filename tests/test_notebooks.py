@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from mvtec_ad.__main__ import main
-from mvtec_ad.commands.run import choose
+from mvtec_ad.commands.run import choose, drop_progress_bars
 from mvtec_ad.errors import SettingsError
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -129,6 +129,18 @@ def test_source_without_its_markers_is_refused(build: ModuleType, tmp_path: Path
     source.write_text(SMALL_SOURCE.replace("# <setup>", "pass"))
     with pytest.raises(SystemExit, match="<setup>"):
         build.convert(source, None)
+
+
+def test_progress_bars_leave_the_executed_copy_and_warnings_stay() -> None:
+    """A bar rewrites its line with carriage returns; a warning does not."""
+    outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="\rfit: 50%\rfit: 100%\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="UserWarning: look here\n"),
+        nbformat.v4.new_output("stream", name="stdout", text="0\r1\n"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=list(outputs))])
+    drop_progress_bars(notebook)
+    assert notebook.cells[0].outputs == outputs[1:]
 
 
 def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:

@@ -92,8 +92,17 @@ def execute(path: Path, folder: Path) -> tuple[Any, float]:
         except DeadKernelError as problem:
             raise MvtecAdError(f"notebook {path.name} stopped: its kernel died, perhaps out of memory") from problem
         finally:
+            drop_progress_bars(notebook)
             nbformat.write(notebook, folder / path.name)
     return notebook, time.perf_counter() - begun
+
+
+def drop_progress_bars(notebook: Any) -> None:
+    """Remove what progress bars wrote: it is for whoever waits, not for the reader of the page. Warnings stay."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            bars = [one for one in cell.outputs if one.get("name") == "stderr" and "\r" in one.get("text", "")]
+            cell.outputs = [one for one in cell.outputs if one not in bars]
 
 
 def summary() -> str:
