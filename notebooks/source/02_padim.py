@@ -332,8 +332,8 @@ def spread(name):
 
 
 spreads = {name: spread(name) for name in (first, last)}
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
-for axis, (name, values) in zip(axes, spreads.items(), strict=True):
+figure, axes = plt.subplots(1, len(spreads), figsize=(3.5 * len(spreads), 3.2), layout="constrained", squeeze=False)
+for axis, (name, values) in zip(axes[0], spreads.items(), strict=True):
     picture = axis.imshow(values, cmap=plotting.HEAT, vmin=0, vmax=max(v.max() for v in spreads.values()))
     axis.set(title=f"{name}: variance of good features", xticks=[], yticks=[])
 figure.colorbar(picture, ax=axes)
