@@ -18,7 +18,8 @@ lint: .venv/installed
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	$(PYTHON) notebooks/build.py
 
-picture: .venv/installed  ## the picture of the README, from drawn images; WEIGHTS=PATH takes other weights
+picture: .venv/installed  ## the pictures of the README, from drawn images; WEIGHTS=PATH takes other weights
+	$(PYTHON) assets/gallery.py
 	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
 	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif

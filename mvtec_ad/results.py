@@ -18,8 +18,6 @@ from mvtec_ad.evaluation import format_metric, format_number, markdown_table
 from mvtec_ad.settings import home, transfer_folder
 from mvtec_ad.transfer import git_commit, versions
 
-START, END = "<!-- results: start -->", "<!-- results: end -->"
-
 
 def reported() -> list[dict[str, Any]]:
     """Published figures: method, backbone, category, metric, value, detail, source and, where the source states it,
@@ -122,13 +120,22 @@ def publish(reports: list[dict[str, Any]]) -> None:
     """
     if not reports:
         raise DataError("nothing has been measured: run `evaluate` first")
-    readme = home() / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if START not in text or END not in text.split(START)[1]:
-        raise DataError(f"{readme} has no lines {START} and {END}: add them where the table belongs")
+    write_between(home() / "README.md", "results", tables(reports))
     (home() / "assets" / "results.json").write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
-    before, after = text.split(START)[0], text.split(END)[1]
-    readme.write_text(f"{before}{START}\n{tables(reports)}\n{END}{after}", encoding="utf-8")
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the lines `<!-- name: start -->` and `<!-- name: end -->` of a Markdown file.
+
+    Raises:
+        DataError: the file has no such lines.
+    """
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if start not in old or end not in old.split(start)[1]:
+        raise DataError(f"{path} has no lines {start} and {end}: add them where the table belongs")
+    before, after = old.split(start)[0], old.split(end)[1]
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _read(path: Path) -> Any:

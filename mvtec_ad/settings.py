@@ -27,6 +27,8 @@ class DataSettings:
     rendered_train: int = 100  # drawn good images to fit on, per category
     rendered_test_good: int = 20
     rendered_per_defect: int = 10
+    package_train: int = 40  # drawn packages to learn from, damaged ones and as many intact ones; two views each
+    package_test: int = 20
     rendered_seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from mvtec_ad import results
 from mvtec_ad.errors import DataError
 
+START, END = "<!-- results: start -->", "<!-- results: end -->"
 ROW = {
     "method": "padim",
     "backbone": "resnet18",
@@ -174,13 +175,13 @@ def test_publishing_and_reading_back(own_home: Path) -> None:
     """The table stands between its marks and nothing else changes; again, and nothing changes at all."""
     (own_home / "assets").mkdir()
     readme = own_home / "README.md"
-    readme.write_text(f"# Title\n\nbefore\n{results.START}\nold table\n{results.END}\nafter, ä\n", encoding="utf-8")
+    readme.write_text(f"# Title\n\nbefore\n{START}\nold table\n{END}\nafter, ä\n", encoding="utf-8")
     results.record(make_report())
     results.record(make_report(data_source="rendered", category="screw"))
     results.publish(results.measured())
     text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(results.START)
-    table, after = rest.split(results.END)
+    before, rest = text.split(START)
+    table, after = rest.split(END)
     assert before == "# Title\n\nbefore\n"
     assert after == "\nafter, ä\n"
     assert table.strip() == results.tables(results.measured())
@@ -204,9 +205,9 @@ def test_own_measurements_replace_the_published_ones(own_home: Path) -> None:
     "text",
     [
         "no marks",
-        f"only {results.START}",
-        f"only {results.END}",
-        f"{results.END} the wrong way round {results.START}",
+        f"only {START}",
+        f"only {END}",
+        f"{END} the wrong way round {START}",
         None,
     ],
 )

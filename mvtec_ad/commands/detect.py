@@ -145,7 +145,7 @@ def image_paths(names: list[str], heat_maps: str = "none") -> list[Path]:
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.index import IMAGE_SUFFIXES, is_image
+    from mvtec_ad.data.folders import IMAGE_SUFFIXES, is_image
     from mvtec_ad.errors import DataError
 
     drawn = None if heat_maps == "none" else Path(heat_maps).absolute()

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = method_settings(arguments, whole_picture=True)
     root = acquire.locate(arguments.category, root=arguments.root, source=arguments.source)
     table = index.read_category(root, arguments.category)
-    good = table[table["split"] == "train"]
+    good = table[(table["split"] == "train") & (table["label"] == 0)]
     rate = arguments.false_alarm_rate
     evaluation.check_enough(round(len(good) * settings.fit_fraction), rate)
     images = loading.load_images(list(good["image_path"]), settings.image_size, settings.crop)

@@ -1,7 +1,8 @@
 """A category folder in MVTec layout becomes one audited table, a row per image.
 
 Columns: image_id, category, split, defect, label, image_path, mask_path, view, group. `label` is 1 for a defect;
-`mask_path` is empty where an image has no mask; `group` ties the views of one physical item together.
+`mask_path` is empty where an image has no mask; `group` ties the views of one physical item together. Items seen in
+several views (`packages`) have one more column, `box_path`, and drawn images `severity`.
 """
 
 from __future__ import annotations
@@ -12,35 +13,27 @@ from pathlib import Path
 import pandas as pd
 
 from mvtec_ad.data.catalog import CATEGORIES
+from mvtec_ad.data.folders import image_files, subfolders
+from mvtec_ad.data.packages import holds_packages, package_rows
 from mvtec_ad.errors import DataError
 
 COLUMNS = ["image_id", "category", "split", "defect", "label", "image_path", "mask_path", "view", "group"]
 RENDERED = "rendered.json"  # stands beside drawn images and says how each was drawn
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-
-def is_image(path: Path) -> bool:
-    """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name."""
-    return [path for path in _children(folder) if is_image(path)]
 
 
 def list_categories(root: str | Path) -> list[str]:
     """Names of the folders below `root` that hold images of one product."""
     root = _existing(root)
-    folders = (p for p in _subfolders(root) if not p.name.startswith("."))
+    folders = (p for p in subfolders(root) if not p.name.startswith("."))
     return [p.name for p in folders if (p / "train").is_dir() or image_files(p)]
 
 
 def read_category(root: str | Path, category: str) -> pd.DataFrame:
     """Read `root/category` into the table of images.
 
-    Three forms are understood: the full MVTec layout; the same without `ground_truth` (then only image-level
-    metrics exist) or without `test` (fit and calibrate only); and a plain folder of good images.
+    Four forms are understood: the full MVTec layout; the same without `ground_truth` (then only image-level
+    metrics exist) or without `test` (fit and calibrate only); a plain folder of good images; and the layout of a
+    production line, `{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png` (`packages`).
 
     Args:
         root: folder that holds one folder per category.
@@ -64,11 +57,13 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
         if not files:
             raise DataError(f"{folder} holds neither train/good/ nor images: put good images into {folder}/train/good/")
         return _table([_row(category, "train", "good", path, None) for path in files], folder)
+    if holds_packages(folder):
+        return _with_severity(_table(package_rows(folder), folder), folder)
     rows = [_row(category, "train", "good", path, None) for path in _good_training_images(folder)]
-    for truth in _subfolders(folder / "ground_truth"):
+    for truth in subfolders(folder / "ground_truth"):
         if image_files(truth) and truth.name != "good" and not (folder / "test" / truth.name).is_dir():
             raise DataError(f"masks in {truth} have no images: {folder / 'test' / truth.name} is missing")
-    for defect_folder in _subfolders(folder / "test"):
+    for defect_folder in subfolders(folder / "test"):
         defect = defect_folder.name
         masks = {} if defect == "good" else _masks(folder, defect)
         rows += [_row(category, "test", defect, path, masks.get(path.stem)) for path in image_files(defect_folder)]
@@ -120,20 +115,9 @@ def _existing(root: str | Path) -> Path:
     return root
 
 
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as problem:
-        raise DataError(f"folder {folder} cannot be read ({problem.strerror}): check its permissions") from problem
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [p for p in _children(folder) if p.is_dir()] if folder.is_dir() else []
-
-
 def _good_training_images(folder: Path) -> list[Path]:
     good = folder / "train" / "good"
-    files = image_files(good) if good.is_dir() else []
+    files = image_files(good)
     if not files:
         raise DataError(f"{good} holds no image: put at least a few good images there")
     return files
@@ -145,7 +129,7 @@ def _masks(folder: Path, defect: str) -> dict[str, Path]:
     if not truth.is_dir():
         return {}
     mask_folder = truth / defect
-    files = image_files(mask_folder) if mask_folder.is_dir() else []
+    files = image_files(mask_folder)
     masks: dict[str, Path] = {}
     for path in files:
         first = masks.setdefault(path.stem.removesuffix("_mask"), path)
@@ -182,7 +166,9 @@ def _row(category: str, split: str, defect: str, path: Path, mask: Path | None) 
 
 
 def _table(rows: list[dict[str, object]], folder: Path) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows)
+    if not len(table):
+        raise DataError(f"{folder} holds no image: check that its folders are named as the layout wants")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
         raise DataError(f"{folder} holds two images named {twice.iloc[0]} that differ only in suffix: rename one")

@@ -1,4 +1,4 @@
-"""`data.zip`: the images of a run, resized once, in MVTec layout, with their table."""
+"""`data.zip`: the images of a run, resized once, in the layout they came in, with their table."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mvtec_ad import transfer
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.acquire import locate
+from mvtec_ad.data.boxes import Annotation, read_annotation
 from mvtec_ad.data.catalog import LICENCE, RENDERED_LICENCE
 from mvtec_ad.data.decoding import check_same_size, read_image, read_mask
 from mvtec_ad.errors import ArtifactError, DataError
@@ -40,7 +41,8 @@ def read_all(
         folder = locate(category, root=root, source=source, settings=settings, together=categories)
         tables.append(index.read_category(folder, category))
         sources[category] = index.data_source(folder, category, tables[-1])
-    return pd.concat(tables, ignore_index=True), sources
+    table = pd.concat(tables, ignore_index=True)
+    return table.fillna({"box_path": ""}) if "box_path" in table else table, sources
 
 
 def prepare(
@@ -72,7 +74,10 @@ def prepare(
     data_source = next(iter(sources.values()))
     members: dict[str, bytes | pd.DataFrame | dict | Path] = {}
     for row in tqdm(list(table.itertuples()), desc="prepare", unit="image", disable=not progress):
-        members[f"{row.image_id}.png"] = _png(loading.resize(read_image(row.image_path), settings.image_size))
+        image = read_image(row.image_path)
+        members[f"{row.image_id}.png"] = _png(loading.resize(image, settings.image_size))
+        if getattr(row, "box_path", ""):
+            members[f"{row.image_id}.xml"] = _scaled_box(row, image.shape[:2], settings.image_size)
         if row.mask_path:
             mask = read_mask(row.mask_path)
             check_same_size(mask, row.mask_path, row.image_path)
@@ -82,7 +87,7 @@ def prepare(
         marker = locate(category, root=root, source=source, settings=settings) / category / index.RENDERED
         if marker.is_file():
             members[f"{category}/{index.RENDERED}"] = marker
-    members["index.csv"] = table.drop(columns=["image_path", "mask_path"])
+    members["index.csv"] = table.drop(columns=["image_path", "mask_path", "box_path"], errors="ignore")
     members["licence.json"] = {"licence": RENDERED_LICENCE if data_source == "rendered" else LICENCE}
     return transfer.save(
         "data",
@@ -118,6 +123,17 @@ def unpack(artifact: transfer.Artifact) -> Path:
 
 def _mask_member(row: object) -> str:
     return f"{row.category}/ground_truth/{row.defect}/{Path(row.image_path).stem}_mask.png"
+
+
+def _scaled_box(row: object, size: tuple[int, int], side: int) -> bytes:
+    annotation = read_annotation(row.box_path)
+    if annotation.size != size:
+        raise DataError(
+            f"box {row.box_path} is of an image of {annotation.size[1]}×{annotation.size[0]} but its image is "
+            f"{size[1]}×{size[0]}: draw it again, or remove it"
+        )
+    box = annotation.box.scaled(size, (side, side))
+    return Annotation((side, side), annotation.name, box).xml(f"{Path(row.image_path).stem}.png")
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -12,8 +12,10 @@ from mvtec_ad.errors import DataError
 
 
 def official(table: pd.DataFrame) -> pd.DataFrame:
-    """One-class split: `part` is `train` for train/good and `test` for everything else."""
-    return table.assign(part=table["split"])
+    """One-class split: `part` is `train` for good training images and `test` for test images; damaged training images,
+    which packages have, are left out."""
+    seen = table[(table["split"] == "test") | (table["label"] == 0)]
+    return seen.assign(part=seen["split"])
 
 
 def supervised(

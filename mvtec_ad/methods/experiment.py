@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import evaluation
-from mvtec_ad.data import loading
+from mvtec_ad.data import loading, splits
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.scores import Trial
 from mvtec_ad.methods.trivial import trivial_scores
@@ -90,7 +90,8 @@ def run(
     if method not in METHODS:
         raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
     category = table["category"].iloc[0]
-    train_rows, test_rows = table[table["split"] == "train"], table[table["split"] == "test"].reset_index(drop=True)
+    table = splits.official(table)
+    train_rows, test_rows = (table[table["part"] == part].reset_index(drop=True) for part in ("train", "test"))
     if test_rows["label"].nunique() < 2:
         raise DataError(
             f"{category}: no AUROC can be computed without good and defective test images "

@@ -33,13 +33,14 @@ def show_image(axes: Axes, image: ArrayLike) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def draw_mask(axes: Axes, mask: ArrayLike, size: tuple[int, int]) -> QuadContourSet | None:
+def draw_mask(axes: Axes, mask: ArrayLike, size: tuple[int, int], width: float = 1.6) -> QuadContourSet | None:
     """Outline a mask half-way between the pixels inside and outside; nothing for an empty one.
 
     Args:
         axes: Axes that show an image.
         mask: Bool array `(h, w)`, of the image's size or to be stretched over it.
         size: Height and width of the image.
+        width: Of the line, in points.
 
     Returns:
         The contour, in the pixel coordinates of the image, or None.
@@ -52,17 +53,19 @@ def draw_mask(axes: Axes, mask: ArrayLike, size: tuple[int, int]) -> QuadContour
     rows, columns = (
         (np.arange(-1, cells + 1) + 0.5) * length / cells - 0.5 for cells, length in zip(mask.shape, size, strict=True)
     )
-    contour = axes.contour(columns, rows, padded, levels=[0.5], colors=[MASK], linewidths=1.6)
-    contour.set_path_effects(outlined(2.8))
+    contour = axes.contour(columns, rows, padded, levels=[0.5], colors=[MASK], linewidths=width)
+    contour.set_path_effects(outlined(1.75 * width))
     axes.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
     return contour
 
 
-def _grid(cells: int, columns: int, side: float, extra_width: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A figure with `cells` square axes in rows of `columns`; the places left over stay empty."""
+def _grid(
+    cells: int, columns: int, side: float, extra_width: float = 0.0, aspect: float = 1.0
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `cells` axes in rows of `columns`, each `aspect` times as high as wide; the rest stays empty."""
     columns = min(columns, cells)
     rows = -(-cells // columns)
-    figure = new_figure(columns * side + extra_width, rows * (side + 0.3))
+    figure = new_figure(columns * side + extra_width, rows * (side * aspect + 0.3))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[cells:]:
         axes.remove()
@@ -82,6 +85,7 @@ def gallery(
     columns: int = 5,
     masks: Sequence[ArrayLike] | None = None,
     labels: Sequence[int] | None = None,
+    side: float = 2.1,
 ) -> Figure:
     """Images side by side, defects outlined.
 
@@ -91,6 +95,7 @@ def gallery(
         columns: Images per row.
         masks: N masks of shape `(H, W)`, true where defective; outlined where not empty.
         labels: 0 (good) or 1 (defect) for each; colours the titles.
+        side: Width of an image in inches; below 1.8 titles and outlines shrink with it.
 
     Raises:
         DataError: There is no image, or as many titles, masks or labels as images are not given.
@@ -98,13 +103,16 @@ def gallery(
     if len(images) == 0:
         raise DataError("a gallery needs at least one image")
     _same_length(len(images), titles=titles, masks=masks, labels=labels)
-    figure, grid = _grid(len(images), columns, side=2.1)
+    aspect = max(np.shape(image)[0] / np.shape(image)[1] for image in images)
+    figure, grid = _grid(len(images), columns, side, aspect=aspect)
+    small = min(side / 1.8, 1.0)
     for index, (axes, image) in enumerate(zip(grid, images, strict=True)):
         size = show_image(axes, image)
         if masks is not None:
-            draw_mask(axes, masks[index], size)
+            draw_mask(axes, masks[index], size, 1.6 * small)
         if titles is not None:
-            axes.set_title(titles[index], color=INK if labels is None else CLASS_COLOURS[int(labels[index])])
+            colour = INK if labels is None else CLASS_COLOURS[int(labels[index])]
+            axes.set_title(titles[index], color=colour, fontsize=10 * small)
     return figure
 
 

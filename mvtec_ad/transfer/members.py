@@ -13,7 +13,8 @@ import numpy as np
 
 from mvtec_ad.errors import ArtifactError
 
-SUFFIXES = (".csv", ".npz", ".safetensors", ".h5", ".png", ".json", ".html")
+TEXT = (".csv", ".json", ".html", ".xml")
+SUFFIXES = (*TEXT, ".npz", ".safetensors", ".h5", ".png")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed member dates: equal content gives equal bytes
 
 
@@ -48,7 +49,7 @@ def encode(name: str, content: Any) -> bytes:
 def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Append a member; text is compressed, the rest would not shrink."""
     info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith((".csv", ".json", ".html")) else zipfile.ZIP_STORED
+    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(TEXT) else zipfile.ZIP_STORED
     archive.writestr(info, data)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import evaluation, plotting, profile, transfer
-from mvtec_ad.data import catalog, decoding, index, loading, prepare, splits
+from mvtec_ad.data import catalog, decoding, index, loading, prepare, rendered, splits
 from mvtec_ad.methods.trivial import trivial_scores
 
 # %%
@@ -124,6 +124,46 @@ for category in run.data.categories:
 # %% [markdown]
 # Drawn images differ from the official counts, and say so. They are labelled `rendered` in every table and artifact
 # that follows, so that their numbers are never mistaken for published ones.
+#
+# ## Products drawn by code
+#
+# Seven products of MVTec AD can be drawn, with all their kinds of defect, from nothing but a seed. A row per product: good
+# parts, then one of each defect.
+
+# %%
+row = [picture for name in rendered.CATEGORIES for picture in rendered.showcase(name, columns=9, size=112)]
+titles, drawn = zip(*row, strict=True)
+plotting.gallery(
+    [one.image for one in drawn],
+    titles,
+    columns=9,
+    masks=[one.mask for one in drawn],
+    labels=[int(one.mask.any()) for one in drawn],
+    side=1.1,
+)
+
+# %% [markdown]
+# What a photograph can never give: **the same part with and without its defect**. Pose, light and sensor noise come from
+# random streams of their own, so the two pictures differ at the defect only, and the mask is exact. The defect
+# changes the object before light and camera: the dented capsule bends its highlights and its print.
+
+# %%
+good_part, bad_part = (rendered.draw("capsule", 5, defect, size=256) for defect in (None, "squeeze"))
+difference = np.abs(good_part.image.astype(int) - bad_part.image).max(-1).astype(np.uint8)
+changed = difference > 0
+assert changed[bad_part.mask].any()
+assert (changed & bad_part.mask).sum() > 0.9 * changed.sum()
+plotting.gallery(
+    [good_part.image, bad_part.image, np.minimum(difference * 3, 255).astype(np.uint8), bad_part.image],
+    titles=["good", f"squeeze, severity {bad_part.severity:.2f}", "difference × 3", "mask"],
+    masks=[good_part.mask, good_part.mask, good_part.mask, bad_part.mask],
+    columns=4,
+)
+
+# %% [markdown]
+# How severe a defect is, from .1 (barely visible) to 1 (obvious), is drawn before anything is scored and stands in the table:
+# a detector can be asked *from which severity on* it finds a defect. How hard each product is, and how far drawn
+# bottles are from photographed ones, is measured in the data card, `mvtec_ad/data/rendered/README.md`.
 #
 # ## How a mask survives a resize
 #

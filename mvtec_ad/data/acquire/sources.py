@@ -92,19 +92,24 @@ def _unpacked(archive: Path, category: str, together: Sequence[str]) -> Path:
 
 
 def _drawn_root(category: str, settings: DataSettings) -> Path:
-    if category not in rendered.CATEGORIES:
-        raise DataError(
-            f"{category} can be drawn by none of our programs (they draw {', '.join(rendered.CATEGORIES)}) and no real "
-            f"images of it are on disk: {MANUAL}"
-        )
     root = data_folder() / "rendered"
-    rendered.write_category(
-        root,
-        category,
-        train=settings.rendered_train,
-        test_good=settings.rendered_test_good,
-        per_defect=settings.rendered_per_defect,
-        size=settings.image_size,
-        seed=settings.rendered_seed,
-    )
+    if category == rendered.PACKAGE:
+        rendered.write_packages(
+            root, train=settings.package_train, test=settings.package_test, seed=settings.rendered_seed
+        )
+    elif category in rendered.CATEGORIES:
+        rendered.write_category(
+            root,
+            category,
+            train=settings.rendered_train,
+            test_good=settings.rendered_test_good,
+            per_defect=settings.rendered_per_defect,
+            size=settings.image_size,
+            seed=settings.rendered_seed,
+        )
+    else:
+        raise DataError(
+            f"{category} can be drawn by none of our programs (they draw {', '.join(rendered.CATEGORIES)} and "
+            f"{rendered.PACKAGE}) and no real images of it are on disk: {MANUAL}"
+        )
     return root

@@ -1,4 +1,4 @@
-"""Damage that more than one product can suffer: broken surfaces and dirt."""
+"""Damage that more than one product can suffer: broken surfaces, cracks and dirt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mvtec_ad.data.rendered.drawing import blend, fill, mix, noise, smooth_contour, stroke
+from mvtec_ad.data.rendered.tools.drawing import blend, fill, mix, noise, smooth_contour, stroke
 
 
 def fracture(rng: Generator, severity: float, rows: int, columns: int, extent: np.ndarray) -> np.ndarray:
@@ -65,6 +65,30 @@ def _facets(rng: Generator, x: np.ndarray, y: np.ndarray, count: int) -> tuple[n
     distance = np.stack([np.hypot(x - cx, y - cy) for cx, cy in centres])  # (cells, rows, columns)
     nearest = np.partition(distance, 1, axis=0)
     return distance.argmin(0), (nearest[1] - nearest[0]) / 2
+
+
+def crack_path(
+    rng: Generator, start: np.ndarray, heading: float, length: float, jag: float = 0.35, points: int = 40
+) -> np.ndarray:
+    """Returns the line of a crack: it wanders, and kinks now and then.
+
+    Args:
+        rng: Stream of the defect.
+        start: x and y of its beginning.
+        heading: Direction in radians, clockwise on the picture.
+        length: Unit of `start`.
+        jag: How far the direction strays, in radians.
+        points: Number of points.
+
+    Returns:
+        Array of shape `(points, 2)`, float64, for `drawing.stroke`.
+    """
+    kinks = rng.normal(0, 1, points - 1) * (rng.uniform(size=points - 1) < 0.3)
+    stray = np.cumsum(rng.normal(0, 0.25, points - 1))
+    stray -= np.linspace(stray[0], stray[-1], points - 1)  # wanders, and comes back to its heading
+    angle = heading + jag * (stray + 1.2 * kinks)
+    steps = np.column_stack([np.cos(angle), np.sin(angle)]) * length / (points - 1)
+    return np.asarray(start) + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
 
 
 def soil(rng: Generator, severity: float, canvas: np.ndarray, middle: np.ndarray, radius: float) -> np.ndarray:

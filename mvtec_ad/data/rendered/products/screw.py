@@ -10,19 +10,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mvtec_ad.data.rendered.drawing import (
-    OVERSAMPLING,
-    Streams,
-    bump,
-    canvas_grid,
-    mix,
-    noise,
-    smoothstep,
-    stroke,
-    to_mask,
-)
-from mvtec_ad.data.rendered.optics import camera
-from mvtec_ad.data.rendered.screw_surface import (
+from mvtec_ad.data.rendered.products.screw_surface import (
     CREST,
     HEAD_END,
     MARGIN,
@@ -35,6 +23,18 @@ from mvtec_ad.data.rendered.screw_surface import (
     strip,
     strip_shape,
 )
+from mvtec_ad.data.rendered.tools.drawing import (
+    OVERSAMPLING,
+    Streams,
+    bump,
+    canvas_grid,
+    mix,
+    noise,
+    smoothstep,
+    stroke,
+    to_mask,
+)
+from mvtec_ad.data.rendered.tools.optics import camera
 
 DEFECTS = ("manipulated_front", "scratch_head", "scratch_neck", "thread_side", "thread_top")
 
@@ -71,8 +71,8 @@ def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tu
     shadow = outline * smoothstep(0.85, 0.65, screw.u)  # ends before the tip, which a defect may bend away
     layers = cv2.warpAffine(np.dstack([brightness * shape, shape, region, shadow]).astype(np.float32), place, side)
     canvas = _table(streams.light, size, layers[..., 3]) * (1 - layers[..., 1]) + layers[..., 0]
-    image = camera(np.dstack([canvas] * 3), streams.sensor, size, blur=0.0018, grain=0.011, grey=True)
-    return image, to_mask(layers[..., 2], size) if defect else np.zeros((size, size), bool)
+    image = camera(np.dstack([canvas] * 3), streams.sensor, blur=0.0018, grain=0.011, grey=True)
+    return image, to_mask(layers[..., 2]) if defect else np.zeros((size, size), bool)
 
 
 def _manufacture(streams: Streams, pixels: float, turn: float) -> Screw:

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from mvtec_ad.data.rendered.damage import fracture, soil
-from mvtec_ad.data.rendered.drawing import (
+from mvtec_ad.data.rendered.tools.damage import fracture, soil
+from mvtec_ad.data.rendered.tools.drawing import (
     Streams,
     blend,
     bump,
@@ -25,7 +25,7 @@ from mvtec_ad.data.rendered.drawing import (
     smoothstep,
     to_mask,
 )
-from mvtec_ad.data.rendered.optics import camera
+from mvtec_ad.data.rendered.tools.optics import camera
 
 DEFECTS = ("broken_large", "broken_small", "contamination")
 
@@ -94,8 +94,8 @@ def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tu
     region = None
     if defect:
         region = _PAINTERS[defect](streams.defect, severity, pose, canvas)
-    image = camera(canvas, streams.sensor, size, blur=0.0022, grain=0.008)
-    return image, np.zeros((size, size), bool) if region is None else to_mask(region, size)
+    image = camera(canvas, streams.sensor, blur=0.0022, grain=0.008)
+    return image, np.zeros((size, size), bool) if region is None else to_mask(region)
 
 
 def _project(strip: np.ndarray, pose: _Pose, size: int) -> np.ndarray:

@@ -160,10 +160,17 @@ def blend(canvas: np.ndarray, colour: np.ndarray | tuple[float, ...], alpha: np.
     canvas += (np.asarray(colour, np.float32) - canvas) * alpha[..., None]
 
 
-def to_mask(coverage: np.ndarray, size: int) -> np.ndarray:
-    """Returns the pixels more than a quarter covered, bool of shape `(size, size)`: thin spikes belong to the mask.
+def to_mask(coverage: np.ndarray) -> np.ndarray:
+    """Returns the pixels more than a quarter covered: thin spikes belong to the mask.
 
     A defect thinner still keeps the pixels it covers most, so that no mask is empty.
+
+    Args:
+        coverage: Canvas of shape `(rows, columns)`, float32 from 0 to 1.
+
+    Returns:
+        Array of shape `(rows / OVERSAMPLING, columns / OVERSAMPLING)`, bool.
     """
-    area = cv2.resize(coverage, (size, size), interpolation=cv2.INTER_AREA)
+    rows, columns = (side // OVERSAMPLING for side in coverage.shape)
+    area = cv2.resize(coverage, (columns, rows), interpolation=cv2.INTER_AREA)
     return area > min(0.25, 0.5 * float(area.max()))

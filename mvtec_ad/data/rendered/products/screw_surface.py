@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mvtec_ad.data.rendered.drawing import smoothstep
-from mvtec_ad.data.rendered.optics import metal
+from mvtec_ad.data.rendered.tools.drawing import smoothstep
+from mvtec_ad.data.rendered.tools.optics import metal
 
 # Distances along the axis, and radii, in units of the screw's length.
 HEAD_END, NECK_END, TAPER = 0.15, 0.34, 0.86

@@ -1,0 +1,70 @@
+"""The data card of the drawn products says what was measured, on the pixels that are drawn now."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from mvtec_ad.data import rendered
+from mvtec_ad.results import reported
+
+ROOT = Path(__file__).parents[1]
+MEASURED = json.loads((ROOT / "assets" / "difficulty.json").read_text(encoding="utf-8"))
+CARD = (ROOT / "mvtec_ad" / "data" / "rendered" / "README.md").read_text(encoding="utf-8")
+DRAWN = {row["category"]: row for row in MEASURED["rows"] if row["data_source"] == "rendered"}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("difficulty", ROOT / "benchmarks" / "difficulty.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def between(name: str) -> str:
+    return CARD.split(f"<!-- {name}: start -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
+
+
+def test_the_card_holds_what_was_measured(script) -> None:
+    assert between("difficulty") == script.difficulty_table(MEASURED)
+    assert between("realism") == script.realism_table(MEASURED)
+
+
+def test_it_was_measured_on_these_pixels_and_all_products() -> None:
+    assert MEASURED["render_version"] == rendered.RENDER_VERSION
+    assert tuple(DRAWN) == rendered.CATEGORIES
+    assert all(row["differences"] == [] for row in DRAWN.values())
+
+
+def test_the_order_of_difficulty_is_the_rank_correlation_with_published_figures() -> None:
+    published = {
+        row["category"]: row["value"]
+        for row in reported()
+        if row["method"] == "padim" and row["backbone"] == "resnet18" and row["metric"] == "image_auroc"
+        if row["source"].startswith("xiahaifeng")
+    }
+    ours = rankdata([row["imagenet"]["image_auroc"]["mean"] for row in DRAWN.values()])
+    theirs = rankdata([published[category] for category in DRAWN])
+    assert MEASURED["spearman"] == pytest.approx(np.corrcoef(ours, theirs)[0, 1])
+
+
+def test_the_readme_says_the_same() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    values = {category: row["imagenet"]["image_auroc"]["mean"] for category, row in DRAWN.items()}
+    low, high = min(values, key=values.get), max(values, key=values.get)
+    trivial = {category: max(row["trivial"].values()) for category, row in DRAWN.items()}
+    gap = np.mean([row["auroc_on_other"] for row in MEASURED["realism"] if row["fitted"] == "drawn"])
+    for figure in (
+        f"{values[low]:.2f}".lstrip("0") + f" ({low}) to " + f"{values[high]:.3f}".lstrip("0") + f" ({high})",
+        "Spearman " + f"{MEASURED['spearman']:.2f}".lstrip("0"),
+        "no trivial statistic exceeds " + f"{max(v for c, v in trivial.items() if c != 'bottle'):.2f}".lstrip("0"),
+        "but on bottle (" + f"{trivial['bottle']:.2f}".lstrip("0"),
+        "image AUROC of " + f"{gap:.3f}".lstrip("0"),
+    ):
+        assert figure in text, figure
