@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PROFILE ?= quick
 WEIGHTS ?= random
 
-.PHONY: run test lint notebooks picture benchmark
+.PHONY: run test lint notebooks picture backbone benchmark
 
 run: .venv/installed  ## all notebooks, then the table and a page to look at
 	$(PYTHON) -m mvtec_ad run --profile $(PROFILE)
@@ -23,6 +23,9 @@ picture: .venv/installed  ## the pictures of the README, from drawn images; WEIG
 	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
 	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif
+
+backbone: .venv/installed  ## train the carried weights again (resumes); ROOT= and IMAGENET= are reported beside
+	$(PYTHON) -m mvtec_ad backbone $(if $(ROOT),--root $(ROOT)) $(if $(IMAGENET),--imagenet $(IMAGENET))
 
 benchmark: .venv/installed .venv-anomalib/installed  ## metrics, and PaDiM beside anomalib's; ROOT= and WEIGHTS= for real images
 	$(PYTHON) benchmarks/metrics.py

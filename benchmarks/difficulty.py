@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from mvtec_ad.backbones import load_backbone
-from mvtec_ad.data import catalog, index, loading, rendered
+from mvtec_ad.data import index, loading, rendered
 from mvtec_ad.evaluation import format_metric, image_auroc, markdown_table
 from mvtec_ad.methods import experiment, padim
 from mvtec_ad.results import reported, write_between
@@ -33,10 +33,7 @@ BANDS = ((0.1, 0.4), (0.4, 0.7), (0.7, 1.0))  # of severity
 def draw_all(root: Path) -> None:
     """Every product in the counts of MVTec AD, 256 pixels a side."""
     for name in rendered.CATEGORIES:
-        official = catalog.CATEGORIES[name]
-        rendered.write_category(
-            root, name, train=official.train, test_good=official.test_good, per_defect=official.defects
-        )
+        rendered.write_category(root, name, **rendered.official_counts(name))
 
 
 def measure(root: Path, category: str, weights: str) -> dict[str, Any]:

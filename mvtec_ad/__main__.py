@@ -20,6 +20,7 @@ COMMANDS = {
     "detect": "verdict, score and heat map for images, with a fitted artifact",
     "evaluate": "measure a method on a category: metrics with intervals, thresholds, trivial rows",
     "run": "execute the notebooks in order and leave one page to look at",
+    "backbone": "train the network that the package carries, on images without a subject",
     "results": "measured figures beside published ones",
 }
 

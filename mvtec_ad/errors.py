@@ -23,3 +23,7 @@ class WeightsError(MvtecAdError):
 
 class ArtifactError(MvtecAdError):
     """A zipped artifact is missing, damaged, or was made under other conditions than the reader's."""
+
+
+class TrainingError(MvtecAdError):
+    """A training cannot go on: its loss is no number, or its checkpoint belongs to another run."""

@@ -89,6 +89,27 @@ PADIM_PRESETS = {"keras": KERAS_RECIPE, "resnet18": RESNET18_RECIPE, "wide_resne
 
 
 @dataclass(frozen=True)
+class PretrainingSettings:
+    """Stage 10: a backbone from drawn images."""
+
+    objective: str = "places"  # simclr | vicreg | recipes | places | both
+    images: int = 24_000  # drawn once
+    image_size: int = 128  # of a drawn image
+    recipes: int = 500  # kinds of texture
+    view: int = 96  # side of what the network sees of it
+    views: int = 128  # a step
+    turn: float = 3.1416  # largest rotation of a view, radians
+    colour: float = 1.0  # how much light and colours of a view change; 0 is not at all
+    steps: int = 3000
+    rate: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.views <= self.images:
+            raise SettingsError(f"{self.views} views a step of {self.images} images: choose fewer views")
+
+
+@dataclass(frozen=True)
 class Profile:
     """All settings of a run.
 
@@ -98,12 +119,14 @@ class Profile:
     name: str
     data: DataSettings = field(default_factory=DataSettings)
     padim: PadimSettings = field(default_factory=PadimSettings)
+    pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
 
 PROFILES = {
     "quick": Profile(
         "quick",
-        padim=PadimSettings(weights="random", image_size=192, crop=192, sigma=3.0, channels=64),
+        padim=PadimSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, channels=64),
+        pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(
         "full",

@@ -179,7 +179,7 @@ def test_what_a_user_can_mend_is_one_line(
         ([*evaluate, "--category", "mine"], "no AUROC can be computed"),
         ([*evaluate, "--category", "part", "--backbone", "resnet19"], "'resnet19' is unknown"),
         ([*evaluate, "--category", "part", "--weights", "nowhere.pth"], "nowhere.pth"),
-        ([*evaluate, "--category", "part", "--weights", "drawn"], "no drawn backbone"),
+        ([*evaluate, "--category", "part", "--backbone", "resnet50", "--weights", "drawn"], "has no drawn weights"),
         ([*evaluate, "--category", "part", "--crop", "64"], "crop 64 is larger than image size 32"),
         ([*evaluate, "--category", "part", "--false-alarm-rate", "2"], "false-alarm rate"),
         ([*evaluate, "--category", "part", "--channels", "0"], "channels"),

@@ -20,6 +20,7 @@ FLOORS = [
     "evaluation",
     "plotting",
     "backbones",
+    "training",
     "methods",
     "results",
     "commands",

@@ -21,11 +21,13 @@ TORCHVISION_TAPS = {
     "efficientnet_b0": ("features.2", "features.3", "features.5"),
 }
 KERAS_TAPS = {
+    "resnet18": ("layer1", "layer2", "layer3"),
     "resnet50": ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
     "efficientnet_b0": ("block2b_add", "block3b_add", "block5c_add"),
     "mobilenet": ("conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu"),
 }
 BACKBONES = (*TORCHVISION_TAPS, *(f"keras:{name}" for name in KERAS_TAPS))
+DRAWN = ("resnet18", "keras:resnet18")  # the networks that the carried weights fit
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
 
     Args:
         name: one of `BACKBONES`; the prefix `keras:` chooses Keras, otherwise torchvision.
-        weights: `imagenet` (downloaded once by the framework), `random` (seed 0, always the same), `drawn` (the
-            backbone that the suite carries), or the path of a local file: a torchvision state dict (.pth,
-            .safetensors) or a Keras weights file (.h5).
+        weights: `imagenet` (downloaded once by the framework), `random` (seed 0, always the same), `drawn` (carried by
+            the package, for `DRAWN` only), or the path of a local file: a torchvision state dict (.pth, .safetensors;
+            also for `keras:resnet18`) or a Keras weights file (.h5).
 
     Raises:
         SettingsError: the name is unknown.
@@ -79,10 +81,14 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
     """
     if name not in BACKBONES:
         raise SettingsError(f"backbone {name!r} is unknown: use one of {', '.join(BACKBONES)}")
-    if weights == "drawn":
-        raise WeightsError("no drawn backbone is carried in this version: use --weights random, imagenet or a file")
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise WeightsError(f"weights {weights!r}: not a file; use imagenet, random or the path of a weights file")
+    if weights == "drawn" and name not in DRAWN:
+        raise WeightsError(
+            f"{name} has no drawn weights, only {' and '.join(DRAWN)} have: use one of them, or --weights random"
+        )
+    if weights not in ("imagenet", "random", "drawn") and not Path(weights).is_file():
+        raise WeightsError(
+            f"weights {weights!r}: not a file; use imagenet, random, drawn or the path of a weights file"
+        )
     if name.startswith("keras:"):
         from mvtec_ad.backbones.keras_networks import load
 

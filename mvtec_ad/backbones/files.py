@@ -29,7 +29,8 @@ def packed_weights(backbone: str, weights: str) -> dict[str, bytes]:
     path = Path(weights)
     if weights in ("imagenet", "random", "drawn"):
         return {}
-    if backbone.startswith("keras:") or path.suffix == ".safetensors":
+    keras_file = backbone.startswith("keras:") and backbone != "keras:resnet18"
+    if keras_file or path.suffix == ".safetensors":
         return {f"backbone/{path.name}": path.read_bytes()}
     import torch
     from safetensors.torch import save

@@ -1,4 +1,4 @@
-"""Keras applications as feature extractors, through the same call as torchvision's."""
+"""Keras networks as feature extractors, through the same call as torchvision's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mvtec_ad.backbones import keras_resnet18
 from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone
 from mvtec_ad.backbones.files import describe, unreachable
+from mvtec_ad.backbones.torch_states import state_of
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_keras, import_tensorflow
 from mvtec_ad.settings import torch_device
@@ -20,26 +22,44 @@ def load(name: str, weights: str) -> Backbone:
     keras, tf = import_keras(), import_tensorflow()
     import torch
 
-    module, constructor = {
-        "resnet50": (keras.applications.resnet50, keras.applications.ResNet50),
-        "efficientnet_b0": (keras.applications.efficientnet, keras.applications.EfficientNetB0),
-        "mobilenet": (keras.applications.mobilenet, keras.applications.MobileNet),
-    }[name]
-    network, description = _network(constructor, name, weights)
+    if name == "resnet18":
+        network, description = _resnet18(weights)
+        preprocess = keras_resnet18.preprocess
+    else:
+        module, constructor = {
+            "resnet50": (keras.applications.resnet50, keras.applications.ResNet50),
+            "efficientnet_b0": (keras.applications.efficientnet, keras.applications.EfficientNetB0),
+            "mobilenet": (keras.applications.mobilenet, keras.applications.MobileNet),
+        }[name]
+        network, description = _network(constructor, name, weights)
+        preprocess = module.preprocess_input
     # one flat graph from the pixels to the three layers
     extractor = keras.Model(network.input, [network.get_layer(tap).output for tap in KERAS_TAPS[name]])
     device = torch_device()
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)])
     def run(pixels: Any) -> Any:
-        return extractor(module.preprocess_input(pixels), training=False)
+        return extractor(preprocess(pixels), training=False)
 
     def forward(images: np.ndarray) -> list[torch.Tensor]:
         layers = run(tf.constant(images, tf.float32))
         return [torch.from_numpy(layer.numpy()).to(device) for layer in layers]  # B×h×w×C
 
-    # ResNet50 with ImageNet weights is the network of the reported Keras recipe: its features stay as they are.
-    return Backbone(f"keras:{name}", description, name == "resnet50" and weights != "random", forward)
+    # ResNet50 with ImageNet weights is the network of the reported Keras recipe, ResNet-18 that of the paper: their
+    # features stay as they are.
+    raw = name in ("resnet18", "resnet50") and weights not in ("random", "drawn")
+    return Backbone(f"keras:{name}", description, raw, forward)
+
+
+def _resnet18(weights: str) -> tuple[Any, str]:
+    """torchvision's ResNet-18 in Keras, which takes torchvision's weights, and what they are called."""
+    network = keras_resnet18.build()
+    if weights == "random":
+        _randomize(network)
+        return network, "random (seed 0)"
+    state, description = state_of("resnet18", weights)
+    keras_resnet18.fill(network, state, description)
+    return network, description
 
 
 def _network(constructor: Any, name: str, weights: str) -> tuple[Any, str]:

@@ -90,7 +90,12 @@ def restore(
         grid = tuple(description["grid"])
         network = description["backbone"], settings.weights, description["weights_member"]
         float(description["threshold"]["value"])
+        weights = str(description["weights"])
     backbone, device = _backbone(artifact, *network), torch_device()
+    if settings.weights == "drawn" and backbone.weights != weights:
+        raise ArtifactError(
+            f"{artifact.path} was fitted on {weights}, and this package carries {backbone.weights}: fit it again"
+        )
     gaussians = PositionGaussians(mean.to(device), factor.to(device), settings.ridge, description["dual"])
     model = Padim(backbone, settings, description["seed"], *measured, gaussians, grid)
     return model, description

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from mvtec_ad.data import catalog, index
-from mvtec_ad.data.rendered import CATEGORIES, RENDER_VERSION, dataset, defect_types, draw, write_category, writing
+from mvtec_ad.data import index
+from mvtec_ad.data.rendered import (
+    CATEGORIES,
+    RENDER_VERSION,
+    dataset,
+    defect_types,
+    draw,
+    official_counts,
+    write_category,
+    writing,
+)
 from mvtec_ad.errors import DataError
 
 EVERY_DEFECT = [(category, defect) for category in CATEGORIES for defect in defect_types(category)]
@@ -141,10 +150,7 @@ def test_no_seed_occurs_twice():
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_official_counts_pass_the_official_audit(tmp_path, category):
-    official = catalog.CATEGORIES[category]
-    written(
-        tmp_path, category, train=official.train, test_good=official.test_good, per_defect=official.defects, size=32
-    )
+    written(tmp_path, category, **{**official_counts(category), "size": 32})
     table = index.read_category(tmp_path, category)
     assert index.audit(table) == []
     assert index.data_source(tmp_path, category, table) == "rendered"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from mvtec_ad.data import catalog
 from mvtec_ad.data.rendered.products import bottle, cable, capsule, metal_nut, pill, screw, zipper
 from mvtec_ad.data.rendered.tools.drawing import streams
 from mvtec_ad.data.rendered.writing import (
@@ -143,6 +145,12 @@ def write_category(
         {"category": category, "seed": seed, "size": size, **counts},
         lambda folder: _write_images(folder, category, plan, size, workers, progress),
     )
+
+
+def official_counts(category: str) -> dict[str, Any]:
+    """Returns the numbers of images that MVTec AD has of a category, as arguments for `write_category`."""
+    official = catalog.CATEGORIES[category]
+    return {"train": official.train, "test_good": official.test_good, "per_defect": official.defects}
 
 
 def _product(category: str) -> ModuleType:
