@@ -1,7 +1,6 @@
 # Every target makes .venv when it is missing or when the dependencies changed, and reuses it otherwise.
 PYTHON := .venv/bin/python
 PROFILE ?= quick
-WEIGHTS ?= random
 
 .PHONY: run test lint notebooks picture backbone benchmark
 
@@ -18,6 +17,7 @@ lint: .venv/installed
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	$(PYTHON) notebooks/build.py
 
+picture: WEIGHTS ?= drawn
 picture: .venv/installed  ## the pictures of the README, from drawn images; WEIGHTS=PATH takes other weights
 	$(PYTHON) assets/gallery.py
 	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
@@ -27,6 +27,7 @@ picture: .venv/installed  ## the pictures of the README, from drawn images; WEIG
 backbone: .venv/installed  ## train the carried weights again (resumes); ROOT= and IMAGENET= are reported beside
 	$(PYTHON) -m mvtec_ad backbone $(if $(ROOT),--root $(ROOT)) $(if $(IMAGENET),--imagenet $(IMAGENET))
 
+benchmark: WEIGHTS ?= random
 benchmark: .venv/installed .venv-anomalib/installed  ## metrics, and PaDiM beside anomalib's; ROOT= and WEIGHTS= for real images
 	$(PYTHON) benchmarks/metrics.py
 	$(PYTHON) benchmarks/padim.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python

@@ -100,7 +100,7 @@ class PretrainingSettings:
     views: int = 128  # a step
     turn: float = 3.1416  # largest rotation of a view, radians
     colour: float = 1.0  # how much light and colours of a view change; 0 is not at all
-    steps: int = 3000
+    steps: int = 2400
     rate: float = 2e-3
     seed: int = 0
 

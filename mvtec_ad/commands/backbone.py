@@ -56,9 +56,9 @@ def _carry(settings: PretrainingSettings, arguments: argparse.Namespace) -> None
         networks["imagenet"] = load_backbone("resnet18", arguments.imagenet)
     places = _places("official_counts", arguments.root)
     results = {name: pretraining.worth(network, places) for name, network in networks.items()}
-    save_drawn(
-        trunk.state_dict(), {**card, "results": {name: found.to_dict("index") for name, found in results.items()}}
-    )
+    card["results"] = {name: found.to_dict("index") for name, found in results.items()}
+    save_drawn(trunk.state_dict(), card)
+    checkpoint.unlink()
     print(_table(results))
 
 

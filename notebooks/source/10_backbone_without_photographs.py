@@ -167,8 +167,8 @@ recorded.round(3)
 #
 # ## Which question teaches most?
 #
-# Five objectives, the same images, views and steps each: SimCLR and VICReg compare whole images; *recipes* asks each place
-# which recipe drew it; *places* compares places; *both* asks the last two at once.
+# Five objectives, the same images, views and steps each (a tenth of the carried weights' training): SimCLR and VICReg compare
+# whole images; *recipes* asks each place which recipe drew it; *places* compares places; *both* asks the last two at once.
 
 # %%
 tried = comparison()

@@ -134,7 +134,7 @@ def card(settings: PretrainingSettings, curve: pd.DataFrame, cpu_seconds: float)
     Args:
         settings: the run.
         curve: as `pretrain` gives it.
-        cpu_seconds: of the process that ended the run.
+        cpu_seconds: of the process that ended the run; one that was interrupted took more.
     """
     smooth = curve["loss"].rolling(50, min_periods=1).mean()
     return {
