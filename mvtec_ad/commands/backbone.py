@@ -77,7 +77,8 @@ def _compare(settings: PretrainingSettings, root: str | None) -> None:
         results[name] = pretraining.worth(pretraining.backbone_of(trunk, name), places)
         rows.append({"objective": name, "cpu_seconds": seconds, "results": results[name].to_dict("index")})
         print(_table(results))
-    save_comparison({"settings": as_dict(settings), "objectives": rows})
+    command = f"python -m mvtec_ad backbone --compare --steps {settings.steps}"
+    save_comparison({"command": command, "settings": as_dict(settings), "objectives": rows})
 
 
 def _places(folder: str, root: str | None) -> dict[str, Path]:

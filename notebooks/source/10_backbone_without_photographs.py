@@ -151,8 +151,8 @@ for axis, name in zip(axes, judges, strict=True):
 plt.show()
 
 # %% [markdown]
-# The carried weights come from the same code with more images, larger views and more steps. Its card says how it was made;
-# the figures in it were measured on as many images as MVTec AD has of each product, ImageNet weights beside.
+# A minute from scratch lifts the bottle far above random weights. The carried weights come from the same code with more images, larger
+# views and more steps. Their card says how they were made; the figures in it were measured on as many images as MVTec AD has of each product, ImageNet weights beside.
 
 # %%
 card = drawn_card()
@@ -163,7 +163,9 @@ recorded.round(3)
 
 # %% [markdown]
 # The last row is the only one with photographs in it, and they were used for nothing but this report: objective and generator
-# were chosen on drawn products.
+# were chosen on drawn products. **Parity with ImageNet is not reached**: on the drawn products the carried weights go about two
+# thirds of the way from random weights to ImageNet's, on the real bottle somewhat more than half. On the pixels of
+# cable, metal nut and pill they do not even beat random weights; on images they do everywhere.
 #
 # ## Which question teaches most?
 #
@@ -186,11 +188,14 @@ for row in tried["objectives"]:
 pd.DataFrame(means).T.round(3)
 
 # %% [markdown]
-# Asking about *places* beats asking about whole images: PaDiM reads places.
+# Asking about *places* teaches more than asking about whole images, or for names: PaDiM reads places. *Both* ties with it on the drawn
+# products, which decide; the simpler one was carried. One run each, so differences of .01 mean little. (The real bottle was in sight
+# of whoever chose; it was not what the choice was made by.)
 #
 # ## The first layer
 #
-# 64 filters of 7×7 pixels. Random ones are noise; trained ones become edges, spots and colour contrasts.
+# 64 filters of 7×7 pixels, each on its own scale. A minute changes them hardly; after 2400 steps colour has gone, and edges and
+# spots stand out of what is still much noise.
 
 
 # %%
@@ -231,8 +236,8 @@ for name, network in networks.items():
 pd.Series(shares, name="digits named rightly").round(3).to_frame()
 
 # %% [markdown]
-# No feature of this network, averaged over the image, knows a 3 from a 5 as well as the pixels do. A backbone is
-# good *for something*: this one for places.
+# The longer it learns to recognise places however they are turned and mirrored, the *worse* it gets at digits: a 6 is a 9 to it. Random
+# weights, which were taught nothing, do better. A backbone is good *for something*: this one for places.
 #
 # ## Yours, reported, verdict
 #
@@ -266,7 +271,7 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 #     other, _ = pretraining.pretrain(replace(settings, objective=name), bank, progress=False)
 #     print(name, pretraining.worth(pretraining.backbone_of(other, name), folders).round(3).to_dict("index"))
 # ```
-# SOLUTION1
+# In *quick* the bottle gets .804 from *recipes* and .799 from *simclr*, .868 from *places*, in a minute each.
 # </details>
 #
 # **2.** Take the colours away: does the carried backbone need them? Turn every image of the bottle to grey before scoring.
@@ -278,7 +283,8 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 # grey = replace(carried, forward=lambda images: carried.forward(np.repeat(images.mean(-1, keepdims=True).astype(np.uint8), 3, -1)))
 # print(pretraining.worth(grey, folders).round(3).to_dict("index"))
 # ```
-# SOLUTION2
+# In *quick* it prints .945 for the bottle and .710 for the screw, as with colours (.944 and .710): it hardly looks at them, because its
+# views were recoloured all the time. A defect that is nothing but a colour will be hard for it.
 # </details>
 #
 # ## Save the artifact

@@ -169,3 +169,17 @@ def test_the_carried_weights_are_small_whole_and_described() -> None:
     for category in drawn:
         assert drawn[category]["image_auroc"] > random[category]["image_auroc"], category
     assert load_backbone("resnet18", "drawn").weights == f"drawn (SHA-256 {card['sha256'][:12]}…)"
+
+
+def test_the_readme_says_what_the_card_says() -> None:
+    """One table, rounded as printed."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, label in (("random", "random"), ("drawn", "**drawn**"), ("imagenet", "ImageNet")):
+        rows = drawn_card()["results"][name]
+        products = [row for category, row in rows.items() if category != "real bottle"]
+        cells = []
+        for values in ([rows["real bottle"]], products):
+            means = (np.mean([row[metric] for row in values]) for metric in ("image_auroc", "pixel_auroc"))
+            cells.append(" / ".join(f"{mean:.3f}".removeprefix("0") for mean in means))
+        bold = "**" if name == "drawn" else ""
+        assert f"| {label} | {bold}{cells[0]}{bold} | {bold}{cells[1]}{bold} |" in text
