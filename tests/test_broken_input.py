@@ -419,7 +419,7 @@ def _(place: Place) -> list[str]:
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
-@kind("weights missing", "'nowhere.pth': not a file", "use imagenet, random or the path")
+@kind("weights missing", "'nowhere.pth': not a file", "use imagenet, random, drawn or the path")
 def _(place: Place) -> list[str]:
     return place.fit("--weights", "nowhere.pth")
 

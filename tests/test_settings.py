@@ -37,7 +37,7 @@ def test_the_environment_wins_over_the_argument(
 
 def test_profiles_differ_only_in_their_settings() -> None:
     """Quick needs no download; full is the reported Keras recipe."""
-    assert profile("quick").padim.weights == "random"
+    assert profile("quick").padim.weights == "drawn"
     assert profile("full").padim == settings.KERAS_RECIPE
     assert {one.name for one in fields(profile("quick"))} == {one.name for one in fields(profile("full"))}
 
