@@ -46,6 +46,7 @@ plt.rcParams.update(plotting.STYLE)
 print(
     f"profile {run.name}: {settings.images} images, {settings.steps} steps of {settings.views} views, {settings.view} px"
 )
+print(f"judged on {' and '.join(judges)}, images: rendered")
 
 # %% [markdown]
 # ## Images first: what the network will see
