@@ -77,17 +77,7 @@ class _Pose:
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one bottle.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one bottle; see `products`."""
     jitter = streams.pose.normal(0, 1, 5)
     pose = _Pose(0.5 + 0.0045 * jitter[:2], _RADIUS * (1 + 0.004 * jitter[2]), 0.012 * jitter[3:])
     canvas = _project(_glass(streams, size), pose, size)

@@ -46,17 +46,7 @@ DEFECTS = ("crack", "faulty_imprint", "poke", "scratch", "squeeze")
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one capsule.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one capsule; see `products`."""
     pose, side = streams.pose, size * OVERSAMPLING
     scale, tilt = 1 + 0.006 * float(pose.normal()), 0.014 * float(pose.normal())
     centre = 0.5 + 0.006 * pose.normal(size=2)

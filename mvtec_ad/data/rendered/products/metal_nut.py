@@ -41,17 +41,7 @@ _FILMS = ((0.16, 0.24, 0.55), (0.62, 0.16, 0.12), (0.42, 0.27, 0.13), (0.20, 0.4
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one nut.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one nut; see `products`."""
     pose = streams.pose
     turn = float(pose.uniform(-_SWING, _SWING) + pose.integers(4) * np.pi / 2)
     centre, radius = pose.normal(0, 0.006, 2), _RADIUS * float(pose.uniform(0.99, 1.01))

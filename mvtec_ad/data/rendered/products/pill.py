@@ -30,17 +30,7 @@ DEFECTS = ("color", "combined", "contamination", "crack", "faulty_imprint", "pil
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one tablet.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one tablet; see `products`."""
     tablet = press(streams, size)
     canvas = backdrop(streams.light, size)
     region = np.zeros(canvas.shape[:2], np.float32)

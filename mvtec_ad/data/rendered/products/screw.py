@@ -40,17 +40,7 @@ DEFECTS = ("manipulated_front", "scratch_head", "scratch_neck", "thread_side", "
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one screw.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one screw; see `products`."""
     pose = streams.pose
     length = 0.80 * float(pose.uniform(0.985, 1.015))
     turn = float(pose.uniform(0, 2 * np.pi))

@@ -58,17 +58,7 @@ class _State:
 
 
 def draw(streams: Streams, size: int, defect: str | None, severity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one zipper.
-
-    Args:
-        streams: Random streams of the image.
-        size: Image side in pixels.
-        defect: One of `DEFECTS`, or None.
-        severity: From 0 to 1; ignored when good.
-
-    Returns:
-        Image of shape `(size, size, 3)`, uint8 RGB, and mask of shape `(size, size)`, bool.
-    """
+    """Draws one zipper; see `products`."""
     zipper = manufacture(streams, size)
     cloth = weave_cloth(streams, size, zipper.pose, zipper.lamp)
     table = _table(streams.light, zipper.pose)
