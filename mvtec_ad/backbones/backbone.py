@@ -14,6 +14,8 @@ from mvtec_ad.errors import SettingsError, WeightsError
 if TYPE_CHECKING:
     import torch
 
+# What torchvision's networks expect to be subtracted from, and divided out of, RGB from 0 to 1.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCHVISION_TAPS = {
     "resnet18": ("layer1", "layer2", "layer3"),
     "resnet50": ("layer1", "layer2", "layer3"),

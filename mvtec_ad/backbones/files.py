@@ -21,7 +21,7 @@ def unreachable(what: str, problem: object) -> str:
     )
 
 
-def packed_weights(backbone: str, weights: str) -> dict[str, bytes]:
+def packed_weights(weights: str) -> dict[str, bytes]:
     """A local weights file as a member for an artifact: `backbone/FILE` -> bytes; empty for named weights.
 
     A torch state dict is a pickle, so it travels as safetensors.
@@ -29,8 +29,7 @@ def packed_weights(backbone: str, weights: str) -> dict[str, bytes]:
     path = Path(weights)
     if weights in ("imagenet", "random", "drawn"):
         return {}
-    keras_file = backbone.startswith("keras:") and backbone != "keras:resnet18"
-    if keras_file or path.suffix == ".safetensors":
+    if path.suffix in (".h5", ".safetensors"):
         return {f"backbone/{path.name}": path.read_bytes()}
     import torch
     from safetensors.torch import save

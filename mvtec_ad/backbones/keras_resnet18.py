@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN
 from mvtec_ad.backbones.torch_states import check_state
 from mvtec_ad.frameworks import import_keras
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras: γ, β, moving mean, variance
 
 

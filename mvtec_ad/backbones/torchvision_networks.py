@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvtec_ad.backbones.backbone import TORCHVISION_TAPS, Backbone
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN, TORCHVISION_TAPS, Backbone
 from mvtec_ad.backbones.torch_states import check_state, state_of
 from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.settings import torch_device
@@ -54,8 +54,8 @@ def as_backbone(
 
     device = torch_device()
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
-    deviation = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+    deviation = torch.tensor(DEVIATION, device=device).view(1, 3, 1, 1)
 
     @torch.inference_mode()
     def forward(images: np.ndarray) -> list[torch.Tensor]:

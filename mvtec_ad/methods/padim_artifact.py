@@ -36,7 +36,7 @@ def members(model: Padim, category: str, threshold: dict[str, Any]) -> dict[str,
     if not model.gaussians.dual:  # lower triangular: keep the half that is not zero
         rows, columns = torch.tril_indices(factor.shape[1], factor.shape[2])
         factor = factor[:, rows, columns]
-    weights = packed_weights(model.backbone.name, model.backbone.source)
+    weights = packed_weights(model.backbone.source)
     description = {
         "category": category,
         "seed": model.seed,

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from mvtec_ad import transfer
-from mvtec_ad.backbones import Backbone, load_backbone
+from mvtec_ad.backbones import Backbone, carried, load_backbone
 from mvtec_ad.errors import ArtifactError
 from mvtec_ad.methods import padim, padim_artifact
 from mvtec_ad.settings import PadimSettings
@@ -117,6 +117,21 @@ def test_a_damaged_copy_of_the_weights_is_written_anew(
     copy.write_bytes(copy.read_bytes()[:-100])
     restored, _ = padim_artifact.restore(transfer.load(path))
     np.testing.assert_array_equal(restored.score(images).maps, model.score(images).maps)
+
+
+def test_a_model_on_other_carried_weights_is_refused(
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn weights do not travel; features of newer ones would score silently wrong."""
+    model = padim.Padim(load_backbone("resnet18", "drawn"), replace(SETTINGS, weights="drawn")).fit(images[:4])
+    artifact = save(padim_artifact.members(model, "part", THRESHOLD), tmp_path / "drawn.zip")
+    restored, _ = padim_artifact.restore(artifact)
+    np.testing.assert_array_equal(restored.score(images).maps, model.score(images).maps)
+    state, _ = carried.load_drawn()
+    monkeypatch.setattr(carried, "CARRIED", tmp_path / "newer.safetensors")
+    carried.save_drawn({**state, "bn1.bias": state["bn1.bias"] + 1}, {})
+    with pytest.raises(ArtifactError, match=r"drawn\.zip was fitted on drawn .*, .* carries drawn .*: fit it"):
+        padim_artifact.restore(artifact)
 
 
 @pytest.mark.parametrize("key", ["settings", "backbone", "weights_member", "scale", "grid", "dual", "threshold"])

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN
+
 
 @dataclass(frozen=True)
 class Look:
@@ -79,6 +81,6 @@ def recolour(images: torch.Tensor, rng: np.random.Generator, strength: float = 1
 
 def standardise(images: torch.Tensor) -> torch.Tensor:
     """Subtract torchvision's mean and divide by its deviation, as its networks expect; (N, 3, H, W), 0 to 1."""
-    mean = torch.tensor([0.485, 0.456, 0.406], device=images.device).view(1, 3, 1, 1)
-    deviation = torch.tensor([0.229, 0.224, 0.225], device=images.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(DEVIATION, device=images.device).view(1, 3, 1, 1)
     return (images - mean) / deviation
