@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from mvtec_ad.data import index
+from mvtec_ad.data import acquire, index
 from mvtec_ad.data.boxes import read_annotation
 from mvtec_ad.data.rendered import RENDER_VERSION
 from mvtec_ad.data.rendered.package import dataset, item
@@ -23,6 +23,7 @@ from mvtec_ad.data.rendered.package.scene import CAMERAS
 from mvtec_ad.data.rendered.package.view import _look_up
 from mvtec_ad.data.rendered.tools.drawing import streams
 from mvtec_ad.errors import DataError
+from mvtec_ad.settings import DataSettings
 
 SMALL, DEFAULT = (90, 160), (270, 480)
 COUNTS = {"train": 2, "test": 2, "size": SMALL}
@@ -306,3 +307,13 @@ def test_numbers_out_of_range(tmp_path, wrong, message):
     with pytest.raises(DataError, match=message):
         written(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_category_is_drawn_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path))
+    settings = DataSettings(package_train=1, package_test=2)
+    root = acquire.locate("package", source="rendered", settings=settings)
+    counts = index.read_category(root, "package").groupby(["split", "label", "view"]).size()
+    assert counts.to_dict() == {
+        (split, label, view): n for split, n in (("train", 1), ("test", 2)) for label in (0, 1) for view in VIEWS
+    }
