@@ -176,7 +176,7 @@ for radius in (1, 2, 3):
 axes.scatter(*good_points.T, s=18, color=plotting.GOOD, label="good patches at this place")
 axes.scatter(*test_point, s=90, marker="X", color=plotting.DEFECT, label="the test patch")
 axes.set(xlabel="direction of most variation", ylabel="direction in which the test patch sticks out")
-axes.legend(loc="upper left")
+figure.legend(loc="outside upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
