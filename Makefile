@@ -23,14 +23,17 @@ picture: .venv/installed  ## the pictures of the README, from drawn images; WEIG
 	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
 	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif
+	$(PYTHON) -m mvtec_ad fit autoencoder --category bottle --source rendered --steps 200 --out transfer/redrawn.zip
+	$(PYTHON) assets/redrawn.py transfer/redrawn.zip
 
 backbone: .venv/installed  ## train the carried weights again (resumes); ROOT= and IMAGENET= are reported beside
 	$(PYTHON) -m mvtec_ad backbone $(if $(ROOT),--root $(ROOT)) $(if $(IMAGENET),--imagenet $(IMAGENET))
 
 benchmark: WEIGHTS ?= random
-benchmark: .venv/installed .venv-anomalib/installed  ## metrics, and PaDiM beside anomalib's; ROOT= and WEIGHTS= for real images
+benchmark: .venv/installed .venv-anomalib/installed  ## metrics, PaDiM and PatchCore beside anomalib's (half an hour); ROOT= and WEIGHTS=
 	$(PYTHON) benchmarks/metrics.py
 	$(PYTHON) benchmarks/padim.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python
+	$(PYTHON) benchmarks/patchcore.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python
 
 # anomalib is installed for the benchmark only; it finds torch and the rest in .venv
 .venv-anomalib/installed: .venv/installed

@@ -77,7 +77,7 @@ def verdict(report: dict[str, Any], row: dict[str, Any]) -> str:
     """
     if report["data_source"] != "mvtec_ad":
         return "not comparable: other images"
-    if "random" in report["weights"] or "drawn" in report["weights"]:
+    if any(word in (report["weights"] or "") for word in ("random", "drawn")):
         return "not comparable: other weights"
     if not same_protocol(report, row):
         return "not comparable: other protocol" if "crop" in row else "not comparable: protocol not stated"
@@ -156,9 +156,15 @@ def _name(report: dict[str, Any]) -> str:
 def _title(report: dict[str, Any]) -> str:
     settings = report["settings"]
     size, crop = settings["image_size"], settings["crop"]
-    pixels = f"{size}→{crop}" if crop != size else f"{crop}"
-    channels = f", {settings['channels']} channels" if "channels" in settings else ""
-    return f"{report['category']}: {report['method']}, {report['backbone']}, {report['weights']}{channels}, {pixels} px"
+    details = {
+        "padim": "{channels} channels",
+        "patchcore": "{coreset:.0%} coreset",
+        "autoencoder": "loss {loss}, map {map}, score {score}, latent {latent}",
+        "vae": "loss {loss}, map {map}, score {score}, latent {latent}",
+    }
+    parts = [report["method"], report["backbone"], report["weights"], details[report["method"]].format(**settings)]
+    parts.append(f"{size}→{crop} px" if crop != size else f"{crop} px")
+    return f"{report['category']}: {', '.join(part for part in parts if part)}"
 
 
 def _own(report: dict[str, Any]) -> list[str]:
@@ -170,15 +176,22 @@ def _own(report: dict[str, Any]) -> list[str]:
 
 def _real_rows(report: dict[str, Any]) -> list[list[str]]:
     head = [_title(report), *_own(report)]
-    rows = published_for(report)
-    if not rows:
+    image, pixel = published_for(report), published_for(report, "pixel_auroc")
+    alone = [row for row in pixel if not any(_same_source(row, own) for own in image)]
+    found = [[_published(row, pixel), verdict(report, row)] for row in image + alone]
+    if not found:
         return [[*head, "–", "none published"]]
-    first, *rest = [[_published(report, row), verdict(report, row)] for row in rows]
+    first, *rest = found
     return [[*head, *first], *[["", "", "", "", *row] for row in rest]]
 
 
-def _published(report: dict[str, Any], row: dict[str, Any]) -> str:
+def _same_source(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (row["source"], row["detail"]) == (other["source"], other["detail"])
+
+
+def _published(row: dict[str, Any], pixel: list[dict[str, Any]]) -> str:
     """Image AUROC of a source, its pixel AUROC where it has one, and the source."""
-    pixel = [own["value"] for own in published_for(report, "pixel_auroc") if own["source"] == row["source"]]
-    values = " / ".join(format_number(value) for value in [row["value"], *pixel])
-    return f"{values} ({row['source']})"
+    values = [format_number(row["value"]) if row["metric"] == "image_auroc" else "–"]
+    values += [format_number(own["value"]) for own in pixel if _same_source(own, row)]
+    detail = f": {row['detail']}" if row["detail"] else ""
+    return f"{' / '.join(values)} ({row['source']}{detail})"

@@ -1,13 +1,19 @@
-"""The one training loop: a budget of steps, checkpoints, exact resume, progress, and a stop when the loss is no number.
+"""The one training loop: a budget of steps, checkpoints, exact resume, early stopping, mixed precision, progress.
 
 A step draws everything random from its own number (`rng_of`), so a run that was interrupted needs no state of a random
-generator: after a resume the same steps follow with the same numbers.
+generator: after a resume the same steps follow with the same numbers (bit by bit on a CPU; a GPU's own sums vary).
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import math
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from mvtec_ad.errors import TrainingError
+from mvtec_ad.settings import transfer_folder
 from mvtec_ad.transfer import replacing
 
 
@@ -36,6 +43,65 @@ def warm_cosine(step: int, steps: int, warm: float = 0.05) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
+def checkpoint_path(name: str, identity: dict[str, Any], *images: np.ndarray) -> Path:
+    """Where a run keeps its checkpoint, below `transfer/checkpoints/`: the same place for the same run only.
+
+    Args:
+        name: of the method.
+        identity: plain JSON data, all that the run depends on beside the images.
+        *images: that it trains on.
+
+    Raises:
+        TrainingError: the folder cannot be made.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for array in images:
+        digest.update(np.ascontiguousarray(array).data)
+    try:
+        folder = transfer_folder() / "checkpoints"
+        folder.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise TrainingError(
+            f"the folder {problem.filename} cannot be made: {problem.strerror}; set MVTEC_AD_HOME to a folder of yours"
+        ) from problem
+    return folder / f"{name}-{digest.hexdigest()[:16]}.checkpoint"
+
+
+@dataclass
+class _Run:
+    """What a checkpoint holds.
+
+    Attributes:
+        model: in training.
+        optimiser: of its parameters.
+        scaler: of the loss; without effect but for half precision on a GPU.
+        losses: of the steps taken.
+        held_out: step -> loss on held-out images.
+        best: the model's state at the lowest of these.
+        seconds: that it took so far.
+    """
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    losses: list[float] = field(default_factory=list)
+    held_out: dict[int, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def without_progress(self) -> int:
+        """Checks since the one with the lowest loss."""
+        values = list(self.held_out.values())
+        return len(values) - 1 - values.index(min(values)) if values else 0
+
+    def curve(self) -> pd.DataFrame:
+        """A row a step; column held_out only where it was looked at."""
+        curve = pd.DataFrame({"step": range(len(self.losses)), "loss": self.losses})
+        if self.held_out:
+            curve["held_out"] = curve["step"].map(self.held_out)
+        return curve
+
+
 def train(
     model: torch.nn.Module,
     loss_of: Callable[[int], torch.Tensor],
@@ -43,6 +109,9 @@ def train(
     steps: int,
     rate: float,
     decay: float = 1e-4,
+    held_out: Callable[[], float] | None = None,
+    patience: int = 0,
+    mixed: bool = False,
     checkpoint: Path | None = None,
     every: int = 100,
     identity: dict[str, Any] | None = None,
@@ -58,6 +127,10 @@ def train(
         steps: to take in all, those of an interrupted run included.
         rate: highest learning rate.
         decay: weight decay.
+        held_out: loss of the model as it is, in evaluation mode, on images that it does not learn from; asked every
+            `every` steps and at the end. The model ends with the weights that gave the lowest.
+        patience: stop after so many of these checks without progress; 0 never stops early.
+        mixed: half precision in the forward pass where the model lies on a GPU; no effect on a CPU.
         checkpoint: file that holds the run so far; a run that finds it goes on from there. None keeps nothing.
         every: steps between checkpoints.
         identity: what makes the run what it is (settings, seed); a checkpoint of another run is refused.
@@ -66,53 +139,113 @@ def train(
         progress: show it.
 
     Returns:
-        The curve: columns step and loss, a row a step.
+        The curve: columns step and loss, a row a step; and held_out, where asked for, with NaN at the steps between.
+        `curve.attrs["seconds_before"]`: seconds that an interrupted run had taken before this one.
 
     Raises:
-        TrainingError: the loss is not finite (the step is named; the last checkpoint stays), or the checkpoint
-            belongs to another run or cannot be read.
+        TrainingError: the loss or a weight is not finite (the step is named; the last checkpoint stays), or the
+            checkpoint belongs to another run or cannot be read.
     """
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     identity = {"steps": steps, "rate": rate, "decay": decay, **(identity or {})}
-    losses = _resume(checkpoint, model, optimiser, identity) if checkpoint else []
-    model.train()
+    if held_out:  # then the moments of checking decide which weights are kept
+        identity |= {"every": every, "patience": patience}
+    forward, scaler = _precision(next(model.parameters()).device.type, mixed)
+    run = _Run(model, optimiser, scaler)
+    if checkpoint:
+        _resume(checkpoint, run, identity)
     last = min(steps, until or steps)
-    bar = tqdm(range(len(losses), last), description, last, initial=len(losses), disable=not progress, unit="step")
+    begun = time.perf_counter() - run.seconds
+    seconds_before = run.seconds
+    bar = tqdm(range(len(run.losses), last), description, last, initial=len(run.losses), disable=not progress)
     for step in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * warm_cosine(step, steps)
-        loss = loss_of(step)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            kept = f"; {checkpoint} holds the last good state" if checkpoint and checkpoint.is_file() else ""
-            raise TrainingError(f"{description}: the loss is {value} at step {step}: lower the learning rate{kept}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(value)
+        if patience and run.without_progress() >= patience:
+            bar.set_postfix_str(f"stopped early, {patience} checks without progress")
+            break
+        model.train()
+        with forward():
+            loss = loss_of(step)
+        _step(run, loss, rate * warm_cosine(step, steps), _failure(description, step, checkpoint))
         if step % 10 == 0:
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4g}")
-        if checkpoint and ((step + 1) % every == 0 or step + 1 == last):
-            _save(checkpoint, model, optimiser, identity, losses)
-    return pd.DataFrame({"step": range(len(losses)), "loss": losses})
+            bar.set_postfix(loss=f"{np.mean(run.losses[-50:]):.4g}")
+        if (step + 1) % every == 0 or step + 1 == last:
+            run.seconds = time.perf_counter() - begun
+            if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+                raise _failure(description, step, checkpoint)(math.nan)
+            if held_out:
+                _check(run, step, held_out, _failure(description, step, checkpoint))
+            if checkpoint:
+                _save(checkpoint, run, identity)
+    bar.close()
+    if run.best and last == steps:
+        model.load_state_dict(run.best)
+    curve = run.curve()
+    curve.attrs["seconds_before"] = seconds_before
+    return curve
 
 
-def _save(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, Any], losses: list[float]
-) -> None:
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "identity": identity, "losses": losses}
+def _precision(device: str, mixed: bool) -> tuple[Callable[[], AbstractContextManager], torch.amp.GradScaler]:
+    """Context of the forward pass, and the scaler that half precision without bfloat16's range needs."""
+    if not mixed or device != "cuda":
+        return nullcontext, torch.amp.GradScaler(device, enabled=False)
+    kind = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return lambda: torch.autocast(device, kind), torch.amp.GradScaler(device, enabled=kind == torch.float16)
+
+
+def _failure(description: str, step: int, checkpoint: Path | None) -> Callable[[float], TrainingError]:
+    """The error for a loss that is no number."""
+    kept = f"; {checkpoint} holds the last good state" if checkpoint and checkpoint.is_file() else ""
+    return lambda value: TrainingError(
+        f"{description}: the loss is {value} at step {step}: lower the learning rate{kept}"
+    )
+
+
+def _step(run: _Run, loss: torch.Tensor, rate: float, failure: Callable[[float], TrainingError]) -> None:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise failure(value)
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad(set_to_none=True)
+    run.scaler.scale(loss).backward()
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    run.losses.append(value)
+
+
+def _check(run: _Run, step: int, held_out: Callable[[], float], failure: Callable[[float], TrainingError]) -> None:
+    """Look at the held-out images; keep the weights when they are the best so far."""
+    run.model.eval()
+    with torch.no_grad():
+        value = float(held_out())
+    if not math.isfinite(value):
+        raise failure(value)
+    run.held_out[step] = value
+    if run.without_progress() == 0:
+        run.best = copy.deepcopy(run.model.state_dict())
+
+
+def _save(path: Path, run: _Run, identity: dict[str, Any]) -> None:
+    state = {
+        "model": run.model.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "losses": run.losses,
+        "held_out": run.held_out,
+        "best": run.best,
+        "seconds": run.seconds,
+        "identity": identity,
+    }
     with replacing(path) as file:
         torch.save(state, file)
 
 
-def _resume(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, Any]
-) -> list[float]:
-    """Fill model and optimiser from a checkpoint where there is one; the losses so far."""
+def _resume(path: Path, run: _Run, identity: dict[str, Any]) -> None:
+    """Fill a run from a checkpoint where there is one."""
     if not path.is_file():
-        return []
+        return
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=next(run.model.parameters()).device)
         theirs = state["identity"]
     except Exception as problem:  # torch raises whatever its unpickler meets
         raise TrainingError(f"checkpoint {path} cannot be read: remove it to begin again") from problem
@@ -121,6 +254,9 @@ def _resume(
         raise TrainingError(
             f"checkpoint {path} is of another run ({', '.join(different)} differ): remove it or take its settings"
         )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return list(state["losses"])
+    run.model.load_state_dict(state["model"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    if state["scaler"]:  # empty where the run began without half precision
+        run.scaler.load_state_dict(state["scaler"])
+    run.losses, run.held_out, run.best = state["losses"], state["held_out"], state["best"]
+    run.seconds = state["seconds"]

@@ -73,6 +73,12 @@ class Place:
         """The command that measures on this place."""
         return ["evaluate", "padim", "--root", str(self.root), "--category", "part", *SMALL, *RATE, *more]
 
+    def train(self, *more: str) -> list[str]:
+        """The command that trains a network on this place."""
+        where = ["--root", str(self.root), "--category", "part", "--out", self.out()]
+        small = ["--image-size", str(SIDE), "--width", "4", "--latent", "8", "--steps", "5"]
+        return ["fit", "autoencoder", *where, *small, "--false-alarm-rate", "0.6", *more]
+
     def detect(self, *images: Path | str) -> list[str]:
         """The command that judges images with this place's artifact."""
         names = [str(image) for image in images or [self.root / "part" / "test"]]
@@ -290,6 +296,19 @@ def _(place: Place) -> list[str]:
     return place.fit()
 
 
+@kind("two images to train on", "2 good images are too few to train on", "give at least 3")
+def _(place: Place) -> list[str]:
+    place.keep(2)
+    return place.train()
+
+
+@kind(
+    "too few held-out images for the rate", "needs at least 19 good images to calibrate on, but there are 2", "higher"
+)
+def _(place: Place) -> list[str]:
+    return place.train("--false-alarm-rate", "0.05")
+
+
 @kind("category unknown", "no category 'prat'", "it holds part")
 def _(place: Place) -> list[str]:
     return place.fit("--category", "prat")
@@ -401,7 +420,7 @@ def _(place: Place) -> list[str]:
     return place.rewrite(lambda members, _: members.update({"part/padim/0/model.safetensors": pickle.dumps([1])}))
 
 
-@kind("artifact of half a model", "part.zip holds no whole PaDiM (KeyError 'grid')", "fit it again")
+@kind("artifact of half a model", "part.zip holds no whole model (KeyError 'grid')", "fit it again")
 def _(place: Place) -> list[str]:
     def halve(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
         description = json.loads(members["part/padim/0/model.json"])
@@ -411,7 +430,31 @@ def _(place: Place) -> list[str]:
     return place.rewrite(halve)
 
 
-@kind("artifact without the category", "no PaDiM of bolt", "it holds part seed 0")
+@kind("artifact of an unknown method", "method 'magic' is unknown", "use one of padim, autoencoder, vae")
+def _(place: Place) -> list[str]:
+    def rename(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        description = json.loads(members["part/padim/0/model.json"])
+        members["part/padim/0/model.json"] = json.dumps({**description, "method": "magic"}).encode()
+
+    return place.rewrite(rename)
+
+
+@kind("artifact without a method", "part.zip holds no whole model (KeyError 'method')", "fit it again")
+def _(place: Place) -> list[str]:
+    def drop(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        description = json.loads(members["part/padim/0/model.json"])
+        del description["method"]
+        members["part/padim/0/model.json"] = json.dumps(description).encode()
+
+    return place.rewrite(drop)
+
+
+@kind("artifact of another method", "no model of any category vae", "it holds part padim seed 0")
+def _(place: Place) -> list[str]:
+    return [*place.detect(), "--method", "vae"]
+
+
+@kind("artifact without the category", "no model of bolt", "it holds part padim seed 0")
 def _(place: Place) -> list[str]:
     return [*place.detect(), "--category", "bolt"]
 
@@ -464,6 +507,18 @@ def _(place: Place) -> list[str]:
     return ["prepare", "--root", str(place.root), "--category", "part", "--image-size", "8"]
 
 
+@kind("transfer is a file where a checkpoint belongs", "transfer cannot be made: File exists", "set MVTEC_AD_HOME")
+def _(place: Place) -> list[str]:
+    (place.folder / "transfer").write_text("mine")
+    return place.train()
+
+
+@kind("full disk under a checkpoint", ".checkpoint cannot be written (No space left on device)", "make room")
+def _(place: Place) -> list[str]:
+    place.fails("os.fsync", errno.ENOSPC)
+    return place.train()
+
+
 @kind("an artifact in place of a photograph", "mine.png is no artifact", "give a name that ends in .zip")
 def _(place: Place) -> list[str]:
     return place.fit("--out", place.out(".png"))
@@ -500,6 +555,36 @@ def _(place: Place) -> list[str]:
 @kind("crop larger than the image", "crop 64 is larger than image size 32", "choose a smaller crop")
 def _(place: Place) -> list[str]:
     return place.fit("--crop", "64")
+
+
+@kind("images that cannot be halved", "40 pixels cannot be halved 5 times", "change one of the two")
+def _(place: Place) -> list[str]:
+    return place.train("--image-size", "40")
+
+
+@kind("unknown loss", "loss 'l2' is unknown", "use one of mse, ssim, mse+ssim, features")
+def _(place: Place) -> list[str]:
+    return place.train("--loss", "l2")
+
+
+@kind("a score without its distribution", "the score elbo needs a latent distribution", "use the method vae")
+def _(place: Place) -> list[str]:
+    return place.train("--score", "elbo")
+
+
+@kind("a loss without weights", "'nowhere.pth': not a file", "use imagenet, random, drawn or the path")
+def _(place: Place) -> list[str]:
+    return place.train("--loss", "features", "--weights", "nowhere.pth")
+
+
+@kind("a rate that leads nowhere", "autoencoder, seed 0: the loss is nan at step 1", "lower the learning rate")
+def _(place: Place) -> list[str]:
+    return place.train("--rate", "1e30")
+
+
+@kind("an option of another method", "unrecognized arguments: --channels 8", "--help` lists the options")
+def _(place: Place) -> list[str]:
+    return place.train("--channels", "8")
 
 
 @kind("unknown preset", "--preset: invalid choice: 'resnet19'", "resnet18")
@@ -572,7 +657,7 @@ def test_broken_input_is_one_clear_line(
 def test_the_rows_fail_for_their_own_reason(place: Place) -> None:
     """Unharmed, the three commands of the table work, and write what they should."""
     target = Path(place.out())
-    for command in (place.fit(), place.evaluate(), place.detect()):
+    for command in (place.fit(), place.train(), place.evaluate(), place.detect()):
         assert main(command) == 0
     assert transfer.load(target).manifest["categories"] == ["part"]
 

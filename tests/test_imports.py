@@ -38,8 +38,9 @@ def run_child(code: str) -> subprocess.CompletedProcess[str]:
     [
         "import mvtec_ad",
         "from mvtec_ad.__main__ import main\ntry:\n    main(['evaluate', '--help'])\nexcept SystemExit:\n    pass",
+        "from mvtec_ad.__main__ import main\ntry:\n    main(['fit', 'vae', '--help'])\nexcept SystemExit:\n    pass",
     ],
-    ids=["import", "help"],
+    ids=["import", "help", "help of a method"],
 )
 def test_no_framework_is_loaded_before_it_is_needed(code: str) -> None:
     """Neither importing the package nor asking for help costs seconds."""

@@ -11,6 +11,7 @@ import pytest
 
 from mvtec_ad import results
 from mvtec_ad.errors import DataError
+from mvtec_ad.settings import PRESETS, as_dict
 
 START, END = "<!-- results: start -->", "<!-- results: end -->"
 ROW = {
@@ -154,6 +155,100 @@ def test_without_maps_there_is_a_dash() -> None:
     report = make_report(data_source="own")
     report["metrics"] = {"image_auroc": report["metrics"]["image_auroc"]}
     assert results.tables([report]).splitlines()[-1].count("–") == 2
+
+
+DRAWN = {"image_size": 128, "crop": 128, "loss": "ssim", "map": "ssim", "score": "peak", "latent": 64}
+
+
+def autoencoder_report(**changes: Any) -> dict:
+    """A report of a method without a network: no channels, and neither backbone nor weights."""
+    return make_report(0.6, 0.8, **{"method": "autoencoder", "backbone": None, "weights": None, **changes}) | {
+        "settings": DRAWN
+    }
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of a Markdown table, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+
+
+def test_sources_with_a_pixel_auroc_only() -> None:
+    """A line each, with a dash where they have no image AUROC; none is left out and none named twice."""
+    published = [row for row in results.reported() if row["method"] == "autoencoder" and row["category"] == "bottle"]
+    assert {row["metric"] for row in published} == {"pixel_auroc"}
+    assert len(published) == 2
+    first, second = rows_of(results.tables([autoencoder_report()]))
+    for cells, row in zip((first, second), published, strict=True):
+        assert cells[4] == f"– / {row['value']:.3f} ({row['source']}: {row['detail']})".replace("0.", ".", 1)
+        assert cells[5] == "not comparable: protocol not stated"
+    assert first[1] == ".700 [.600, .800]"
+    assert second[:4] == [""] * 4
+
+
+def test_a_source_with_both_metrics_stands_in_one_line() -> None:
+    """Its pixel AUROC beside its image AUROC, and not again below."""
+    report = make_report(method="patchcore", backbone="wide_resnet50_2")
+    report["settings"] = {"image_size": 256, "crop": 224, "coreset": 0.1}
+    (row,) = rows_of(results.tables([report]))
+    assert row[4].startswith("1.000 / .985 (amazon-science/patchcore-inspection")
+    assert row[5] == "not comparable: protocol not stated"
+
+
+def test_sources_of_one_metric_stand_beside_those_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three sources: both metrics, the image AUROC alone, the pixel AUROC alone; the verdict is of the one shown."""
+    rows = [
+        {**ROW, "source": "both"},
+        {**ROW, "source": "both", "metric": "pixel_auroc", "value": 0.95},
+        {**ROW, "source": "image alone", "value": 0.9},
+        {**ROW, "source": "pixel alone", "metric": "pixel_auroc", "value": 0.99},
+    ]
+    monkeypatch.setattr(results, "reported", lambda: rows)
+    report = make_report(0.97, 1.0)
+    report["metrics"]["pixel_auroc"] = {**report["metrics"]["pixel_auroc"], "low": 0.5, "mean": 0.6, "high": 0.7}
+    assert [row[4:] for row in rows_of(results.tables([report]))] == [
+        [".980 / .950 (both: 100 channels)", "reproduced"],
+        [".900 (image alone: 100 channels)", "above"],
+        ["– / .990 (pixel alone: 100 channels)", "below"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("report", "title"),
+    [
+        (make_report(), "bottle: padim, resnet18, IMAGENET1K_V1, 100 channels, 256→224 px"),
+        (make_report(settings={"crop": 256}), "bottle: padim, resnet18, IMAGENET1K_V1, 100 channels, 256 px"),
+        (autoencoder_report(), "bottle: autoencoder, loss ssim, map ssim, score peak, latent 64, 128 px"),
+        (
+            autoencoder_report(method="vae", backbone="resnet18", weights="drawn"),
+            "bottle: vae, resnet18, drawn, loss ssim, map ssim, score peak, latent 64, 128 px",
+        ),
+        (
+            make_report(method="patchcore", settings={"coreset": 0.02}),
+            "bottle: patchcore, resnet18, IMAGENET1K_V1, 2% coreset, 256→224 px",
+        ),
+    ],
+)
+def test_a_title_says_what_was_measured(report: dict, title: str) -> None:
+    """Method, network where there is one, what the method's own settings are, pixels."""
+    assert rows_of(results.tables([report]))[0][0] == title
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_every_method_has_a_title(method: str) -> None:
+    """From settings as an experiment writes them."""
+    for settings in PRESETS[method].values():
+        report = make_report(method=method, data_source="own") | {"settings": as_dict(settings)}
+        assert rows_of(results.tables([report]))[0][0].startswith(f"bottle: {method}, ")
+
+
+def test_records_of_several_methods_lie_beside_each_other() -> None:
+    """Also where neither has a backbone; other settings are another measurement."""
+    reports = [autoencoder_report(), autoencoder_report(method="vae"), make_report()]
+    reports.append(autoencoder_report() | {"settings": {**DRAWN, "latent": 32}})
+    paths = {results.record(report) for report in reports}
+    assert len(paths) == 4
+    assert len(results.measured()) == 4
+    assert any(path.name.startswith("mvtec_ad-bottle-vae-none-") for path in paths)
 
 
 def test_a_record_comes_back_and_is_replaced_by_a_newer_one(own_home: Path) -> None:

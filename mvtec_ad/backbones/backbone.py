@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvtec_ad.errors import SettingsError, WeightsError
+from mvtec_ad.settings import torch_device
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,8 @@ class Backbone:
             brings them to that scale.
         forward: uint8 (B, H, W, 3) RGB -> list of float32 (B, h, w, C), shallow to deep.
         source: the `weights` argument it was loaded with.
+        tensors: the same network for a loss: RGB (B, 3, H, W) float32 in [0, 1] -> layers (B, C, h, w), with
+            gradients; None for Keras.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Backbone:
     raw: bool
     forward: Callable[[np.ndarray], list[torch.Tensor]]
     source: str = ""
+    tensors: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
 
     def __call__(self, images: np.ndarray) -> list[torch.Tensor]:
         """Features of a batch.
@@ -98,3 +102,8 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
     from mvtec_ad.backbones.torchvision_networks import load
 
     return replace(load(name, weights), source=weights)
+
+
+def batch_size() -> int:
+    """Images a forward pass. On a CPU four stay in its caches: measured 6.8 ms an image, 8.3 with 16, 10 with 32."""
+    return 4 if torch_device() == "cpu" else 64

@@ -57,13 +57,15 @@ def as_backbone(
     mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
     deviation = torch.tensor(DEVIATION, device=device).view(1, 3, 1, 1)
 
+    def tensors(pixels: torch.Tensor) -> list[torch.Tensor]:
+        return layers_of((pixels - mean) / deviation)
+
     @torch.inference_mode()
     def forward(images: np.ndarray) -> list[torch.Tensor]:
         pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # B×3×H×W, channels-last in memory
-        pixels = (pixels.float() / 255 - mean) / deviation
-        return [layer.permute(0, 2, 3, 1) for layer in layers_of(pixels)]  # B×h×w×C
+        return [layer.permute(0, 2, 3, 1) for layer in tensors(pixels.float() / 255)]  # B×h×w×C
 
-    return Backbone(name, description, raw, forward)
+    return Backbone(name, description, raw, forward, tensors=tensors)
 
 
 def _fill(extractor: Any, state: dict[str, Any], name: str, description: str) -> None:

@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvtec_ad.settings import PRESETS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", help="what `fit` wrote")
     parser.add_argument("images", nargs="+", help="image files or folders")
     parser.add_argument("--category", help="which model, where the artifact holds several")
-    parser.add_argument("--method", default="padim", choices=["padim"], help="which method, where it holds several")
+    parser.add_argument("--method", choices=list(PRESETS), help="which method, where it holds several")
     parser.add_argument("--seed", type=int, help="which seed, where it holds several")
     parser.add_argument("--threshold", type=float, help="instead of the calibrated one")
     parser.add_argument("--heat-maps", default="heat_maps", help="folder for the heat maps; 'none' draws none")
@@ -40,13 +42,12 @@ def run(arguments: argparse.Namespace) -> None:
     from mvtec_ad import transfer
     from mvtec_ad.data import loading
     from mvtec_ad.errors import DataError
-    from mvtec_ad.methods import padim_artifact
+    from mvtec_ad.methods import model_artifact
 
     check(arguments)
     paths = image_paths(arguments.images, arguments.heat_maps)
-    model, description = padim_artifact.restore(
-        transfer.load(Path(arguments.artifact)), category=arguments.category, seed=arguments.seed
-    )
+    wanted = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
+    model, description = model_artifact.restore(transfer.load(Path(arguments.artifact)), **wanted)
     threshold = description["threshold"]["value"] if arguments.threshold is None else arguments.threshold
     images, problems = loading.load_readable(paths, model.settings.image_size, model.settings.crop)
     readable = [path for position, path in enumerate(paths) if position not in problems]
@@ -91,8 +92,8 @@ def judge(
     from mvtec_ad import plotting
     from mvtec_ad.transfer import replacing
 
-    # one colour scale for all images of a run, and the threshold always on it
-    scale = (0.0, max(float(np.quantile(scores.maps, 0.999)), threshold))
+    # one colour scale for all images of a run, and the threshold on it where scores are values of the maps
+    scale = (0.0, max(float(np.quantile(scores.maps, 0.999)), threshold if threshold < 2 * scores.maps.max() else 0.0))
     pictures: list[str | None] = [None] * len(paths)
     if arguments.heat_maps != "none":
         pictures = write_heat_maps(Path(arguments.heat_maps), paths, figures(paths, images, scores, threshold, scale))

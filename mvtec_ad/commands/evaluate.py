@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mvtec_ad.commands.options import add_data_options, add_method_options, method_settings
+from mvtec_ad.commands.options import add_data_options, add_method_parsers, method_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    add_method_options(parser)
-    parser.add_argument("--category", required=True, help="category folder")
-    add_data_options(parser)
-    parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
-    parser.add_argument("--json", help="also write the report to this file")
+    for own in add_method_parsers(parser):
+        own.add_argument("--category", required=True, help="category folder")
+        add_data_options(own)
+        own.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
+        own.add_argument("--json", help="also write the report to this file")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,9 +47,10 @@ def describe(report: dict[str, Any]) -> str:
     from mvtec_ad.evaluation import format_metric, format_number
 
     seeds = len(report["seeds"])
+    network = f"{report['backbone']}, {report['weights']}, " if report["backbone"] else ""
     lines = [
-        f"{report['method']} on {report['category']} ({report['data_source']}): {report['backbone']}, "
-        f"{report['weights']}, {seeds} seed{'s' if seeds > 1 else ''}",
+        f"{report['method']} on {report['category']} ({report['data_source']}): {network}"
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
         f"{report['images']['train']} good images to fit on; tested on {report['images']['good']} good, "
         f"{report['images']['defective']} defective",
         "",

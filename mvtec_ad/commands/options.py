@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
-from mvtec_ad.settings import PADIM_PRESETS, PadimSettings
+from mvtec_ad.settings import PRESETS, default_settings
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -25,31 +25,65 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """The settings of a method; what is not given keeps the preset's value."""
-    parser.add_argument("method", choices=["padim"], help="method to use")
-    parser.add_argument("--preset", choices=sorted(PADIM_PRESETS), default="resnet18", help="settings to start from")
-    parser.add_argument("--backbone", help="resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME")
-    parser.add_argument("--weights", help="imagenet, random, drawn or the path of a weights file")
-    parser.add_argument("--channels", type=int, help="random channels kept out of all layers")
-    parser.add_argument("--seeds", type=int, nargs="+", help="channel draws")
-    parser.add_argument("--image-size", type=int, help="side after resizing, in pixels")
-    parser.add_argument("--crop", type=int, help="side of the central part that is kept; the image size keeps all")
-    parser.add_argument("--ridge", type=float, help="ε of eq. 1, in units of feature variance")
-    parser.add_argument("--sigma", type=float, help="Gaussian smoothing of the map, in pixels")
-    parser.add_argument("--memory-gb", type=float, help="features held at once")
+# What a setting means, where the command line offers it; its type and preset values come from its dataclass.
+SETTINGS = {
+    "backbone": "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME",
+    "weights": "imagenet, random, drawn or the path of a weights file",
+    "seeds": "of whatever the method draws: channels, weights, picks",
+    "image_size": "side after resizing, in pixels",
+    "crop": "side of the central part that is kept; the image size keeps all",
+    "sigma": "Gaussian smoothing of the map, in pixels",
+    "memory_gb": "features or distances held at once",
+    "channels": "random channels kept out of all layers",
+    "ridge": "ε of eq. 1, in units of feature variance",
+    "layers": "depths of the network, of 1, 2 and 3",
+    "coreset": "share of the patches that is kept",
+    "neighbours": "b of eq. 7; 1 leaves the image score unweighted",
+    "loss": "mse, ssim, mse+ssim or features",
+    "map": "absolute, ssim or features: which difference is mapped",
+    "score": "of an image: peak of its map, error (squared), or for the vae elbo",
+    "latent": "numbers that an image is squeezed into; 0 leaves the last grid as it is",
+    "halvings": "layers down, and as many up",
+    "width": "channels of the first layer",
+    "beta": "weight of the KL divergence",
+    "corruption": "none, noise or mask: what is done to the input and must be undone",
+    "steps": "training steps",
+    "batch": "images a step",
+    "rate": "learning rate",
+    "held_out": "share of the good images kept for early stopping and the threshold",
+    "patience": "checks without progress before training stops; 0 never stops early",
+}
 
 
-def method_settings(arguments: argparse.Namespace, *, whole_picture: bool = False) -> PadimSettings:
+def add_method_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """A parser per method, each with `--preset` and the settings that the method has."""
+    choice = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
+    parsers = []
+    for method, presets in PRESETS.items():
+        own = choice.add_parser(method, help=f"presets: {', '.join(presets)}")
+        own.add_argument("--preset", choices=list(presets), default=next(iter(presets)), help="settings to start from")
+        settings = default_settings(method)
+        hints = get_type_hints(type(settings))
+        for field in fields(settings):
+            if field.name in SETTINGS:
+                option = "--" + field.name.replace("_", "-")
+                kind = int if hints[field.name] == tuple[int, ...] else hints[field.name]
+                many = {"nargs": "+"} if hints[field.name] == tuple[int, ...] else {}
+                own.add_argument(option, type=kind, help=SETTINGS[field.name], **many)
+        parsers.append(own)
+    return parsers
+
+
+def method_settings(arguments: argparse.Namespace, *, whole_picture: bool = False) -> Any:
     """The preset with everything that was given on the command line put over it.
 
     Args:
-        arguments: parsed, with the options of `add_method_options`.
+        arguments: parsed, with the options of `add_method_parsers`.
         whole_picture: drop the preset's crop, which published protocols have and a product's border does not forgive.
     """
-    preset = PADIM_PRESETS[arguments.preset]
+    preset = PRESETS[arguments.method][arguments.preset]
     given: dict[str, Any] = {}
-    for field in fields(PadimSettings):
+    for field in fields(preset):
         value = getattr(arguments, field.name, None)
         if value is not None:
             given[field.name] = tuple(value) if isinstance(value, list) else value

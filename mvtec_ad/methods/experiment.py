@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +11,11 @@ import pandas as pd
 
 from mvtec_ad import evaluation
 from mvtec_ad.data import loading, splits
-from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.errors import DataError
+from mvtec_ad.methods import module_of
 from mvtec_ad.methods.scores import Trial
 from mvtec_ad.methods.trivial import trivial_scores
-from mvtec_ad.settings import PadimSettings, as_dict
-
-# method -> (module with `fit_and_score(settings, train, test, progress=)`, its settings)
-METHODS: dict[str, tuple[str, type]] = {"padim": ("mvtec_ad.methods.padim", PadimSettings)}
+from mvtec_ad.settings import as_dict
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ def run(
     """Fit on train/good, score the official test images, measure.
 
     Args:
-        method: a key of `METHODS`.
+        method: a key of `settings.PRESETS`.
         table: images of one category.
-        settings: the method's settings; must have `image_size` and `crop`.
+        settings: the method's settings.
         data_source: as `data.index.data_source` tells it.
         false_alarm_rate: that the calibrated threshold promises.
         keep_models: keep every trial's fitted model; otherwise only the scores stay in memory.
@@ -87,8 +84,7 @@ def run(
         DataError: there are no test images of both classes, so that no AUROC can be computed.
         SettingsError: the method is unknown.
     """
-    if method not in METHODS:
-        raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
+    module = module_of(method)
     category = table["category"].iloc[0]
     table = splits.official(table)
     train_rows, test_rows = (table[table["part"] == part].reset_index(drop=True) for part in ("train", "test"))
@@ -98,12 +94,11 @@ def run(
             f"({len(test_rows)} test images, {int(test_rows['label'].sum())} defective); "
             "`fit` and `detect` work with good images alone"
         )
-    evaluation.check_enough(round(len(train_rows) * getattr(settings, "fit_fraction", 1)), false_alarm_rate)
+    evaluation.check_enough(settings.calibration_images(len(train_rows)), false_alarm_rate)
     size = settings.image_size, settings.crop
     train = loading.load_images(list(train_rows["image_path"]), *size)
     test = loading.load_images(list(test_rows["image_path"]), *size)
     masks = loading.load_masks(test_rows, *size)
-    module = importlib.import_module(METHODS[method][0])
     trials = []
     for trial in module.fit_and_score(settings, train, test, progress=progress):
         backbone = getattr(trial.model, "backbone", None)

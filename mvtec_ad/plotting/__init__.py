@@ -3,8 +3,10 @@
 from mvtec_ad.plotting.animation import animation
 from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
 from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
+from mvtec_ad.plotting.rows import picture_rows
 from mvtec_ad.plotting.scores import score_histogram
 from mvtec_ad.plotting.style import DEFECT, GOOD, HEAT, METHOD_COLOURS, STYLE, bare, new_figure, to_png
+from mvtec_ad.plotting.training import training_curves
 
 __all__ = [
     "DEFECT",
@@ -19,10 +21,12 @@ __all__ = [
     "heat_maps",
     "heat_scale",
     "new_figure",
+    "picture_rows",
     "pro_curve_figure",
     "roc_and_pr",
     "score_histogram",
     "seeds_strip",
     "show_image",
     "to_png",
+    "training_curves",
 ]

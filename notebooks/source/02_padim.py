@@ -32,7 +32,8 @@ from scipy.spatial.distance import mahalanobis
 from mvtec_ad import evaluation, plotting, profile, results, transfer
 from mvtec_ad.backbones import load_backbone
 from mvtec_ad.data import index, loading, prepare
-from mvtec_ad.methods import experiment, gaussians, padim, padim_artifact
+from mvtec_ad.methods import experiment, model_artifact, padim
+from mvtec_ad.methods.padim import gaussians
 from mvtec_ad.settings import as_dict, set_seed
 
 # %%
@@ -508,7 +509,7 @@ members = {"reports.json": reports, "scores.csv": pd.concat([e.scores_table() fo
 for name, one in experiments.items():
     trial = one.trials[0]
     limit = {"value": evaluation.calibrated(trial.good_scores, 0.05), "false_alarm_rate": 0.05}
-    members |= padim_artifact.members(trial.model, name, limit)
+    members |= model_artifact.members("padim", trial.model, name, limit)
     members[f"{name}/padim/{trial.seed}/maps.npz"] = {"maps": trial.scores.maps.astype(np.float16)}
 path = transfer.save(
     "padim",
@@ -524,7 +525,7 @@ path = transfer.save(
 transfer.download(path)
 
 # %%
-restored, description = padim_artifact.restore(transfer.load("padim", profile=run.name), category=first)
+restored, description = model_artifact.restore(transfer.load("padim", profile=run.name), category=first)
 assert np.array_equal(restored.score(test[:5]).image, found.trials[0].model.score(test[:5]).image)
 print("the model from the file gives the same scores; its threshold is", round(description["threshold"]["value"], 2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mvtec_ad.data import decoding, index, loading
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods import experiment
+from mvtec_ad.methods import experiment, module_of
 from mvtec_ad.methods.trivial import trivial_scores
-from mvtec_ad.settings import PadimSettings, as_dict
+from mvtec_ad.settings import PRESETS, AutoencoderSettings, PadimSettings, as_dict
 
 Maker = Callable[..., Path]
 SETTINGS = PadimSettings(
@@ -43,7 +44,7 @@ def run(root: Path, **options: object) -> experiment.Experiment:
     """Measure `part` below a root."""
     table = index.read_category(root, "part")
     options = {"data_source": "own", "false_alarm_rate": 0.2, "progress": False} | options
-    return experiment.run("padim", table, options.pop("settings", SETTINGS), **options)
+    return experiment.run(options.pop("method", "padim"), table, options.pop("settings", SETTINGS), **options)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,62 @@ def test_too_few_images_for_the_rate(tmp_path: Path, make_category: Maker) -> No
         run(tmp_path, false_alarm_rate=0.05)
 
 
+@pytest.mark.parametrize("method", PRESETS)
+def test_every_method_keeps_the_contract(method: str) -> None:
+    """The four functions that experiment, commands and artifacts call, with these arguments."""
+    wanted = {
+        "fit": ["settings", "images", "checkpoint", "progress"],
+        "fit_and_score": ["settings", "train", "test", "progress"],
+        "pack": ["model"],
+        "unpack": ["settings", "seed", "description", "arrays", "backbone"],
+    }
+    module = module_of(method)
+    found = {name: list(inspect.signature(getattr(module, name)).parameters) for name in wanted}
+    assert found == wanted
+
+
 def test_an_unknown_method_is_refused() -> None:
     """With those that there are."""
-    with pytest.raises(SettingsError, match="'magic' is unknown: use one of padim"):
+    with pytest.raises(SettingsError, match="'magic' is unknown: use one of padim, autoencoder, vae, patchcore"):
         experiment.run("magic", pd.DataFrame(), SETTINGS, data_source="own")
+
+
+DRAWING = AutoencoderSettings(image_size=32, crop=32, latent=8, width=4, steps=30, batch=8, sigma=1.0, seeds=(0, 5))
+
+
+@pytest.mark.parametrize("method", ["autoencoder", "vae"])
+def test_a_method_that_is_trained_has_the_same_report(
+    root: Path, found: experiment.Experiment, own_home: Path, method: str
+) -> None:
+    """Key by key, without a backbone; the same images and trivial rows; no checkpoint is left."""
+    settings = replace(DRAWING, variational=method == "vae")
+    # 12 good images: 6 are held out, enough for 25 %
+    other = run(root, method=method, settings=settings, false_alarm_rate=0.25, keep_models=True)
+    report = other.report
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert set(report) == KEYS
+    assert (report["method"], report["backbone"], report["weights"]) == (method, None, None)
+    assert (report["seeds"], report["settings"]) == ([0, 5], as_dict(settings))
+    assert report["images"] == found.report["images"]
+    assert set(report["metrics"]) == set(found.report["metrics"])
+    np.testing.assert_array_equal(other.images.shape, (10, 32, 32, 3))
+    assert set(report["trivial"]) == set(found.report["trivial"])
+    assert set(other.scores_table()["method"]) == {method}
+    thresholds = []
+    for seed, trial in enumerate(other.trials):
+        assert trial.good_scores.shape == (6,)
+        auroc = roc_auc_score(other.labels, trial.scores.image)
+        assert report["metrics"]["image_auroc"]["values"][seed] == pytest.approx(auroc)
+        np.testing.assert_array_equal(trial.model.score(other.images).image, trial.scores.image)
+        thresholds.append(np.sort(trial.good_scores)[math.ceil(7 * 0.75) - 1])
+    assert report["thresholds"]["calibrated"]["value"] == pytest.approx(np.mean(thresholds), rel=1e-6)
+    assert (other.trials[0].scores.image != other.trials[1].scores.image).any()
+    assert not list((own_home / "transfer" / "checkpoints").iterdir())
+
+
+def test_too_few_held_out_images_for_the_rate(tmp_path: Path, make_category: Maker) -> None:
+    """Said before anything is trained: of seven images three are held out, and 20 % take four."""
+    make_category(tmp_path, train=7, test_good=2, defects={"patch": 2}, size=40)
+    with pytest.raises(DataError, match="at least 4 good images to calibrate on, but there are 3"):
+        run(tmp_path, method="autoencoder", settings=DRAWING, false_alarm_rate=0.2)
+    assert not (tmp_path / "transfer" / "checkpoints").exists()

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import mahalanobis
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.methods import gaussians
+from mvtec_ad.methods.padim import gaussians
 
 RIDGE = 0.01
 # (positions, images, dimension): direct, square, dual, just dual, more positions than one chunk holds

@@ -109,22 +109,6 @@ def test_selecting_before_enlarging_equals_the_other_way_round(channels: list[in
     np.testing.assert_allclose(found.numpy(), expected.reshape(3, 128, -1).transpose(1, 0, 2), atol=1e-5)
 
 
-@pytest.mark.parametrize("sigma", [0.6, 1.0, 2.5, 4.0, 16.0])
-def test_smoothing_equals_scipy(sigma: float) -> None:
-    """Truncated at 4σ and mirrored at the edges, also where the kernel is larger than the map."""
-    maps = np.random.default_rng(0).gamma(2.0, 3.0, (2, 40, 56)).astype(np.float32)
-    found = padim.smooth(maps, sigma)
-    assert found.dtype == np.float32
-    expected = np.stack([ndimage.gaussian_filter(one.astype(np.float64), sigma) for one in maps])
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-def test_no_smoothing_on_request() -> None:
-    """σ = 0 leaves the map as it is."""
-    maps = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
-    np.testing.assert_array_equal(padim.smooth(maps, 0.0), maps)
-
-
 @pytest.mark.parametrize("channels", [6, 18])
 def test_a_map_equals_its_derivation_by_hand(
     good: np.ndarray, test_set: tuple[np.ndarray, np.ndarray], channels: int
@@ -205,7 +189,7 @@ def test_several_seeds_in_one_pass_equal_each_alone(
 ) -> None:
     """Whether memory holds all seeds or one; the backbone sees each image once a pass."""
     seen: list[int] = []
-    monkeypatch.setattr(padim, "load_backbone", lambda name, weights: count_images(NUMBERS, seen))
+    monkeypatch.setattr(padim.model, "load_backbone", lambda name, weights: count_images(NUMBERS, seen))
     settings = replace(SMALL, memory_gb=memory_gb, channels=channels)
     trials = list(padim.fit_and_score(settings, good, test_set[0], progress=False))
     assert [trial.seed for trial in trials] == [0, 1, 2]

@@ -6,6 +6,7 @@ import sys
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib import pyplot
@@ -22,11 +23,13 @@ from mvtec_ad.plotting import (
     gallery,
     heat_maps,
     heat_scale,
+    picture_rows,
     pro_curve_figure,
     roc_and_pr,
     score_histogram,
     seeds_strip,
     to_png,
+    training_curves,
 )
 
 GENERATOR = np.random.default_rng(0)
@@ -36,6 +39,7 @@ IMAGES = GENERATOR.integers(0, 256, size=(4, 24, 32, 3), dtype=np.uint8)
 MASKS = np.zeros((4, 24, 32), dtype=bool)
 MASKS[2, 5:9, 10:20] = True
 MASKS[3, 0:6, 0:7] = True  # touches two edges of the image
+CURVE = pd.DataFrame({"step": range(6), "loss": [9.0, 7, 6, 5, 5, 4], "held_out": [np.nan, 8, np.nan, 6, np.nan, 7]})
 MAPS = (10 + GENERATOR.normal(size=(4, 24, 32)) + 5 * MASKS).astype(np.float32)
 
 
@@ -49,6 +53,8 @@ def drawn():
         "score_histogram": score_histogram(LABELS, SCORES, 1.0, 0.5, 0.05),
         "pro_curve_figure": pro_curve_figure(*pro_curve(MAPS, MASKS)),
         "seeds_strip": seeds_strip({"one": metric}, {"one": 0.9}),
+        "picture_rows": picture_rows({"seen": IMAGES, "map": MAPS}, list("abcd"), MASKS),
+        "training_curves": training_curves({"one": CURVE}),
     }
 
 
@@ -248,3 +254,35 @@ def test_input_that_does_not_fit_is_refused():
         score_histogram([0, 1], [1.0])
     with pytest.raises(DataError, match="without a row"):
         seeds_strip({"one": {"mean": 1, "low": 1, "high": 1, "values": [1]}}, {"two": 0.9})
+
+
+def test_rows_of_pictures_show_images_and_maps_each_on_one_scale():
+    figure = picture_rows({"seen": IMAGES, "map": MAPS, "other": 2 * MAPS}, list("abcd"), MASKS, {"other": (0.0, 50.0)})
+    grid = np.array(figure.axes).reshape(3, 4)
+    for column in range(4):
+        shown = [axes.images[0] for axes in grid[:, column]]
+        np.testing.assert_array_equal(shown[0].get_array(), IMAGES[column])
+        np.testing.assert_array_equal(shown[1].get_array(), MAPS[column])
+        assert shown[1].get_clim() == heat_scale(MAPS)
+        assert shown[2].get_clim() == (0.0, 50.0)
+        assert grid[0, column].get_title(loc="left") == "abcd"[column]
+        assert [bool(axes.collections) for axes in grid[:, column]] == [bool(MASKS[column].any()), False, False]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["seen", "map", "other"]
+    for wrong in ({}, {"seen": IMAGES, "map": MAPS[:2]}, {"seen": []}):
+        with pytest.raises(DataError, match="one length"):
+            picture_rows(wrong)
+    with pytest.raises(DataError, match="one length"):
+        picture_rows({"seen": IMAGES}, titles=["a"])
+
+
+def test_a_training_shows_its_losses_and_marks_the_kept_weights():
+    (axes,) = training_curves({"one": CURVE, "two": CURVE[["step", "loss"]]}, what="error").axes
+    trained, held, best, plain = axes.lines
+    assert list(trained.get_xdata()) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(trained.get_ydata(), [9, 8, 22 / 3, 6.75, 6.4, 6])
+    assert (list(held.get_xdata()), list(held.get_ydata())) == ([2, 4, 6], [8, 6, 7])
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([4], [6])
+    np.testing.assert_allclose(plain.get_ydata(), trained.get_ydata())
+    assert axes.get_ylabel() == "error"
+    with pytest.raises(DataError, match="no curve"):
+        training_curves({})

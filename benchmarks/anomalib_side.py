@@ -1,6 +1,6 @@
-"""The other side of benchmarks/padim.py: anomalib's PaDiM, run as its documentation runs it.
+"""The other side of benchmarks/padim.py and patchcore.py: anomalib's methods, run as its documentation runs them.
 
-Needs anomalib; benchmarks/padim.py starts it with the interpreter that has it. The last line it prints is JSON.
+Needs anomalib; benchmarks/sides.py starts it with the interpreter that has it. The last line it prints is JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BEGUN = time.perf_counter()
 import torch  # noqa: E402
 from anomalib.data import MVTecAD  # noqa: E402
 from anomalib.engine import Engine  # noqa: E402
-from anomalib.models import Padim  # noqa: E402
+from anomalib.models import Padim, Patchcore  # noqa: E402
 from anomalib.pre_processing import PreProcessor  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
@@ -27,11 +27,13 @@ IMPORTED = time.perf_counter()
 def main() -> None:
     """Fit, test, print."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("method", choices=["padim", "patchcore"])
     parser.add_argument("--root", required=True)
     parser.add_argument("--category", required=True)
-    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", required=True, help="path of a state dict, or random")
-    parser.add_argument("--channels", type=int, required=True)
+    parser.add_argument("--channels", type=int, default=100, help="of PaDiM")
+    parser.add_argument("--coreset", type=float, default=0.1, help="of PatchCore: share of the patches that is kept")
     parser.add_argument("--lean", action="store_true", help="without validation on the test images, without pictures")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -45,12 +47,16 @@ def main() -> None:
         ]
     )
     torch.manual_seed(0)
-    model = Padim(
+    kind, own = Padim, {"n_features": arguments.channels}
+    if arguments.method == "patchcore":
+        share = {"coreset_sampling_ratio": arguments.coreset, "num_neighbors": 9}
+        kind, own = Patchcore, {"layers": ["layer2", "layer3"], **share}
+    model = kind(
         backbone=arguments.backbone,
         pre_trained=False,
-        n_features=arguments.channels,
         pre_processor=PreProcessor(transform=transform),
         visualizer=not arguments.lean,
+        **own,
     )
     if arguments.weights != "random":
         state = torch.load(arguments.weights, weights_only=True)

@@ -1,31 +1,25 @@
-"""PaDiM: a Gaussian per image position over the features of a frozen network.
-
-Defard, Setkov, Loesch, Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and
-Localization", 2020 (arXiv:2011.08785). The algebra stands in `gaussians.py`.
-"""
+"""Fit and score: one Gaussian a position, for one or several draws of channels."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from tqdm import tqdm
 
-from mvtec_ad.backbones import Backbone, load_backbone
+from mvtec_ad.backbones import Backbone, batch_size, load_backbone
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods import gaussians
+from mvtec_ad.methods.maps import enlarge, smooth
+from mvtec_ad.methods.padim import gaussians
+from mvtec_ad.methods.padim.embedding import draw_channels, embed, fitted_positions, measured_scale
 from mvtec_ad.methods.scores import Scores, Trial
 from mvtec_ad.settings import PadimSettings, torch_device
-
-# Mean variance, over positions and channels, of ImageNet ResNet-18 features on good MVTec AD bottles. ε = 0.01 of
-# the published recipes is meant beside it, so the features of other networks are scaled to it.
-REFERENCE_VARIANCE = 0.0094
 
 
 @dataclass
@@ -66,6 +60,13 @@ def create(backbone: Backbone, settings: PadimSettings, seeds: Sequence[int] | N
     return [Padim(backbone, settings, seed) for seed in (settings.seeds if seeds is None else seeds)]
 
 
+def fit(settings: PadimSettings, images: np.ndarray, *, checkpoint: Path | None = None, progress: bool = True) -> Padim:
+    """The model of the settings' first seed, fitted on good images, (N, H, W, 3) uint8; needs no checkpoint."""
+    (model,) = create(load_backbone(settings.backbone, settings.weights), settings, settings.seeds[:1])
+    fit_many([model], images, progress=progress)
+    return model
+
+
 def fit_and_score(
     settings: PadimSettings, train: np.ndarray, test: np.ndarray, *, progress: bool = True
 ) -> Iterator[Trial]:
@@ -95,50 +96,6 @@ def fit_and_score(
             model = models.pop(0)
             yield Trial(model.seed, model, model.good_scores, scores.pop(0), *seconds)
             del model
-
-
-def draw_channels(total: int, number: int, seed: int) -> np.ndarray:
-    """The random channel subset of section III-B: `number` of `total` indices, sorted, int64.
-
-    Raises:
-        SettingsError: more channels are asked for than the network has.
-    """
-    if number > total:
-        raise SettingsError(f"{number} channels asked for, the backbone has {total}: choose at most {total}")
-    return np.sort(np.random.default_rng(seed).choice(total, number, replace=False))
-
-
-def embed(layers: list[torch.Tensor], channels: np.ndarray, interpolation: str) -> torch.Tensor:
-    """Chosen channels of all layers on the grid of the first layer.
-
-    Channels are selected before a layer is enlarged, so the full concatenation never exists.
-
-    Args:
-        layers: (B, h, w, C) float32 each, shallow to deep.
-        channels: sorted indices into the concatenation of all layers.
-        interpolation: `nearest` or `bilinear`.
-
-    Returns:
-        (h·w, B, d) float32: positions first, as the Gaussians want them.
-    """
-    height, width = layers[0].shape[1:3]
-    parts, first = [], 0
-    for layer in layers:
-        own = channels[(channels >= first) & (channels < first + layer.shape[-1])] - first
-        first += layer.shape[-1]
-        if len(own) == 0:
-            continue
-        part = layer[..., torch.from_numpy(own).to(layer.device)].permute(0, 3, 1, 2)  # B×d'×h'×w'
-        if part.shape[2:] != (height, width):
-            corners = {"align_corners": False} if interpolation == "bilinear" else {}
-            part = functional.interpolate(part, (height, width), mode=interpolation, **corners)
-        parts.append(part)
-    return torch.cat(parts, 1).flatten(2).permute(2, 0, 1)  # (h·w)×B×d
-
-
-def batch_size() -> int:
-    """Images a forward pass. On a CPU four stay in its caches: measured 6.8 ms an image, 8.3 with 16, 10 with 32."""
-    return 4 if torch_device() == "cpu" else 64
 
 
 def seeds_at_once(settings: PadimSettings, shape: tuple[int, ...]) -> int:
@@ -206,12 +163,6 @@ def score_many(models: Sequence[Padim], images: np.ndarray, *, progress: bool = 
     return [Scores(own.reshape(count, -1).max(1), own) for own in maps]
 
 
-def fitted_positions(count: int, fraction: float) -> np.ndarray:
-    """Positions of the good images that are fitted on, ascending: a fixed random share of `count`, int64."""
-    keep = max(3, round(count * fraction))
-    return np.arange(count) if keep >= count else np.sort(np.random.default_rng(0).permutation(count)[:keep])
-
-
 def _prepare(model: Padim, layers: list[torch.Tensor], count: int) -> torch.Tensor:
     """Draw the channels and reserve (P, N, d) for the features."""
     total = sum(layer.shape[-1] for layer in layers)
@@ -234,22 +185,43 @@ def _fit_one(model: Padim, features: torch.Tensor, side: tuple[int, int]) -> Non
     )
 
 
-def measured_scale(features: torch.Tensor) -> float:
-    """The scalar that brings (P, N, d) features to `REFERENCE_VARIANCE`; 1 when they do not vary at all."""
-    variance = float(torch.stack([chunk.var(1).double().mean() for chunk in features.split(256)]).mean())
-    return float(np.sqrt(REFERENCE_VARIANCE / variance)) if variance > 0 else 1.0
-
-
 def _maps(distances: torch.Tensor, model: Padim, side: tuple[int, int]) -> np.ndarray:
     """Distances on the grid, (P, B), to smoothed maps (B, H, W) at the size of the images."""
-    grids = distances.mT.reshape(-1, 1, *model.grid)
-    maps = functional.interpolate(grids, side, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
-    return smooth(maps, model.settings.sigma)
+    grids = distances.mT.reshape(-1, *model.grid)
+    return smooth(enlarge(grids, side), model.settings.sigma)
 
 
-def smooth(maps: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of (N, H, W) float32 maps, σ in pixels, cut at 4σ, edges mirrored (as scipy's default)."""
-    if sigma <= 0:
-        return maps
-    width = 2 * int(4 * sigma + 0.5) + 1
-    return np.stack([cv2.GaussianBlur(one, (width, width), sigma, borderType=cv2.BORDER_REFLECT) for one in maps])
+def pack(model: Padim) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file keeps of a fitted model beside settings, seed, backbone and good scores.
+
+    Returns:
+        Plain JSON data, and arrays. Of a direct model only the lower triangle, the half that is not zero.
+    """
+    factor = model.gaussians.factor
+    if not model.gaussians.dual:
+        rows, columns = torch.tril_indices(factor.shape[1], factor.shape[2])
+        factor = factor[:, rows, columns]
+    arrays = {"mean": model.gaussians.mean, "factor": factor}
+    description = {"scale": model.scale, "grid": list(model.grid), "dual": model.gaussians.dual}
+    return description, {key: value.cpu().numpy() for key, value in arrays.items()} | {"channels": model.channels}
+
+
+def unpack(
+    settings: PadimSettings, seed: int, description: dict[str, Any], arrays: dict[str, np.ndarray], backbone: Backbone
+) -> Padim:
+    """The inverse of `pack`; `arrays` holds the good scores too."""
+    mean, factor = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["factor"])
+    if not description["dual"]:
+        factor = _full(factor, len(arrays["channels"]))
+    device = torch_device()
+    fitted = gaussians.PositionGaussians(mean.to(device), factor.to(device), settings.ridge, description["dual"])
+    measured = arrays["channels"], description["scale"], arrays["good_scores"].astype(np.float32)
+    return Padim(backbone, settings, seed, *measured, fitted, tuple(description["grid"]))
+
+
+def _full(factor: torch.Tensor, dimension: int) -> torch.Tensor:
+    """(P, d, d) lower triangular, from the (P, d(d+1)/2) that are kept of it."""
+    full = torch.zeros(len(factor), dimension, dimension)
+    rows, columns = torch.tril_indices(dimension, dimension)
+    full[:, rows, columns] = factor
+    return full

@@ -1,0 +1,37 @@
+"""Settings of every stage, profiles, places on disk, seeds and the device."""
+
+from mvtec_ad.settings.machine import set_seed, torch_device
+from mvtec_ad.settings.methods import (
+    KERAS_RECIPE,
+    PRESETS,
+    REPORTED_AUTOENCODER,
+    AutoencoderSettings,
+    PadimSettings,
+    PatchcoreSettings,
+    default_settings,
+)
+from mvtec_ad.settings.places import data_folder, home, transfer_folder
+from mvtec_ad.settings.profiles import PROFILES, Profile, profile
+from mvtec_ad.settings.stages import DataSettings, PretrainingSettings, as_dict, from_dict
+
+__all__ = [
+    "KERAS_RECIPE",
+    "PRESETS",
+    "PROFILES",
+    "REPORTED_AUTOENCODER",
+    "AutoencoderSettings",
+    "DataSettings",
+    "PadimSettings",
+    "PatchcoreSettings",
+    "PretrainingSettings",
+    "Profile",
+    "as_dict",
+    "data_folder",
+    "default_settings",
+    "from_dict",
+    "home",
+    "profile",
+    "set_seed",
+    "torch_device",
+    "transfer_folder",
+]
