@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
@@ -20,6 +21,7 @@ import pytest
 
 from mvtec_ad import transfer
 from mvtec_ad.errors import ArtifactError
+from mvtec_ad.transfer import provenance
 
 TABLE = pd.DataFrame({"image_id": ["part/good/000", "part/patch/001"], "score": [0.1, 1 / 3], "note": ["", "NA"]})
 ARRAYS = {"maps": np.arange(12, dtype=np.float16).reshape(3, 2, 2), "labels": np.array([0, 1, 1])}
@@ -116,6 +118,21 @@ def test_the_manifest_says_how_it_was_made(tmp_path: Path) -> None:
     whole = hashlib.sha256((tmp_path / "data.zip").read_bytes()).hexdigest()
     assert manifest["inputs"] == [{"name": "data.zip", "sha256": whole}]
     assert manifest["members"]["figure.png"] == hashlib.sha256(MEMBERS["figure.png"]).hexdigest()
+
+
+def test_the_commit_says_when_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure made with changes that nobody else has must not name a commit that does not hold them."""
+    package = tmp_path / "mvtec_ad" / "transfer"
+    package.mkdir(parents=True)
+    (package / "provenance.py").write_text("first\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "why"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert transfer.git_commit() == head
+    (package / "provenance.py").write_text("second\n")
+    assert transfer.git_commit() == f"{head}-dirty"
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout the package lies in, None outside of one."""
+    """Commit of the checkout the package lies in, `-dirty` where tracked files differ from it; None outside of one."""
     folder = Path(__file__).parent
     try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
