@@ -15,7 +15,7 @@ from mvtec_ad.errors import MvtecAdError
 
 # command -> what it does; mvtec_ad/commands/COMMAND.py holds add_arguments(parser) and run(arguments)
 COMMANDS = {
-    "prepare": "make data.zip: the images of a run, resized once",
+    "prepare": "make data.zip: the images of a run, resized once; or packages.zip",
     "fit": "fit a method on good images and calibrate a threshold",
     "detect": "verdict, score and heat map for images, with a fitted artifact",
     "evaluate": "measure a method on a category: metrics with intervals, thresholds, trivial rows",

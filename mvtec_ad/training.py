@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,18 @@ from tqdm import tqdm
 from mvtec_ad.errors import TrainingError
 from mvtec_ad.settings import transfer_folder
 from mvtec_ad.transfer import replacing
+
+# what was measured -> what it is ranked by, lowest first
+Order = Callable[[dict[str, float]], Any]
+
+
+def _by_first(measured: dict[str, float]) -> float:
+    return next(iter(measured.values()))
+
+
+def _columns(rows: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    rows = list(rows)
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def rng_of(seed: int, step: int) -> np.random.Generator:
@@ -76,8 +88,8 @@ class _Run:
         optimiser: of its parameters.
         scaler: of the loss; without effect but for half precision on a GPU.
         losses: of the steps taken.
-        held_out: step -> loss on held-out images.
-        best: the model's state at the lowest of these.
+        held_out: step -> what was measured on held-out images.
+        best: the model's state at the best of these.
         seconds: that it took so far.
     """
 
@@ -85,21 +97,22 @@ class _Run:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     losses: list[float] = field(default_factory=list)
-    held_out: dict[int, float] = field(default_factory=dict)
+    held_out: dict[int, dict[str, float]] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def without_progress(self) -> int:
-        """Checks since the one with the lowest loss."""
-        values = list(self.held_out.values())
-        return len(values) - 1 - values.index(min(values)) if values else 0
+    def without_progress(self, order: Order) -> int:
+        """Checks since the best one."""
+        ranks = [order(measured) for measured in self.held_out.values()]
+        return len(ranks) - 1 - ranks.index(min(ranks)) if ranks else 0
 
     def curve(self) -> pd.DataFrame:
-        """A row a step; column held_out only where it was looked at."""
+        """A row a step; what was measured on held-out images stands only where it was looked at."""
         curve = pd.DataFrame({"step": range(len(self.losses)), "loss": self.losses})
-        if self.held_out:
-            curve["held_out"] = curve["step"].map(self.held_out)
-        return curve
+        if not self.held_out:
+            return curve
+        measured = pd.DataFrame({"step": list(self.held_out)} | _columns(self.held_out.values()))
+        return curve.merge(measured, how="outer", on="step", sort=True)
 
 
 def train(
@@ -109,7 +122,9 @@ def train(
     steps: int,
     rate: float,
     decay: float = 1e-4,
-    held_out: Callable[[], float] | None = None,
+    held_out: Callable[[], dict[str, float]] | None = None,
+    order: Order = _by_first,
+    check_first: bool = False,
     patience: int = 0,
     mixed: bool = False,
     checkpoint: Path | None = None,
@@ -127,8 +142,10 @@ def train(
         steps: to take in all, those of an interrupted run included.
         rate: highest learning rate.
         decay: weight decay.
-        held_out: loss of the model as it is, in evaluation mode, on images that it does not learn from; asked every
-            `every` steps and at the end. The model ends with the weights that gave the lowest.
+        held_out: measures the model as it is, in evaluation mode, on images that it does not learn from: name -> finite
+            value. Asked every `every` steps and at the end; the model ends with the weights that were best.
+        order: what was measured -> what it is ranked by, lowest is best; the first value when not given.
+        check_first: also measure before the first step, which may stay the best.
         patience: stop after so many of these checks without progress; 0 never stops early.
         mixed: half precision in the forward pass where the model lies on a GPU; no effect on a CPU.
         checkpoint: file that holds the run so far; a run that finds it goes on from there. None keeps nothing.
@@ -139,7 +156,8 @@ def train(
         progress: show it.
 
     Returns:
-        The curve: columns step and loss, a row a step; and held_out, where asked for, with NaN at the steps between.
+        The curve: columns step and loss, a row a step; and what was measured on held-out images, with NaN at the steps
+        between. What was measured before the first step stands at step −1.
         `curve.attrs["seconds_before"]`: seconds that an interrupted run had taken before this one.
 
     Raises:
@@ -149,7 +167,7 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     identity = {"steps": steps, "rate": rate, "decay": decay, **(identity or {})}
     if held_out:  # then the moments of checking decide which weights are kept
-        identity |= {"every": every, "patience": patience}
+        identity |= {"every": every, "patience": patience, "check_first": check_first}
     forward, scaler = _precision(next(model.parameters()).device.type, mixed)
     run = _Run(model, optimiser, scaler)
     if checkpoint:
@@ -157,9 +175,11 @@ def train(
     last = min(steps, until or steps)
     begun = time.perf_counter() - run.seconds
     seconds_before = run.seconds
+    if held_out and check_first and not run.held_out:
+        _check(run, -1, held_out, order, _failure(description, 0, checkpoint))
     bar = tqdm(range(len(run.losses), last), description, last, initial=len(run.losses), disable=not progress)
     for step in bar:
-        if patience and run.without_progress() >= patience:
+        if patience and run.without_progress(order) >= patience:
             bar.set_postfix_str(f"stopped early, {patience} checks without progress")
             break
         model.train()
@@ -173,7 +193,7 @@ def train(
             if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
                 raise _failure(description, step, checkpoint)(math.nan)
             if held_out:
-                _check(run, step, held_out, _failure(description, step, checkpoint))
+                _check(run, step, held_out, order, _failure(description, step, checkpoint))
             if checkpoint:
                 _save(checkpoint, run, identity)
     bar.close()
@@ -213,15 +233,22 @@ def _step(run: _Run, loss: torch.Tensor, rate: float, failure: Callable[[float],
     run.losses.append(value)
 
 
-def _check(run: _Run, step: int, held_out: Callable[[], float], failure: Callable[[float], TrainingError]) -> None:
+def _check(
+    run: _Run,
+    step: int,
+    held_out: Callable[[], dict[str, float]],
+    order: Order,
+    failure: Callable[[float], TrainingError],
+) -> None:
     """Look at the held-out images; keep the weights when they are the best so far."""
     run.model.eval()
     with torch.no_grad():
-        value = float(held_out())
-    if not math.isfinite(value):
-        raise failure(value)
-    run.held_out[step] = value
-    if run.without_progress() == 0:
+        measured = {name: float(value) for name, value in held_out().items()}
+    for value in measured.values():
+        if not math.isfinite(value):
+            raise failure(value)
+    run.held_out[step] = measured
+    if run.without_progress(order) == 0:
         run.best = copy.deepcopy(run.model.state_dict())
 
 

@@ -143,12 +143,12 @@ class HeldOut:
         self.model, self.values, self.asked = model, values, asked
         self.seen: list[list[np.ndarray]] = []
 
-    def __call__(self) -> float:
+    def __call__(self) -> dict[str, float]:
         assert not self.model.training
         assert not torch.is_grad_enabled()
         self.seen.append(states(self.model))
         self.asked += 1
-        return self.values[self.asked - 1]
+        return {"held_out": self.values[self.asked - 1]}
 
 
 SEQUENCES = [  # losses at the checks, patience, checks that are made, the best of them
@@ -199,9 +199,9 @@ def test_buffers_belong_to_the_best_weights() -> None:
     def loss_of(step: int) -> torch.Tensor:
         return model(torch.from_numpy(rng_of(0, step).normal(step, 1, (8, 1)).astype(np.float32))).square().mean()
 
-    def held_out() -> float:
+    def held_out() -> dict[str, float]:
         means.append(model.running_mean.item())
-        return abs(len(means) - 2)
+        return {"loss of these": abs(len(means) - 2)}
 
     train(model, loss_of, steps=12, rate=0.1, every=3, held_out=held_out, progress=False)
     assert len(set(means)) == 4
@@ -272,6 +272,37 @@ def test_stopped_at_until_the_weights_are_the_last_ones(tmp_path: Path) -> None:
     assert equal(states(model), held_out.seen[2])
 
 
+def test_the_best_by_an_order_of_ones_own() -> None:
+    """The highest first value, and the lowest second one among equals; the curve holds both."""
+    model, loss_of = line()
+    seen: list[list[np.ndarray]] = []
+    measured = [{"auroc": a, "other": b} for a, b in ((0.9, 5.0), (1.0, 3.0), (1.0, 2.0), (1.0, 4.0), (0.5, 1.0))]
+
+    def held_out() -> dict[str, float]:
+        seen.append(states(model))
+        return measured[len(seen) - 1]
+
+    options = {"steps": 10, "rate": 0.1, "every": 2, "progress": False}
+    curve = train(model, loss_of, held_out=held_out, order=lambda m: (-m["auroc"], m["other"]), **options)
+    assert equal(states(model), seen[2])
+    assert curve[["auroc", "other"]].dropna().to_dict("records") == measured
+
+
+def test_the_weights_it_began_with_may_stay_the_best(tmp_path: Path) -> None:
+    """They are measured at step −1, also when the run is killed and goes on."""
+    model, loss_of = line()
+    begun = states(model)
+    path = tmp_path / "run.checkpoint"
+    options = {"steps": 6, "rate": 0.1, "every": 2, "check_first": True, "checkpoint": path, "progress": False}
+    train(model, loss_of, held_out=HeldOut(model, [1, 2]), until=2, **options)
+    again, again_loss = line()
+    curve = train(again, again_loss, held_out=HeldOut(again, [1, 2, 3, 4], 2), **options)
+    assert equal(states(again), begun)
+    assert curve["step"].tolist() == [-1, 0, 1, 2, 3, 4, 5]
+    assert curve["loss"].isna().tolist() == [True] + 6 * [False]
+    assert curve.set_index("step")["held_out"].dropna().to_dict() == {-1: 1, 1: 2, 3: 3, 5: 4}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_held_out_loss_that_is_no_number_stops_the_run(tmp_path: Path, value: float) -> None:
     """One line names value and step; the checkpoint before it stays and can be gone on from."""
@@ -293,9 +324,9 @@ def test_another_patience_is_another_run(tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
     model, loss_of = line()
     options = {"steps": 5, "rate": 0.1, "checkpoint": path, "progress": False}
-    train(model, loss_of, held_out=lambda: 1.0, patience=2, **options)
+    train(model, loss_of, held_out=lambda: {"loss": 1.0}, patience=2, **options)
     with pytest.raises(TrainingError, match=r"another run \(patience differ\)"):
-        train(model, loss_of, held_out=lambda: 1.0, patience=3, **options)
+        train(model, loss_of, held_out=lambda: {"loss": 1.0}, patience=3, **options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="half precision is for GPUs")

@@ -17,6 +17,10 @@ LICENCE = (
     "Cite Bergmann, Fauser, Sattlegger, Steger, CVPR 2019."
 )
 RENDERED_LICENCE = "Drawn by mvtec_ad.data.rendered; contains no photograph. MIT, like the code that drew it."
+OWN_LICENCE = (
+    "Own images: their owner says what may be done with them. Those among them that come from MVTec AD stay under "
+    f"its licence. {LICENCE}"
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Figures. Every function takes arrays and returns a matplotlib `Figure`; none shows it or changes global state."""
 
 from mvtec_ad.plotting.animation import animation
+from mvtec_ad.plotting.attributions import attribution_rows, deletion_insertion_curves, randomisation_figure
+from mvtec_ad.plotting.classification import confusion_matrices, cost_curve, learning_curves, reliability_diagram
 from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
 from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
 from mvtec_ad.plotting.rows import picture_rows
@@ -15,14 +17,21 @@ __all__ = [
     "METHOD_COLOURS",
     "STYLE",
     "animation",
+    "attribution_rows",
     "bare",
+    "confusion_matrices",
+    "cost_curve",
+    "deletion_insertion_curves",
     "draw_mask",
     "gallery",
     "heat_maps",
     "heat_scale",
+    "learning_curves",
     "new_figure",
     "picture_rows",
     "pro_curve_figure",
+    "randomisation_figure",
+    "reliability_diagram",
     "roc_and_pr",
     "score_histogram",
     "seeds_strip",

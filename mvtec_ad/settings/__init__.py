@@ -13,13 +13,17 @@ from mvtec_ad.settings.methods import (
 from mvtec_ad.settings.places import data_folder, home, transfer_folder
 from mvtec_ad.settings.profiles import PROFILES, Profile, profile
 from mvtec_ad.settings.stages import DataSettings, PretrainingSettings, as_dict, from_dict
+from mvtec_ad.settings.supervised import ARCHITECTURES, AttributionSettings, ClassifierSettings
 
 __all__ = [
+    "ARCHITECTURES",
     "KERAS_RECIPE",
     "PRESETS",
     "PROFILES",
     "REPORTED_AUTOENCODER",
+    "AttributionSettings",
     "AutoencoderSettings",
+    "ClassifierSettings",
     "DataSettings",
     "PadimSettings",
     "PatchcoreSettings",

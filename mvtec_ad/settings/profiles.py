@@ -18,6 +18,7 @@ from mvtec_ad.settings.methods import (
     PatchcoreSettings,
 )
 from mvtec_ad.settings.stages import DataSettings, PretrainingSettings
+from mvtec_ad.settings.supervised import AttributionSettings, ClassifierSettings
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Profile:
     padim: PadimSettings = field(default_factory=PadimSettings)
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     patchcore: PatchcoreSettings = field(default_factory=PatchcoreSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    attribution: AttributionSettings = field(default_factory=AttributionSettings)
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
 
@@ -41,6 +44,8 @@ PROFILES = {
         padim=PadimSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, channels=64),
         autoencoder=AutoencoderSettings(image_size=96, crop=96, sigma=1.5, steps=150, seeds=(0,)),
         patchcore=PatchcoreSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, seeds=(0,), coreset=0.02),
+        classifier=ClassifierSettings(weights="drawn", image_size=128, steps=40, rate=1e-4),
+        attribution=AttributionSettings(images=16, path_steps=32, removals=10, randomised=4),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(
@@ -49,6 +54,8 @@ PROFILES = {
             categories=("bottle", "cable", "capsule", "metal_nut", "pill", "screw", "zipper"),
             rendered_train=200,
             rendered_per_defect=20,
+            package_train=90,
+            package_test=10,
         ),
         padim=KERAS_RECIPE,
         autoencoder=REPORTED_AUTOENCODER,

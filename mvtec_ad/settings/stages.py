@@ -17,7 +17,8 @@ class DataSettings:
     rendered_train: int = 100  # drawn good images to fit on, per category
     rendered_test_good: int = 20
     rendered_per_defect: int = 10
-    package_train: int = 40  # drawn packages to learn from, damaged ones and as many intact ones; two views each
+    packages: str = "package"  # folder of items seen from two sides; this name is drawn where it is not on disk
+    package_train: int = 60  # drawn packages to learn from, damaged ones and as many intact ones; two views each
     package_test: int = 20
     rendered_seed: int = 0
 

@@ -31,6 +31,7 @@ SCHEMA = 1
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, ValueError, EOFError, OSError, RuntimeError)
 MAKERS = {
     "data": "01_data_preparation",
+    "packages": "01_data_preparation",
     "padim": "02_padim",
     "autoencoder": "03_autoencoder",
     "patchcore": "03_autoencoder",

@@ -14,7 +14,7 @@ import numpy as np
 from mvtec_ad.errors import ArtifactError
 
 TEXT = (".csv", ".json", ".html", ".xml")
-SUFFIXES = (*TEXT, ".npz", ".safetensors", ".h5", ".png")
+SUFFIXES = (*TEXT, ".npz", ".safetensors", ".h5", ".png", ".jpg", ".jpeg")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed member dates: equal content gives equal bytes
 
 

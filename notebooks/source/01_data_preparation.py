@@ -9,8 +9,9 @@
 # * **look** at good parts, defects and their masks before any model exists;
 # * **show** how resizing a mask the wrong way changes every pixel metric that follows;
 # * **cut** the test folder so that a classifier can be trained without seeing its own exam;
+# * **keep** two views of one item together, where a cut by image would tear them apart;
 # * **measure** how far one gets with no model at all, the row that every later table must beat;
-# * **hand over** `data.zip` to the notebooks that follow.
+# * **hand over** `data.zip` and `packages.zip` to the notebooks that follow.
 #
 # **You need** nothing but this package: in the profile *quick* the products are drawn by code. Half a minute on 2 CPU
 # cores. In *full* it reads real MVTec AD from your disk; no GPU is used here.
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import evaluation, plotting, profile, transfer
-from mvtec_ad.data import catalog, decoding, index, loading, prepare, rendered, splits
+from mvtec_ad.data import boxes, catalog, decoding, index, loading, prepare, rendered, splits
 from mvtec_ad.methods.trivial import trivial_scores
 
 # %%
@@ -244,9 +245,77 @@ assert groups_per_part.max() == 1, "an item must not be in two parts"
 parts[["train", "validation", "test"]]
 
 # %% [markdown]
-# The assertion is the important line: no item is in two parts. With two views of one package, as in
-# notebook 04, a split by image would put one view into training and the other into the test.
+# The assertion is the important line: no item is in two parts. It says little here, where every item has one picture.
 #
+# ## Items seen from two sides
+#
+# On a packing line two cameras look at each carton, one from the side and one from the top. It is the example for
+# classifiers, because damaged cartons exist to *learn* from as well. MVTec AD has no such product, so cartons are drawn,
+# beside real products too; a folder `package` of your own, where the products lie, takes their place. They go into an
+# artifact of their own, `packages.zip`, and are not resized: the next cell says why.
+
+# %%
+packages_path = prepare.prepare_packages(run, root=ROOT or None, source=SOURCE)
+packages_artifact = transfer.load("packages")
+packages = index.read_category(prepare.unpack(packages_artifact), run.data.packages)
+print("data source:", packages_artifact.manifest["data_source"])
+packages.groupby(["split", "defect", "view"]).size().unstack("view")
+
+
+# %%
+def inside_box(box_path):
+    """The pixels in the box of an image: the damage, or the carton where it is intact; none where it has no box."""
+    if not box_path:
+        return np.zeros((1, 1), bool)
+    annotation = boxes.read_annotation(box_path)
+    inside, box = np.zeros(annotation.size, bool), annotation.box
+    inside[box.ymin : box.ymax + 1, box.xmin : box.xmax + 1] = True
+    return inside
+
+
+intact, damaged = (packages.query(f"split == 'test' and label == {label}") for label in (0, 1))
+covered = [100 * inside_box(path).mean() for path in damaged["box_path"]]
+print(f"the box of a damage covers {np.median(covered):.1f} % of the picture, at least {min(covered):.1f} %")
+
+items = [*intact["group"].unique()[:1], *damaged["group"].unique()[:2]]
+shown = packages[packages["group"].isin(items)].sort_values(["view", "label", "group"])
+plotting.gallery(
+    [decoding.read_image(path) for path in shown["image_path"]],
+    titles=[f"{row.view}, {row.defect}" for row in shown.itertuples()],
+    masks=[inside_box(path) for path in shown["box_path"]],
+    labels=list(shown["label"]),
+    columns=3,
+    side=3.2,
+)
+
+# %% [markdown]
+# One carton per column, its side above, its top below. Around an intact carton the box shows where it stands; around a
+# damaged one only the damage, which may be one corner. Squeezed to 256 pixels, little of it would be left:
+# notebooks 04 and 05 cut the carton out first. Only test images have boxes, so nobody can train on them.
+#
+# Now both ways to keep a quarter of the training pictures for validation: by picture, and by item.
+
+# %%
+learning = packages[packages["split"] == "train"]
+pictures_held_out = np.random.default_rng(0).random(len(learning)) < 0.25
+items_held_out = splits.hold_out(learning, 0.25)
+for way, held_out in (("by picture", pictures_held_out), ("by item", items_held_out)):
+    torn = pd.Series(held_out, learning["group"]).groupby("group").nunique() == 2
+    print(f"{way}: {held_out.mean():.0%} of the pictures held out, {torn.sum()} of {len(torn)} items on both sides")
+assert not torn.any()
+
+# %% [markdown]
+# By picture, 2 · ¼ · ¾ = 38 % of all items are torn apart on average: the classifier is asked about cartons that it has
+# learnt by heart from the other side. The supervised split leaves the official test items alone and cuts the training
+# items. `check_separate` then compares the pixels of all pictures: a copy under a new name slips through any check of
+# names.
+
+# %%
+dealt = splits.supervised(packages)
+splits.check_separate(dealt, dealt["part"])
+dealt.drop_duplicates("group").groupby(["defect", "part"]).size().unstack("part")[["train", "validation", "test"]]
+
+# %% [markdown]
 # ## With no model at all
 #
 # Before PaDiM, before any network: what does the mean image tell? Left, the average good part; right, how much each
@@ -367,13 +436,15 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 #
 # ## Save the artifact
 #
-# All images at one size, their masks and the table, in one zip: Colab's Drive is slow on many small files.
+# All images at one size, their masks and the table, in one zip: Colab's Drive is slow on many small files. The packages were
+# written above; their zip is offered beside it.
 
 # %%
 path = prepare.prepare(run, root=ROOT or None, source=SOURCE)
 artifact = transfer.load("data")
 print({key: artifact.manifest[key] for key in ("stage", "profile", "data_source", "categories", "seed", "metrics")})
 transfer.download(path)
+transfer.download(packages_path)
 
 # %% [markdown]
 # Every member of the zip stands in its manifest with a SHA-256; the next notebook refuses it if a byte differs, or
@@ -392,7 +463,7 @@ print(f"{len(again)} images of {first} read back, pixels equal")
 #
 # * read images into one audited table, and looked at good parts, defects and masks;
 # * seen that a mask must be resized by its nearest pixel, and what happens otherwise;
-# * made two splits and asserted that no item is in two parts;
+# * made two splits and asserted that no item is in two parts, nor any picture of it under another name;
 # * computed the rows that need no model. They are not a joke: on real bottles one of them reaches .989.
 #
 # **Limits.** Drawn products are not photographs: they teach the method, they do not rank methods. Squeezing images to a

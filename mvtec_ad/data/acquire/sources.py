@@ -48,9 +48,7 @@ def locate(
     if root is not None:
         root = Path(root).expanduser()
         return _unpacked(root, category, together) if root.is_file() else root
-    source = os.environ.get("MVTEC_AD_SOURCE") or source
-    if source not in SOURCES:
-        raise DataError(f"data source {source!r} is unknown: use one of {', '.join(SOURCES)}")
+    source = _wanted(source)
     if source == "rendered":
         return _drawn_root(category, settings or DataSettings())
     real = _real_root(category, together) or _raw_data_root(category, together)
@@ -61,6 +59,44 @@ def locate(
     if source == "mvtec_ad":
         raise DataError(f"real MVTec AD images of {category} are not on disk: {MANUAL}; or use the source 'download'")
     return _drawn_root(category, settings or DataSettings())
+
+
+def locate_packages(
+    category: str, *, root: str | Path | None = None, source: str = "auto", settings: DataSettings | None = None
+) -> Path:
+    """`locate` for items of a production line, of which MVTec AD has none.
+
+    So `package`, the line that we can draw, is drawn wherever it is not on disk, and a printed line says so: also where
+    `source` asks for real images, and where `root` holds other categories only. Any other name must be on disk.
+    """
+    if category != rendered.PACKAGE:
+        return locate(category, root=root, source=source, settings=settings)
+    if root is not None and not Path(root).expanduser().exists():
+        raise DataError(f"folder {root} does not exist: give the folder that holds the category folders")
+    if root is not None:
+        places = [root]
+    elif _wanted(source) == "rendered":
+        return _drawn_root(category, settings or DataSettings())
+    else:
+        places = [os.environ.get("MVTEC_AD_ROOT"), official.folder(), transfer_folder() / RAW_DATA]
+    for place in places:
+        if place and _holds(Path(place).expanduser(), category):
+            return locate(category, root=place)
+    print(f"no folder {category} in {root or 'any place where images are looked for'}: packages are drawn")
+    return _drawn_root(category, settings or DataSettings())
+
+
+def _wanted(source: str) -> str:
+    """The source that counts: the environment's before the argument's."""
+    source = os.environ.get("MVTEC_AD_SOURCE") or source
+    if source not in SOURCES:
+        raise DataError(f"data source {source!r} is unknown: use one of {', '.join(SOURCES)}")
+    return source
+
+
+def _holds(place: Path, category: str) -> bool:
+    """Whether a folder, or an archive, holds a category."""
+    return archives.holds(place, category) if place.is_file() else (place / category).is_dir()
 
 
 def _real_root(category: str, together: Sequence[str]) -> Path | None:

@@ -14,7 +14,8 @@ from mvtec_ad.backbones import Backbone, load_backbone
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.autoencoder import differences
-from mvtec_ad.methods.autoencoder.model import Redrawing, as_tensor, check_size, new_network
+from mvtec_ad.methods.autoencoder.model import Redrawing, check_size, new_network
+from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.methods.scores import Trial
 from mvtec_ad.settings import AutoencoderSettings, as_dict, torch_device
 from mvtec_ad.training import checkpoint_path, rng_of, train
@@ -126,9 +127,9 @@ def _fit(
         noise = normal((len(originals), network.code), rng) if settings.variational else None
         return objective(originals, corrupt(originals, settings.corruption, rng), noise)
 
-    def held_out() -> float:
+    def held_out() -> dict[str, float]:
         parts = [as_tensor(held[part]) for part in batches(len(held), 32)]
-        return float(sum(objective(pixels, pixels) * len(pixels) for pixels in parts)) / len(held)
+        return {"held_out": float(sum(objective(pixels, pixels) * len(pixels) for pixels in parts)) / len(held)}
 
     curve = train(
         network,

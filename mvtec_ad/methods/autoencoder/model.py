@@ -17,6 +17,7 @@ from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods.autoencoder import differences
 from mvtec_ad.methods.autoencoder.networks import Autoencoder
 from mvtec_ad.methods.maps import smooth
+from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.methods.scores import Scores
 from mvtec_ad.settings import AutoencoderSettings, torch_device
 
@@ -106,11 +107,6 @@ def check_size(images: np.ndarray, side: int) -> None:
     if images.shape[1:3] != (side, side):
         seen = f"{images.shape[1]}×{images.shape[2]}"
         raise SettingsError(f"images are {seen}, not the {side}×{side} the model was fitted on: resize them")
-
-
-def as_tensor(images: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [0, 1], on the device."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(torch_device()).permute(0, 3, 1, 2).float() / 255
 
 
 def pack(model: Redrawing) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -1,0 +1,208 @@
+"""What a classifier is worth: cross-validated on items, or on repeated splits of a product; per view and jointly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mvtec_ad import evaluation
+from mvtec_ad.data import loading, splits
+from mvtec_ad.methods.classifier.fitting import fit
+from mvtec_ad.methods.classifier.model import DefectClassifier
+from mvtec_ad.methods.trivial import SIDE, trivial_scores
+from mvtec_ad.settings import ClassifierSettings, as_dict
+from mvtec_ad.training import checkpoint_path
+
+PER_VIEW, TOGETHER = "one model per view", "one model for all views"
+JOINT = "joint"  # the item, from all its views
+
+
+def train_one(
+    settings: ClassifierSettings, table: pd.DataFrame, *, seed: int | None = None, progress: bool = True
+) -> tuple[DefectClassifier, Path]:
+    """`fit` with a checkpoint of its own below `transfer/checkpoints/`, which a killed run goes on from.
+
+    Returns:
+        The model, and the checkpoint, for the caller to remove when all is done.
+    """
+    run = {**as_dict(settings), "seed": seed, "images": list(table["image_id"]), "labels": table["label"].tolist()}
+    path = checkpoint_path("classifier", run)
+    return fit(settings, table, seed=seed, checkpoint=path, progress=progress), path
+
+
+def models_of(table: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
+    """The tables that `way` trains a model on: one for each view, or one for all."""
+    if way == TOGETHER:
+        yield table.reset_index(drop=True)
+    else:
+        for _, rows in table.groupby("view", sort=True):
+            yield rows.reset_index(drop=True)
+
+
+def score_unseen(
+    settings: ClassifierSettings,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    way: str = PER_VIEW,
+    *,
+    seed: int | None = None,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, list[DefectClassifier], list[Path]]:
+    """Train on one table and score another.
+
+    Returns:
+        Rows image_id, group, view, defect, label and score: the logit divided by the temperature, so that models may be
+        put side by side; the models; and their checkpoints.
+    """
+    frames, models, paths = [], [], []
+    for rows in models_of(train, way):
+        model, path = train_one(settings, rows, seed=seed, progress=progress)
+        own = test if way == TOGETHER else test[test["view"] == rows["view"].iloc[0]]
+        columns = own[["image_id", "group", "view", "defect", "label"]]
+        frames.append(columns.assign(score=model.score(own).astype(np.float64) / model.temperature))
+        models.append(model)
+        paths.append(path)
+    return pd.concat(frames), models, paths
+
+
+def cross_validate(
+    settings: ClassifierSettings,
+    table: pd.DataFrame,
+    way: str = PER_VIEW,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Every image scored by a model that has seen neither it nor another view of its item.
+
+    Returns:
+        As `score_unseen`, with column fold, in the order of the table.
+    """
+    fold = splits.grouped_folds(table, folds, seed)
+    frames, paths = [], []
+    for number in range(folds):
+        train, test = table[fold != number], table[fold == number]
+        scored, _, own = score_unseen(settings, train, test, way, progress=progress)
+        frames.append(scored.assign(fold=number))
+        paths += own
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return pd.concat(frames).loc[table.index]
+
+
+def trivial_rows(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Scores of `methods.trivial` on whole pictures, a column each, in the order of `test`; views apart."""
+    frames = []
+    for view, rows in test.groupby("view", sort=True):
+        good = train[(train["view"] == view) & (train["label"] == 0)]
+        images = [loading.load_images(list(part["image_path"]), SIDE) for part in (good, rows)]
+        frames.append(pd.DataFrame(trivial_scores(*images), index=rows.index))
+    return pd.concat(frames).loc[test.index]
+
+
+def joint_verdict(scored: pd.DataFrame) -> pd.DataFrame:
+    """The item, from all its views: the sum of its calibrated logits.
+
+    Logits of independent evidence add up, for classes that are equally frequent (naive Bayes).
+
+    Args:
+        scored: as `score_unseen` returns it.
+
+    Returns:
+        Rows group, defect, label and score, one an item; and a column for each view.
+    """
+    views = scored.pivot(index="group", columns="view", values="score")
+    items = scored.groupby("group").agg(defect=("defect", "first"), label=("label", "first"))
+    return items.join(views).assign(score=views.sum(axis=1)).reset_index()
+
+
+def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.0) -> dict[str, Any]:
+    """Plain JSON data: AUROC, AP and accuracy with intervals, both classes, confusion, and calibration.
+
+    Args:
+        labels: (N,) 0 or 1.
+        scores: (N,) calibrated logits.
+        threshold: `score > threshold` is called a defect; 0 is a probability of one half.
+    """
+    verdicts = scores > threshold
+    probabilities = evaluation.probability(scores)
+    ranking = evaluation.evaluate(labels, scores[None])
+    return {
+        **{name: ranking[name] for name in ("image_auroc", "image_ap")},
+        "accuracy": evaluation.accuracy(labels, verdicts),
+        "classes": evaluation.per_class(labels, verdicts),
+        "confusion": evaluation.confusion(labels, verdicts).tolist(),
+        "calibration_error": evaluation.calibration_error(labels, probabilities),
+        "brier": evaluation.brier(labels, probabilities),
+    }
+
+
+def by_view(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """`measure` for each view, and for the joint verdict where there are several."""
+    found = {
+        view: measure(rows["label"].to_numpy(), rows["score"].to_numpy())
+        for view, rows in scored.groupby("view", sort=True)
+    }
+    if len(found) > 1:
+        items = joint_verdict(scored)
+        found[JOINT] = measure(items["label"].to_numpy(), items["score"].to_numpy())
+    return found
+
+
+def joint_minus_better_view(scored: pd.DataFrame, resamples: int = 2000) -> dict[str, Any]:
+    """AUROC of the joint verdict minus that of the better view, with a paired 95 % interval over items.
+
+    Returns:
+        `{"mean", "low", "high", "better"}`.
+    """
+    items = joint_verdict(scored)
+    labels = items["label"].to_numpy()
+    views = sorted(scored["view"].unique())
+    better = max(views, key=lambda view: evaluation.image_auroc(labels, items[view]))
+    weights = evaluation.resample_weights(labels, resamples)
+    drawn = [evaluation.resampled_ranking(labels, items[name], weights)["image_auroc"] for name in ("score", better)]
+    estimates = [evaluation.image_auroc(labels, items[name]) for name in ("score", better)]
+    return {**evaluation.paired_difference(*drawn, *estimates, int(labels.sum())), "better": better}
+
+
+def repeated_splits(
+    settings: ClassifierSettings, table: pd.DataFrame, seeds: Sequence[int], *, progress: bool = True
+) -> list[dict[str, Any]]:
+    """A product with the supervised split, cut anew for each seed.
+
+    What the model learns from are the parts `train` and `validation`; the model's own seed holds the latter out anew.
+
+    Returns:
+        For each seed `measure` of its test part, and image AUROC of the trivial rows on it.
+    """
+    found, paths = [], []
+    for seed in seeds:
+        table = splits.supervised(table, seed=seed)
+        train, test = table[table["part"] != "test"], table[table["part"] == "test"]
+        scored, _, own = score_unseen(settings, train, test, TOGETHER, seed=seed, progress=progress)
+        trivial = trivial_rows(train, test)
+        labels = test["label"].to_numpy()
+        rows = {name: evaluation.image_auroc(labels, trivial[name]) for name in trivial}
+        found.append({"seed": seed, **measure(labels, scored["score"].to_numpy()), "trivial": rows})
+        paths += own
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def timed(task: Callable[[], Any]) -> tuple[Any, float]:
+    """What a task returns, and the CPU minutes that this process spent on it."""
+    begun = time.process_time()
+    return task(), (time.process_time() - begun) / 60
+
+
+def from_scratch(settings: ClassifierSettings, architecture: str) -> ClassifierSettings:
+    """The same settings for a network that nobody has trained before: usual pooling, and twice the steps."""
+    return replace(settings, architecture=architecture, weights="random", pyramid=(1,), steps=2 * settings.steps)
