@@ -22,9 +22,10 @@ import pandas as pd
 from mvtec_ad import evaluation, transfer
 from mvtec_ad.data import index, splits
 from mvtec_ad.evaluation import format_metric, format_number, markdown_table
-from mvtec_ad.methods import classifier
+from mvtec_ad.methods import attribution, classifier
+from mvtec_ad.methods.attribution import study
 from mvtec_ad.methods.classifier import experiment
-from mvtec_ad.settings import ClassifierSettings, as_dict, home, transfer_folder
+from mvtec_ad.settings import AttributionSettings, ClassifierSettings, as_dict, home, transfer_folder
 
 SCRATCH = ("mobilenet_v3_large", "efficientnet_b0")
 TRIED = {  # heads on the frozen network, without fine-tuning
@@ -47,8 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = ClassifierSettings(weights=arguments.weights)
     found = Found(transfer_folder() / "classifier.json", as_dict(settings))
-    packages(arguments.packages, settings, found)
     product(arguments.product, replace(settings, look="whole", image_size=128), found)
+    packages(arguments.packages, settings, found)
     text = tables(found.values)
     print(text)
     if arguments.publish:
@@ -114,25 +115,51 @@ def packages(folder: Path, settings: ClassifierSettings, found: Found) -> None:
         }
 
     found.stage("trivial rows", no_network)
-    for way in (experiment.PER_VIEW, experiment.TOGETHER):
-        found.stage(f"cross-validated, {way}", lambda way=way: validated(settings, way))
-    for way in (experiment.PER_VIEW, experiment.TOGETHER):
-        found.stage(f"test items, {way}", lambda way=way: tested(settings, way))
-    for architecture in SCRATCH:
-        own = experiment.from_scratch(settings, architecture)
-        found.stage(f"test items, {architecture} from scratch", lambda own=own: tested(own, experiment.TOGETHER))
+    found.stage(f"cross-validated, {experiment.PER_VIEW}", lambda: validated(settings, experiment.PER_VIEW))
+    found.stage(f"test items, {experiment.PER_VIEW}", lambda: tested(settings, experiment.PER_VIEW))
+    found.stage("explanations", lambda: explained(folder.name, test))
     for name, changes in TRIED.items():
         own = replace(settings, steps=0, **changes)
         found.stage(f"head alone: {name}", lambda own=own: validated(own, experiment.PER_VIEW))
+    found.stage(f"cross-validated, {experiment.TOGETHER}", lambda: validated(settings, experiment.TOGETHER))
+    found.stage(f"test items, {experiment.TOGETHER}", lambda: tested(settings, experiment.TOGETHER))
+    for architecture in SCRATCH:
+        own = experiment.from_scratch(settings, architecture)
+        found.stage(f"test items, {architecture} from scratch", lambda own=own: tested(own, experiment.TOGETHER))
 
 
-def keep(
-    category: str, architecture: str, way: str, models: list[classifier.DefectClassifier], test: pd.DataFrame
-) -> None:
+def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
+    """Where the models per view look on the test items: completeness, and whether peaks lie in the boxes."""
+    rows, errors = [], []
+    for view in sorted(test["view"].unique()):
+        artifact = transfer.load(transfer_folder() / f"classifier-resnet18-{view}.zip")
+        model, _ = classifier.restore(artifact, category, f"resnet18-{view}")
+        own = test[test["view"] == view].reset_index(drop=True)
+        images, transforms = model.cut(own)
+        regions = study.regions_of(model, own, transforms)
+        maps, error = study.explain_all(model, images, np.where(own["label"] == 1, 1.0, -1.0), AttributionSettings())
+        errors += error.tolist()
+        for method, found in maps.items():
+            hits, shares = attribution.pointing_game(found, regions), attribution.covered(regions)
+            columns = {"view": view, "label": own["label"], "method": method, "hit": hits, "covered": shares}
+            rows.append(pd.DataFrame(columns))
+    table = pd.concat(rows)
+    pointing = {
+        f"{method}, {'damaged' if label else 'intact'}, {view}": {
+            "hits": float(part["hit"].mean()),
+            "covered": float(part["covered"].mean()),
+            **attribution.pointing_against_area(part["hit"].to_numpy(), part["covered"].to_numpy()),
+        }
+        for (method, label), whole in table.groupby(["method", "label"])
+        for view, part in [("both views", whole), *whole.groupby("view")]
+    }
+    return {"completeness_errors": errors, "median_error": float(np.nanmedian(errors)), "pointing": pointing}
+
+
+def keep(category: str, architecture: str, way: str, models: list[classifier.DefectClassifier]) -> None:
     """Each trained model in an artifact of its own: transfer/classifier-NAME.zip."""
     for model in models:
-        views = sorted(model.finders) or sorted(test["view"].unique())
-        name = f"{architecture}-{'all' if way == experiment.TOGETHER else views[0]}"
+        name = f"{architecture}-{'all' if way == experiment.TOGETHER else next(iter(model.finders))}"
         limit = evaluation.bayes_threshold(10, 1, model.temperature)
         transfer.save(
             "models",

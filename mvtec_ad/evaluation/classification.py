@@ -103,11 +103,13 @@ def probability(scores: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Temperature T with the smallest negative log-likelihood of the labels under `probability(scores, T)`.
+    """Temperature T with the smallest negative log-likelihood of softened labels under `probability(scores, T)`.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599, section 4.2, for two classes.
-    The likelihood has one peak. Where every logit has the sign of its class, that is T = 0, which would make each
-    probability 0 or 1, and where the logits point the wrong way it is T = ∞: so T is kept within [0.05, 20].
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599, section 4.2, for two classes,
+    with the targets of Platt, "Probabilistic outputs for support vector machines", 1999, section 2.2: among m defects
+    and n good parts a defect counts as (m + 1)/(m + 2) and a good part as 1/(n + 2). Labels of 0 and 1 would make T
+    vanish, and each probability 0 or 1, where a few dozen parts are told apart without a mistake. T is kept within
+    [0.05, 20].
 
     Args:
         labels: 0 (good) or 1 (defect) of validation parts, shape `(N,)`.
@@ -117,14 +119,16 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
         DataError: Only one class is present, shapes differ, or a score is not finite.
     """
     labels, scores = both_classes(labels, scores, "temperature")
-    away = np.where(labels, -scores, scores)  # how far each logit lies on the wrong side of 0
+    defects, good = labels.sum(), (~labels).sum()
+    targets = np.where(labels, (defects + 1) / (defects + 2), 1 / (good + 2))
 
     def loss(logarithm: float) -> float:
-        return float(np.logaddexp(0.0, away / np.exp(logarithm)).mean())
+        logits = scores / np.exp(logarithm)
+        return float((targets * np.logaddexp(0.0, -logits) + (1 - targets) * np.logaddexp(0.0, logits)).mean())
 
     low, high = np.log(_TEMPERATURES)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8}).x
-    # The search comes near a bound but never reaches it; and it wanders where large logits make the loss exactly 0.
+    # The search comes near a bound but never reaches it.
     return float(np.exp(min((low, found, high), key=loss)))
 
 

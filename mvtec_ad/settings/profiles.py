@@ -44,8 +44,8 @@ PROFILES = {
         padim=PadimSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, channels=64),
         autoencoder=AutoencoderSettings(image_size=96, crop=96, sigma=1.5, steps=150, seeds=(0,)),
         patchcore=PatchcoreSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, seeds=(0,), coreset=0.02),
-        classifier=ClassifierSettings(weights="drawn", image_size=128, steps=40, rate=1e-4),
-        attribution=AttributionSettings(images=16, path_steps=32, removals=10, randomised=4),
+        classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
+        attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(

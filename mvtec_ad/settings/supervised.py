@@ -56,9 +56,14 @@ class AttributionSettings:
 
     images: int = 20  # test images of a view that are explained, as many defective as good ones
     path_steps: int = 128  # of integrated gradients, from the baseline to the image
+    noisy_copies: int = 25  # of an image, for smooth_grad
+    windows: int = 15  # of occlusion along a side, each overlapping the next by half
     removals: int = 20  # steps in which deletion and insertion cover the image
     randomised: int = 8  # images of the randomisation check
 
     def __post_init__(self) -> None:
-        if min(self.images, self.path_steps, self.removals, self.randomised) < 2:
-            raise SettingsError("images, path_steps, removals and randomised must be 2 or more")
+        counts = (self.images, self.path_steps, self.noisy_copies, self.windows, self.removals, self.randomised)
+        if min(counts) < 2:
+            raise SettingsError(
+                "images, path_steps, noisy_copies, windows, removals and randomised must each be 2 or more"
+            )

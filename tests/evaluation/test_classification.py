@@ -81,14 +81,23 @@ def test_probabilities_are_the_sigmoid_and_extreme_logits_do_not_overflow():
     assert probability([-700.0])[0] > 0  # small, but not rounded away
 
 
+def softened_log_loss(labels, scores, temperature):
+    """Scikit-learn's, of every part counted as a defect and as good, in the shares of Platt's targets."""
+    defects, good = sum(labels), len(labels) - sum(labels)
+    shares = np.where(np.asarray(labels) == 1, (defects + 1) / (defects + 2), 1 / (good + 2))
+    both = np.repeat([1, 0], len(labels))
+    chances = np.tile(probability(scores, temperature), 2)
+    return log_loss(both, chances, sample_weight=np.concatenate([shares, 1 - shares]))
+
+
 @pytest.mark.parametrize("stretch", [0.3, 1.0, 5.0])
 def test_the_temperature_minimises_the_log_loss_of_scikit_learn(stretch):
     grid = np.geomspace(0.05, 20, 2000)
-    losses = [log_loss(LABELS, probability(stretch * SCORES, temperature)) for temperature in grid]
+    losses = [softened_log_loss(LABELS, stretch * SCORES, temperature) for temperature in grid]
     best = int(np.argmin(losses))
     found = fit_temperature(LABELS, stretch * SCORES)
     assert grid[best - 1] < found < grid[best + 1]
-    assert log_loss(LABELS, probability(stretch * SCORES, found)) <= losses[best] + 1e-12
+    assert softened_log_loss(LABELS, stretch * SCORES, found) <= losses[best] + 1e-12
 
 
 def test_the_temperature_that_stretched_calibrated_logits_is_found_again():
@@ -101,11 +110,11 @@ def test_the_temperature_that_stretched_calibrated_logits_is_found_again():
 
 
 def test_the_temperature_stays_within_its_bounds():
-    assert fit_temperature([0, 1], [-3.0, 3.0]) == pytest.approx(0.05)  # every sign is right: the best T is 0
-    assert fit_temperature([0, 1], [-1e4, 1e4]) == pytest.approx(0.05)  # there the loss is 0 at every T
+    assert fit_temperature([0, 1], [-3.0, 3.0]) == pytest.approx(3 / np.log(2))  # no mistake: the target is 2/3
+    assert fit_temperature([0] * 98 + [1] * 98, [-3.0] * 98 + [3.0] * 98) == pytest.approx(3 / np.log(99))
+    assert fit_temperature([0, 1], [-1e-3, 1e-3]) == pytest.approx(0.05)
+    assert fit_temperature([0, 1], [-1e4, 1e4]) == pytest.approx(20)
     assert fit_temperature([0, 1], [3.0, -3.0]) == pytest.approx(20)  # every sign is wrong
-    assert fit_temperature([0, 0, 1, 1], [-1e4, 1e4, -1e4, 1e4]) == pytest.approx(20)
-    assert 0.05 < fit_temperature([0, 0, 1, 1], [-4.0, 1.0, 2.0, 5.0]) < 20  # separable, but not at 0
 
 
 @pytest.mark.parametrize("bins", [1, 4, 10])

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as functional
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mvtec_ad import evaluation
@@ -26,6 +25,7 @@ from mvtec_ad.settings import ClassifierSettings, as_dict, torch_device
 from mvtec_ad.training import rng_of, train
 
 CHECKS = 8  # looks at the validation part
+FLOOR = 0.3  # of the median spread: a feature that hardly varies among these images may vary wildly in others
 SCRATCH = 30.0  # times the rate, for a network that knows nothing yet
 
 
@@ -99,11 +99,13 @@ def fit_head(
     looks = [images, images[:, :, ::-1]] if mirror else [images]
     with torch.no_grad():
         pooled = torch.cat([network.pooled(as_tensor(look[part])) for look in looks for part in batches(len(look), 16)])
-    scaler = StandardScaler()
+    features = pooled.double().numpy(force=True)
+    mean, scale = features.mean(0), features.std(0)
+    scale = np.maximum(scale, FLOOR * np.median(scale))
     regression = LogisticRegression(C=1 / settings.penalty, class_weight="balanced", max_iter=1000)
-    regression.fit(scaler.fit_transform(pooled.double().numpy(force=True)), np.tile(labels, len(looks)))
-    weight = regression.coef_[0] / scaler.scale_
-    bias = regression.intercept_[0] - weight @ scaler.mean_
+    regression.fit((features - mean) / scale, np.tile(labels, len(looks)))
+    weight = regression.coef_[0] / scale
+    bias = regression.intercept_[0] - weight @ mean
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weight)[None])
         network.head.bias.fill_(bias)
@@ -114,7 +116,7 @@ def identity(model: DefectClassifier, images: np.ndarray, labels: np.ndarray) ->
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.astype(np.int8).tobytes())
     settings = {**as_dict(model.settings), "seeds": [model.seed]}
-    return {**settings, "weights": model.weights, "images": digest.hexdigest(), "recipe": [CHECKS, SCRATCH]}
+    return {**settings, "weights": model.weights, "images": digest.hexdigest(), "recipe": [CHECKS, FLOOR, SCRATCH]}
 
 
 def _fine_tune(
