@@ -82,9 +82,11 @@ class Finder:
             return _onto_cut(size) @ _unit(Box(0, 0, image.shape[1] - 1, image.shape[0] - 1))
         box = self.box(image)
         if look == "registered" and self.registers:
-            movement, agreeing = _movement(_key_points(image, box), (self.places, self.descriptors))
-            if agreeing >= AGREEING:
-                return _onto_cut(size, MARGIN["registered"]) @ self.frame @ movement
+            everything = Box(0, 0, image.shape[1] - 1, image.shape[0] - 1)
+            for part, zoom in ((box, 1), (everything, 3)):  # the whole picture where the box holds half an item
+                movement, agreeing = _movement(_key_points(image, part, zoom), (self.places, self.descriptors))
+                if agreeing >= AGREEING:
+                    return _onto_cut(size, MARGIN["registered"]) @ self.frame @ movement
         return _onto_cut(size, MARGIN["item"]) @ _unit(box)
 
     def cut(self, image: np.ndarray, size: int, look: str = "registered") -> np.ndarray:
@@ -271,12 +273,12 @@ def _onto_cut(size: int, margin: float = 1.0) -> np.ndarray:
     return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
 
 
-def _key_points(image: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """SIFT inside the box: places (K, 2) float32 and descriptors (K, 128) uint8."""
+def _key_points(image: np.ndarray, box: Box, zoom: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """SIFT inside a box `zoom` times as long as an item: places (K, 2) float32 and descriptors (K, 128) uint8."""
     part = cv2.cvtColor(image[box.ymin : box.ymax + 1, box.xmin : box.xmax + 1], cv2.COLOR_RGB2GRAY)
-    scale = PRINT / max(part.shape)
+    scale = zoom * PRINT / max(part.shape)
     part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    points, descriptors = cv2.SIFT_create(KEY_POINTS).detectAndCompute(part, None)
+    points, descriptors = cv2.SIFT_create(KEY_POINTS * zoom**2).detectAndCompute(part, None)
     if descriptors is None:
         return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8)
     places = (np.array([point.pt for point in points]) + 0.5) / scale - 0.5 + [box.xmin, box.ymin]

@@ -116,60 +116,80 @@ def joint_verdict(scored: pd.DataFrame) -> pd.DataFrame:
         scored: as `score_unseen` returns it.
 
     Returns:
-        Rows group, defect, label and score, one an item; and a column for each view.
+        Rows group, defect, label, score and, of a cross-validation, fold: one an item; and a column for each view.
     """
     views = scored.pivot(index="group", columns="view", values="score")
-    items = scored.groupby("group").agg(defect=("defect", "first"), label=("label", "first"))
+    kept = [name for name in ("defect", "label", "fold") if name in scored]
+    items = scored.groupby("group")[kept].first()
     return items.join(views).assign(score=views.sum(axis=1)).reset_index()
 
 
-def measure(labels: np.ndarray, scores: np.ndarray, threshold: float = 0.0) -> dict[str, Any]:
+def measure(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray | None = None) -> dict[str, Any]:
     """Plain JSON data: AUROC, AP and accuracy with intervals, both classes, confusion, and calibration.
 
     Args:
         labels: (N,) 0 or 1.
-        scores: (N,) calibrated logits.
-        threshold: `score > threshold` is called a defect; 0 is a probability of one half.
+        scores: (N,) calibrated logits; above 0, a probability of one half, is called a defect.
+        folds: (N,) of a cross-validation. AUROC and AP are then means over the folds, each ranked by its own model, as
+            logits of different models have no common scale; `pooled_auroc` ranks them all together nevertheless.
     """
-    verdicts = scores > threshold
+    folds = np.zeros(len(labels), int) if folds is None else folds
     probabilities = evaluation.probability(scores)
-    ranking = evaluation.evaluate(labels, scores[None])
+    defects, good = int(labels.sum()), int((labels == 0).sum())
+    parts = [(labels[folds == fold], scores[folds == fold]) for fold in np.unique(folds)]
+    auroc = float(np.mean([evaluation.image_auroc(*part) for part in parts]))
+    precision = float(np.mean([evaluation.average_precision(*part) for part in parts]))
     return {
-        **{name: ranking[name] for name in ("image_auroc", "image_ap")},
-        "accuracy": evaluation.accuracy(labels, verdicts),
-        "classes": evaluation.per_class(labels, verdicts),
-        "confusion": evaluation.confusion(labels, verdicts).tolist(),
+        "image_auroc": _with_interval(auroc, evaluation.newcombe(auroc, defects, good)),
+        "image_ap": _with_interval(precision, evaluation.wilson(precision, defects)),
+        "pooled_auroc": evaluation.image_auroc(labels, scores),
+        "accuracy": evaluation.accuracy(labels, scores > 0),
+        "classes": evaluation.per_class(labels, scores > 0),
+        "confusion": evaluation.confusion(labels, scores > 0).tolist(),
         "calibration_error": evaluation.calibration_error(labels, probabilities),
         "brier": evaluation.brier(labels, probabilities),
     }
 
 
+def _with_interval(mean: float, bounds: tuple[float, float]) -> dict[str, float]:
+    return {"mean": mean, "low": bounds[0], "high": bounds[1]}
+
+
 def by_view(scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """`measure` for each view, and for the joint verdict where there are several."""
-    found = {
-        view: measure(rows["label"].to_numpy(), rows["score"].to_numpy())
-        for view, rows in scored.groupby("view", sort=True)
+    """`measure` for each view, and for the joint verdict where there are several; by fold where there are folds."""
+    frames = dict(list(scored.groupby("view", sort=True)))
+    if len(frames) > 1:
+        frames[JOINT] = joint_verdict(scored)
+    return {
+        name: measure(
+            rows["label"].to_numpy(), rows["score"].to_numpy(), rows["fold"].to_numpy() if "fold" in rows else None
+        )
+        for name, rows in frames.items()
     }
-    if len(found) > 1:
-        items = joint_verdict(scored)
-        found[JOINT] = measure(items["label"].to_numpy(), items["score"].to_numpy())
-    return found
 
 
 def joint_minus_better_view(scored: pd.DataFrame, resamples: int = 2000) -> dict[str, Any]:
     """AUROC of the joint verdict minus that of the better view, with a paired 95 % interval over items.
 
     Returns:
-        `{"mean", "low", "high", "better"}`.
+        `{"mean", "low", "high", "better"}`; of a cross-validation, means over its folds.
     """
     items = joint_verdict(scored)
+    folds = items["fold"].to_numpy() if "fold" in items else np.zeros(len(items), int)
     labels = items["label"].to_numpy()
-    views = sorted(scored["view"].unique())
-    better = max(views, key=lambda view: evaluation.image_auroc(labels, items[view]))
     weights = evaluation.resample_weights(labels, resamples)
-    drawn = [evaluation.resampled_ranking(labels, items[name], weights)["image_auroc"] for name in ("score", better)]
-    estimates = [evaluation.image_auroc(labels, items[name]) for name in ("score", better)]
-    return {**evaluation.paired_difference(*drawn, *estimates, int(labels.sum())), "better": better}
+    parts = [folds == fold for fold in np.unique(folds)]
+
+    def auroc(name: str, part: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        return evaluation.resampled_ranking(labels[part], items.loc[part, name], drawn[:, part])["image_auroc"]
+
+    once = np.ones((1, len(items)))
+    names = ["score", *sorted(scored["view"].unique())]
+    estimates = {name: float(np.mean([auroc(name, part, once) for part in parts])) for name in names}
+    better = max(names[1:], key=estimates.__getitem__)
+    drawn = [np.mean([auroc(name, part, weights) for part in parts], axis=0) for name in ("score", better)]
+    difference = evaluation.paired_difference(*drawn, estimates["score"], estimates[better], int(labels.sum()))
+    return {**difference, "better": better}
 
 
 def repeated_splits(
