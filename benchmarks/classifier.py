@@ -207,7 +207,26 @@ def tables(found: dict[str, Any]) -> str:
     means = [float(np.mean([one["trivial"][name] for one in repeats])) for name in names]
     lines.append(["mean", *(format_number(value) for value in (float(np.mean(values)), *means))])
     heads = [f"{found['product']['category']}, split", "image AUROC", *names]
-    return "\n\n".join([markdown_table(columns, rows), markdown_table(heads, lines)])
+    parts = [markdown_table(columns, rows), markdown_table(heads, lines)]
+    if "explanations" in found:
+        parts += explanation_tables(found["explanations"])
+    return "\n\n".join(parts)
+
+
+def explanation_tables(found: dict[str, Any]) -> list[str]:
+    """A sentence on completeness, and the pointing game."""
+    rows = [
+        [
+            name,
+            f"{one['hits']:.2f}",
+            f"{one['covered']:.2f}",
+            f"{one['mean']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]",
+        ]
+        for name, one in found["pointing"].items()
+    ]
+    words = f"Integrated gradients: median relative error of completeness {found['median_error']:.4f}."
+    heads = ["Peak in the box (one model per view, test items)", "hits", "covered share", "difference"]
+    return [words, markdown_table(heads, rows)]
 
 
 if __name__ == "__main__":
