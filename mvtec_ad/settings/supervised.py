@@ -55,7 +55,7 @@ class AttributionSettings:
     """Stage 05: where a classifier looks."""
 
     images: int = 20  # test images of a view that are explained, as many defective as good ones
-    path_steps: int = 256  # of integrated gradients, from the baseline to the image
+    path_steps: int = 512  # of integrated gradients, from the baseline to the image
     noisy_copies: int = 25  # of an image, for smooth_grad
     windows: int = 15  # of occlusion along a side, each overlapping the next by half
     removals: int = 20  # steps in which deletion and insertion cover the image
