@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,7 @@ def train(
     steps: int,
     rate: float,
     decay: float = 1e-4,
+    factors: Mapping[str, float] | None = None,
     held_out: Callable[[], dict[str, float]] | None = None,
     order: Order = _by_first,
     check_first: bool = False,
@@ -142,6 +143,7 @@ def train(
         steps: to take in all, those of an interrupted run included.
         rate: highest learning rate.
         decay: weight decay.
+        factors: child of the model -> factor on the rate of its parameters; 1 for all others.
         held_out: measures the model as it is, in evaluation mode, on images that it does not learn from: name -> finite
             value. Asked every `every` steps and at the end; the model ends with the weights that were best.
         order: what was measured -> what it is ranked by, lowest is best; the first value when not given.
@@ -164,8 +166,10 @@ def train(
         TrainingError: the loss or a weight is not finite (the step is named; the last checkpoint stays), or the
             checkpoint belongs to another run or cannot be read.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    optimiser = torch.optim.AdamW(_groups(model, factors or {}), lr=rate, weight_decay=decay)
     identity = {"steps": steps, "rate": rate, "decay": decay, **(identity or {})}
+    if factors:
+        identity["factors"] = dict(factors)
     if held_out:  # then the moments of checking decide which weights are kept
         identity |= {"every": every, "patience": patience, "check_first": check_first}
     forward, scaler = _precision(next(model.parameters()).device.type, mixed)
@@ -204,6 +208,14 @@ def train(
     return curve
 
 
+def _groups(model: torch.nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The model's parameters by their factor on the learning rate."""
+    parts: dict[float, list[torch.nn.Parameter]] = {}
+    for name, weights in model.named_parameters():
+        parts.setdefault(factors.get(name.partition(".")[0], 1.0), []).append(weights)
+    return [{"params": own, "factor": factor} for factor, own in parts.items()]
+
+
 def _precision(device: str, mixed: bool) -> tuple[Callable[[], AbstractContextManager], torch.amp.GradScaler]:
     """Context of the forward pass, and the scaler that half precision without bfloat16's range needs."""
     if not mixed or device != "cuda":
@@ -225,7 +237,7 @@ def _step(run: _Run, loss: torch.Tensor, rate: float, failure: Callable[[float],
     if not math.isfinite(value):
         raise failure(value)
     for group in run.optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     run.optimiser.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     run.scaler.step(run.optimiser)

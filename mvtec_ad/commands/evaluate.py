@@ -1,21 +1,30 @@
-"""`evaluate`: measure a method on a category."""
+"""`evaluate`: measure a method on a category: detection, or the naming of defect types."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvtec_ad.commands.options import add_data_options, add_method_parsers, method_settings
+from mvtec_ad.settings import PRESETS, TYPING_PRESETS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("balanced_accuracy", "macro_f1", "retrieval_map", "silhouette")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    for own in add_method_parsers(parser):
+    for method, own in add_method_parsers(parser, PRESETS | TYPING_PRESETS).items():
         own.add_argument("--category", required=True, help="category folder")
         add_data_options(own)
-        own.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
+        if method in PRESETS:
+            own.add_argument(
+                "--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold"
+            )
         own.add_argument("--json", help="also write the report to this file")
 
 
@@ -23,8 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Fit, score, measure, print, and keep the report for `results`."""
     from mvtec_ad.data import acquire, index
     from mvtec_ad.errors import DataError
-    from mvtec_ad.methods import experiment
-    from mvtec_ad.results import record
     from mvtec_ad.settings import DataSettings
 
     if arguments.json and not Path(arguments.json).parent.is_dir():
@@ -33,13 +40,36 @@ def run(arguments: argparse.Namespace) -> None:
     root = acquire.locate(arguments.category, root=arguments.root, source=arguments.source, settings=DataSettings())
     table = index.read_category(root, arguments.category)
     source = index.data_source(root, arguments.category, table)
-    found = experiment.run(
-        arguments.method, table, settings, data_source=source, false_alarm_rate=arguments.false_alarm_rate
-    )
-    print(describe(found.report))
-    record(found.report)
+    if arguments.method in PRESETS:
+        report = _detection(arguments.method, table, settings, source, arguments.false_alarm_rate)
+    else:
+        report = _typing(table, settings, source)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(found.report, indent=1) + "\n", encoding="utf-8")
+        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _detection(method: str, table: pd.DataFrame, settings: Any, source: str, rate: float) -> dict[str, Any]:
+    from mvtec_ad.methods import experiment
+    from mvtec_ad.results import record
+
+    report = experiment.run(method, table, settings, data_source=source, false_alarm_rate=rate).report
+    print(describe(report))
+    record(report)
+    return report
+
+
+def _typing(table: pd.DataFrame, settings: Any, source: str) -> dict[str, Any]:
+    """Anomaly maps where they are looked at, folds, types left out; a killed run goes on from its last training."""
+    from mvtec_ad.methods.contrastive import material, report
+
+    maps = material.anomaly_maps(table, settings) if settings.look == "predicted" else None
+    kept: list[Path] = []
+    gathered = material.gather(table, settings, maps)
+    found = report.measure(settings, gathered, [settings.objective], data_source=source, kept=kept)
+    print(describe_typing(found))
+    for checkpoint in kept:
+        checkpoint.unlink(missing_ok=True)
+    return found
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -73,4 +103,50 @@ def describe(report: dict[str, Any]) -> str:
         f"  fit {report['seconds']['fit']:.1f} s, score {report['seconds']['score']:.1f} s, "
         f"peak memory {report['peak_memory_gb']:.2f} GB",
     ]
+    return "\n".join(lines)
+
+
+def describe_typing(report: dict[str, Any]) -> str:
+    """A report of `contrastive.report.measure` as lines to read."""
+    from mvtec_ad.evaluation import format_metric, format_number
+
+    settings, types = report["settings"], report["types"]
+    lines = [
+        f"typing on {report['category']} ({report['data_source']}): {settings['backbone']}, {report['weights']}, "
+        f"look {settings['look']}",
+        f"{sum(types.values())} defects of {len(types)} types: {', '.join(f'{n} {name}' for name, n in types.items())}",
+        f"{settings['folds']} folds, {settings['repeats']} time(s)",
+        "",
+        f"  {'':<22} {'balanced accuracy':<22} {'macro F1':<22} {'retrieval mAP':<22} silhouette",
+    ]
+    for way, found in report["ways"].items():
+        cells = [format_metric(found[name]) if name in found else "" for name in METRICS]
+        lines.append(f"  {way:<22} " + " ".join(f"{cell:<22}" for cell in cells).rstrip())
+    lines += ["", "  rows: what was there; columns: what was said (all folds)"]
+    said = report["confusion"]["said"]
+    for name, counts in zip(report["confusion"]["types"], report["confusion"]["counts"], strict=True):
+        lines.append(f"    {name:<22} " + ", ".join(f"{n} {one}" for n, one in zip(counts, said, strict=True) if n))
+    if report["mixtures"]:
+        mixed = report["mixtures"]
+        nearest = ", ".join(f"{share:.0%} {name}" for name, share in mixed["nearest"].items())
+        lines += [
+            "",
+            f"  {mixed['images']} images with several types at once: called unknown {mixed['called_unknown']:.0%}; "
+            f"nearest: {nearest}",
+        ]
+    if report["open_set"] is None:
+        return "\n".join([*lines, "", "  no type was left out: that takes three or more"])
+    lines += ["", "  a type left out of training: is it called unknown?"]
+    for way, found in report["open_set"].items():
+        lines.append(
+            f"    {way:<22} AUROC {format_metric(found['auroc'])}; unknown {found['called_unknown']:.0%} of it, "
+            f"{found['false_unknown']:.0%} of known ones"
+        )
+    lines += ["", "  and after a few images of it? balanced accuracy over all types, recall of the new one"]
+    for way, by_shots in report["few_shot"].items():
+        cells = [
+            f"{n}: {format_number(one['balanced_accuracy']['mean'])}, {format_number(one['recall']['mean'])}"
+            for n, one in by_shots.items()
+        ]
+        lines.append(f"    {way:<22} " + "; ".join(cells))
     return "\n".join(lines)

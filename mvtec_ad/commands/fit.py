@@ -10,7 +10,7 @@ from mvtec_ad.commands.options import add_data_options, add_method_parsers, meth
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    for own in add_method_parsers(parser):
+    for own in add_method_parsers(parser).values():
         own.add_argument("--category", required=True, help="folder of one product below --root")
         add_data_options(own)
         own.add_argument("--false-alarm-rate", type=float, default=0.05, help="share of good parts that may be flagged")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
-from mvtec_ad.settings import PRESETS, default_settings
+from mvtec_ad.settings import PRESETS, TYPING_PRESETS
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -51,18 +52,28 @@ SETTINGS = {
     "batch": "images a step",
     "rate": "learning rate",
     "held_out": "share of the good images kept for early stopping and the threshold",
+    "objective": "supcon (learns from types) or simclr (from images alone)",
+    "look": "whole, predicted (around the peak of PaDiM's map) or mask",
+    "side": "of the region that is looked at, as a share of the picture",
+    "trained": "first layer that is trained: layer3, layer2, layer1 or all",
+    "turn": "largest turn of an augmented copy, degrees",
+    "temperature": "τ of the contrastive loss",
+    "folds": "of the cross-validation",
+    "repeats": "of the folds",
     "patience": "checks without progress before training stops; 0 never stops early",
 }
 
 
-def add_method_parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    """A parser per method, each with `--preset` and the settings that the method has."""
+def add_method_parsers(
+    parser: argparse.ArgumentParser, presets_of: Mapping[str, Mapping[str, Any]] = PRESETS
+) -> dict[str, argparse.ArgumentParser]:
+    """Method -> a parser of its own, with `--preset` and the settings that the method has."""
     choice = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
-    parsers = []
-    for method, presets in PRESETS.items():
+    parsers = {}
+    for method, presets in presets_of.items():
         own = choice.add_parser(method, help=f"presets: {', '.join(presets)}")
         own.add_argument("--preset", choices=list(presets), default=next(iter(presets)), help="settings to start from")
-        settings = default_settings(method)
+        settings = next(iter(presets.values()))
         hints = get_type_hints(type(settings))
         for field in fields(settings):
             if field.name in SETTINGS:
@@ -70,7 +81,7 @@ def add_method_parsers(parser: argparse.ArgumentParser) -> list[argparse.Argumen
                 kind = int if hints[field.name] == tuple[int, ...] else hints[field.name]
                 many = {"nargs": "+"} if hints[field.name] == tuple[int, ...] else {}
                 own.add_argument(option, type=kind, help=SETTINGS[field.name], **many)
-        parsers.append(own)
+        parsers[method] = own
     return parsers
 
 
@@ -81,12 +92,12 @@ def method_settings(arguments: argparse.Namespace, *, whole_picture: bool = Fals
         arguments: parsed, with the options of `add_method_parsers`.
         whole_picture: drop the preset's crop, which published protocols have and a product's border does not forgive.
     """
-    preset = PRESETS[arguments.method][arguments.preset]
+    preset = (PRESETS | TYPING_PRESETS)[arguments.method][arguments.preset]
     given: dict[str, Any] = {}
     for field in fields(preset):
         value = getattr(arguments, field.name, None)
         if value is not None:
             given[field.name] = tuple(value) if isinstance(value, list) else value
-    if "crop" not in given and (whole_picture or "image_size" in given):
+    if hasattr(preset, "crop") and "crop" not in given and (whole_picture or "image_size" in given):
         given["crop"] = given.get("image_size", preset.image_size)
     return replace(preset, **given)

@@ -14,6 +14,7 @@ from mvtec_ad.evaluation.classification import (
     probability,
     reliability,
 )
+from mvtec_ad.evaluation.defect_types import corrected_t, retrieval_map, silhouette, type_confusion, verdict_metrics
 from mvtec_ad.evaluation.histograms import PixelHistograms
 from mvtec_ad.evaluation.intervals import (
     interval,
@@ -40,6 +41,7 @@ __all__ = [
     "calibration_error",
     "check_enough",
     "confusion",
+    "corrected_t",
     "cost_threshold",
     "evaluate",
     "f1_max",
@@ -62,6 +64,10 @@ __all__ = [
     "reliability",
     "resample_weights",
     "resampled_ranking",
+    "retrieval_map",
+    "silhouette",
     "threshold_summary",
+    "type_confusion",
+    "verdict_metrics",
     "wilson",
 ]

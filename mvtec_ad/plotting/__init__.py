@@ -1,9 +1,11 @@
 """Figures. Every function takes arrays and returns a matplotlib `Figure`; none shows it or changes global state."""
 
 from mvtec_ad.plotting.animation import animation
+from mvtec_ad.plotting.atlas import atlas_page
 from mvtec_ad.plotting.attributions import attribution_rows, deletion_insertion_curves, randomisation_figure
 from mvtec_ad.plotting.classification import confusion_matrices, cost_curve, learning_curves, reliability_diagram
 from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
+from mvtec_ad.plotting.embeddings import compared, dendrogram_and_distances, embedding_maps, few_shot_curve
 from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
 from mvtec_ad.plotting.rows import picture_rows
 from mvtec_ad.plotting.scores import score_histogram
@@ -17,12 +19,17 @@ __all__ = [
     "METHOD_COLOURS",
     "STYLE",
     "animation",
+    "atlas_page",
     "attribution_rows",
     "bare",
+    "compared",
     "confusion_matrices",
     "cost_curve",
     "deletion_insertion_curves",
+    "dendrogram_and_distances",
     "draw_mask",
+    "embedding_maps",
+    "few_shot_curve",
     "gallery",
     "heat_maps",
     "heat_scale",

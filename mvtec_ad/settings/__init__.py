@@ -1,5 +1,6 @@
 """Settings of every stage, profiles, places on disk, seeds and the device."""
 
+from mvtec_ad.settings.contrastive import LOOKS, TYPING_PRESETS, TypingSettings
 from mvtec_ad.settings.machine import set_seed, torch_device
 from mvtec_ad.settings.methods import (
     KERAS_RECIPE,
@@ -18,9 +19,11 @@ from mvtec_ad.settings.supervised import ARCHITECTURES, AttributionSettings, Cla
 __all__ = [
     "ARCHITECTURES",
     "KERAS_RECIPE",
+    "LOOKS",
     "PRESETS",
     "PROFILES",
     "REPORTED_AUTOENCODER",
+    "TYPING_PRESETS",
     "AttributionSettings",
     "AutoencoderSettings",
     "ClassifierSettings",
@@ -29,6 +32,7 @@ __all__ = [
     "PatchcoreSettings",
     "PretrainingSettings",
     "Profile",
+    "TypingSettings",
     "as_dict",
     "data_folder",
     "default_settings",

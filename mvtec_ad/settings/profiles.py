@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mvtec_ad.errors import SettingsError
+from mvtec_ad.settings.contrastive import TypingSettings
 from mvtec_ad.settings.methods import (
     KERAS_RECIPE,
     REPORTED_AUTOENCODER,
@@ -35,6 +36,7 @@ class Profile:
     patchcore: PatchcoreSettings = field(default_factory=PatchcoreSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     attribution: AttributionSettings = field(default_factory=AttributionSettings)
+    typing: TypingSettings = field(default_factory=TypingSettings)
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
 
@@ -46,6 +48,7 @@ PROFILES = {
         patchcore=PatchcoreSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, seeds=(0,), coreset=0.02),
         classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
         attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
+        typing=TypingSettings(weights="drawn", image_size=96, copies=8, steps=20, batch=24, folds=3),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(

@@ -201,9 +201,9 @@ plotting.gallery(list(changed), columns=6, side=1.4)
 # kept, at equal AUROC the one with the lower loss. It may be the first, the head alone.
 
 # %%
-scored, per_view, checkpoints = experiment.score_unseen(settings, train, test, experiment.PER_VIEW)
+scored, per_view, checkpoints = experiment.score_unseen(settings, train, test, experiment.PER_VIEW, finders=finders)
 models = {f"{settings.architecture}-{view}": model for view, model in zip(views, per_view, strict=True)}
-together, (model,), own = experiment.score_unseen(settings, train, test, experiment.TOGETHER)
+together, (model,), own = experiment.score_unseen(settings, train, test, experiment.TOGETHER, finders=finders)
 models[f"{settings.architecture}-all"] = model
 plotting.learning_curves({name: model.curve for name, model in models.items()})
 
@@ -218,7 +218,7 @@ plotting.learning_curves({name: model.curve for name, model in models.items()})
 scratch = {}
 for architecture in ("mobilenet_v3_large", "efficientnet_b0"):
     scratch[architecture], (model,), more = experiment.score_unseen(
-        experiment.from_scratch(settings, architecture), train, test, experiment.TOGETHER
+        experiment.from_scratch(settings, architecture), train, test, experiment.TOGETHER, finders=finders
     )
     models[f"{architecture}-all"] = model
     own += more

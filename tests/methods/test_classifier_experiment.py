@@ -107,6 +107,24 @@ def test_every_item_is_scored_once_by_a_model_that_has_not_seen_it(
         assert set(groups).isdisjoint(learned[2 * fold] | learned[2 * fold + 1])
 
 
+def test_finders_that_are_known_are_not_fitted_again(packages: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores, to the bit, from those of the training images; of one view, only that view's is kept."""
+    train, test = (packages[packages["split"] == part] for part in ("train", "test"))
+    own = replace(SMALL, steps=0)
+    expected, _, _ = experiment.score_unseen(own, train, test, progress=False)
+    finders = classifier.find_items(train, own, progress=False)
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("mvtec_ad.methods.classifier.fitting.fit_finder", never)
+    found, models, _ = experiment.score_unseen(own, train, test, finders=finders, progress=False)
+    pd.testing.assert_frame_equal(found, expected)
+    assert [list(model.finders) for model in models] == [["side"], ["top"]]
+    whole = classifier.fit(replace(own, look="whole"), train, finders=finders, progress=False)
+    assert whole.finders == {}
+
+
 def test_trivial_rows_keep_the_order_and_the_view_apart(packages: pd.DataFrame) -> None:
     """Shuffled rows get the scores that they get in order."""
     train, test = (packages[packages["split"] == part] for part in ("train", "test"))

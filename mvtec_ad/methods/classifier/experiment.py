@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from mvtec_ad import evaluation
 from mvtec_ad.data import loading, splits
+from mvtec_ad.data.items import Finder
 from mvtec_ad.methods.classifier.fitting import fit
 from mvtec_ad.methods.classifier.model import DefectClassifier
 from mvtec_ad.methods.trivial import SIDE, trivial_scores
@@ -24,7 +25,12 @@ JOINT = "joint"  # the item, from all its views
 
 
 def train_one(
-    settings: ClassifierSettings, table: pd.DataFrame, *, seed: int | None = None, progress: bool = True
+    settings: ClassifierSettings,
+    table: pd.DataFrame,
+    *,
+    seed: int | None = None,
+    finders: Mapping[str, Finder] | None = None,
+    progress: bool = True,
 ) -> tuple[DefectClassifier, Path]:
     """`fit` with a checkpoint of its own below `transfer/checkpoints/`, which a killed run goes on from.
 
@@ -33,7 +39,7 @@ def train_one(
     """
     run = {**as_dict(settings), "seed": seed, "images": list(table["image_id"]), "labels": table["label"].tolist()}
     path = checkpoint_path("classifier", run)
-    return fit(settings, table, seed=seed, checkpoint=path, progress=progress), path
+    return fit(settings, table, seed=seed, finders=finders, checkpoint=path, progress=progress), path
 
 
 def models_of(table: pd.DataFrame, way: str) -> Iterator[pd.DataFrame]:
@@ -52,9 +58,10 @@ def score_unseen(
     way: str = PER_VIEW,
     *,
     seed: int | None = None,
+    finders: Mapping[str, Finder] | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, list[DefectClassifier], list[Path]]:
-    """Train on one table and score another.
+    """Train on one table and score another; `finders` as in `fit`.
 
     Returns:
         Rows image_id, group, view, defect, label and score: the logit divided by the temperature, so that models may be
@@ -62,7 +69,7 @@ def score_unseen(
     """
     frames, models, paths = [], [], []
     for rows in models_of(train, way):
-        model, path = train_one(settings, rows, seed=seed, progress=progress)
+        model, path = train_one(settings, rows, seed=seed, finders=finders, progress=progress)
         own = test if way == TOGETHER else test[test["view"] == rows["view"].iloc[0]]
         columns = own[["image_id", "group", "view", "defect", "label"]]
         frames.append(columns.assign(score=model.score(own).astype(np.float64) / model.temperature))

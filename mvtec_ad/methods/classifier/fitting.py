@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from mvtec_ad.training import rng_of, train
 
 CHECKS = 8  # looks at the validation part
 FLOOR = 0.3  # of the median spread: a feature that hardly varies among these images may vary wildly in others
+WATCHED = 16  # training images whose accuracy is drawn beside that of the validation part; it decides nothing
 SCRATCH = 30.0  # times the rate, for a network that knows nothing yet
 
 
@@ -34,6 +36,7 @@ def fit(
     table: pd.DataFrame,
     *,
     seed: int | None = None,
+    finders: Mapping[str, Finder] | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
 ) -> DefectClassifier:
@@ -43,6 +46,7 @@ def fit(
         settings: what to fit.
         table: table of images, of one view or of several; the labels are those of its column.
         seed: the first of the settings when None.
+        finders: view -> finder, where `find_items` was asked before; those of the table's views are used.
         checkpoint: where the run is kept, and gone on from; None keeps nothing.
         progress: show bars.
 
@@ -52,7 +56,10 @@ def fit(
     """
     seed = settings.seeds[0] if seed is None else seed
     held = splits.hold_out(table, settings.validation, seed)
-    finders = find_items(table, settings, progress=progress)
+    if finders is None or settings.look == "whole":
+        finders = find_items(table, settings, progress=progress)
+    else:
+        finders = {view: finders[view] for view in sorted(table["view"].unique())}
     network, weights = build(settings.architecture, settings.weights, settings.pyramid, seed)
     network.to(torch_device(), memory_format=torch.channels_last)
     model = DefectClassifier(network, settings, seed, weights, finders)
@@ -135,7 +142,7 @@ def _fine_tune(
     targets = torch.from_numpy(labels.astype(np.float32)).to(torch_device())
     held_targets = torch.from_numpy(held_labels.astype(np.float32)).to(torch_device())
     weight = torch.tensor(float((labels == 0).sum() / (labels == 1).sum()), device=torch_device())
-    some = rng_of(seed, 0).permutation(len(images))[: len(held_images)]
+    some = rng_of(seed, 0).permutation(len(images))[: min(len(held_images), WATCHED)]
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits.float(), wanted, pos_weight=weight)

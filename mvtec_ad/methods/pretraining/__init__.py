@@ -1,7 +1,8 @@
 """Training a ResNet-18 (conv1 to layer3) on images without a subject, drawn by code."""
 
+from mvtec_ad.methods.contrastive_losses import nt_xent
 from mvtec_ad.methods.pretraining.measure import backbone_of, worth
-from mvtec_ad.methods.pretraining.objectives import OBJECTIVES, nt_xent, objective, vicreg
+from mvtec_ad.methods.pretraining.objectives import OBJECTIVES, objective, vicreg
 from mvtec_ad.methods.pretraining.pretrain import card, draw_bank, new_trunk, pretrain, timed
 
 __all__ = [

@@ -12,33 +12,16 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from mvtec_ad.errors import SettingsError
+from mvtec_ad.methods.contrastive_losses import nt_xent
 from mvtec_ad.methods.pretraining.views import Look, look, recolour, windows
 
 WIDTHS = (64, 128, 256)  # channels of layer1, layer2, layer3
 
 
-def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross-entropy: each view must find its partner among all others.
-
-    Chen, Kornblith, Norouzi, Hinton 2020 (arXiv:2002.05709), eq. 1.
-
-    Args:
-        first: (N, d) embeddings of one view of each image.
-        second: (N, d) embeddings of the other view, in the same order.
-        temperature: τ.
-    """
-    views = functional.normalize(torch.cat([first, second]), dim=1)
-    likeness = views @ views.T / temperature
-    likeness.fill_diagonal_(-torch.inf)
-    count = len(first)
-    partner = torch.arange(2 * count, device=views.device).roll(count)
-    return functional.cross_entropy(likeness, partner)
-
-
 def vicreg(first: Tensor, second: Tensor, weights: tuple[float, float, float] = (25, 25, 1)) -> Tensor:
     """Variance-invariance-covariance loss: no negatives, but no collapse either.
 
-    Bardes, Ponce, LeCun 2022 (arXiv:2105.04906), eq. 6, with λ, μ, ν = `weights`; arguments as in `nt_xent`.
+    Bardes, Ponce, LeCun 2022 (arXiv:2105.04906), eq. 6, with λ, μ, ν = `weights`; `first` and `second` as in `nt_xent`.
     """
     invariance = functional.mse_loss(first, second)
     spread, redundancy = 0.0, 0.0

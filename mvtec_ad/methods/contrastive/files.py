@@ -1,0 +1,105 @@
+"""A fitted typer on disk, and back: the same embeddings from the file as from the model in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mvtec_ad.errors import ArtifactError
+from mvtec_ad.methods.contrastive.model import DefectTyper
+from mvtec_ad.methods.contrastive.networks import blank
+from mvtec_ad.settings import TypingSettings, as_dict, from_dict, torch_device
+from mvtec_ad.transfer import Artifact
+
+ENCODER = "encoder."  # before the names of the network's tensors
+
+
+def members(typer: DefectTyper, category: str, image_ids: list[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What `transfer.save` needs to keep a fitted typer.
+
+    Args:
+        typer: fitted.
+        category: product it was fitted on.
+        image_ids: of the N known images.
+        metrics: plain JSON data, kept beside the model.
+
+    Returns:
+        `CATEGORY/OBJECTIVE/SEED/` with model.json, model.safetensors (encoder, embeddings, prototypes), known.csv and
+        curve.csv.
+    """
+    folder = f"{category}/{typer.settings.objective}/{typer.seed}"
+    description = {
+        "category": category,
+        "seed": typer.seed,
+        "settings": as_dict(typer.settings),
+        "weights": typer.weights,
+        "types": typer.names,
+        "limit": typer.limit if np.isfinite(typer.limit) else None,
+        "metrics": metrics,
+    }
+    arrays = {ENCODER + name: own.numpy(force=True) for name, own in typer.encoder.state_dict().items()}
+    arrays |= {"embeddings": typer.embeddings, "prototypes": typer.prototypes}
+    return {
+        f"{folder}/model.json": description,
+        f"{folder}/model.safetensors": arrays,
+        f"{folder}/known.csv": pd.DataFrame({"image_id": image_ids, "defect": typer.types}),
+        f"{folder}/curve.csv": typer.curve,
+    }
+
+
+def names(artifact: Artifact) -> list[tuple[str, str]]:
+    """Category and objective of each typer in an artifact, in order."""
+    parts = [member.split("/") for member in artifact.names if member.endswith("/model.json")]
+    return list(dict.fromkeys((category, objective) for category, objective, _, _ in parts))
+
+
+def restore(
+    artifact: Artifact, category: str, objective: str = "supcon", seed: int | None = None
+) -> tuple[DefectTyper, dict[str, Any]]:
+    """Load one typer.
+
+    Args:
+        artifact: a checked artifact.
+        category: which product.
+        objective: supcon or simclr.
+        seed: the first one when None.
+
+    Returns:
+        The typer and its description (with `metrics`).
+
+    Raises:
+        ArtifactError: there is no such typer, or what is there is no whole one.
+    """
+    prefix = f"{category}/{objective}/" + ("" if seed is None else f"{seed}/")
+    found = [member for member in artifact.names if member.startswith(prefix) and member.endswith("/model.json")]
+    if not found:
+        held = ", ".join("/".join(one) for one in names(artifact)) or "none"
+        raise ArtifactError(f"{artifact.path} has no typer {prefix.rstrip('/')}: it holds {held}")
+    folder = found[0].removesuffix("/model.json")
+    try:
+        description = artifact.json(found[0])
+        arrays = artifact.arrays(f"{folder}/model.safetensors")
+        settings = from_dict(TypingSettings, description["settings"])
+        encoder = blank(settings)
+        state = {key.removeprefix(ENCODER): own for key, own in arrays.items() if key.startswith(ENCODER)}
+        encoder.load_state_dict({key: torch.from_numpy(own) for key, own in state.items()})
+        types = artifact.table(f"{folder}/known.csv")["defect"].to_numpy(dtype=object)
+        if types.shape != arrays["embeddings"].shape[:1]:
+            raise ValueError(f"{len(arrays['embeddings'])} embeddings have {len(types)} types")
+        typer = DefectTyper(
+            encoder.to(torch_device(), memory_format=torch.channels_last).eval(),
+            settings,
+            description["seed"],
+            description["weights"],
+            arrays["embeddings"],
+            types,
+            float("inf") if description["limit"] is None else float(description["limit"]),
+            artifact.table(f"{folder}/curve.csv"),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        reason = f"{type(problem).__name__} {problem}".splitlines()[0]
+        raise ArtifactError(f"{artifact.path} holds no whole typer ({reason}): train it again") from problem
+    return typer, description

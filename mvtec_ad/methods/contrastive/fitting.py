@@ -1,0 +1,193 @@
+"""Training: what the frozen layers say is computed once, for every image and a number of its copies."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mvtec_ad.data.loading import batches
+from mvtec_ad.errors import DataError
+from mvtec_ad.methods.contrastive.model import DefectTyper, embed
+from mvtec_ad.methods.contrastive.networks import Encoder, build
+from mvtec_ad.methods.contrastive.regions import Regions
+from mvtec_ad.methods.contrastive.views import shown, vary
+from mvtec_ad.methods.contrastive_losses import nt_xent, supcon
+from mvtec_ad.settings import TypingSettings, as_dict, torch_device
+from mvtec_ad.training import checkpoint_path, rng_of, train
+
+HEAD = 10.0  # times the rate: it is new, and the layers below it are not
+MEASURED = 4  # copies of each image that give the embedding its units
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the frozen layers say of images; labels play no part, so all folds share it.
+
+    Attributes:
+        encoder: as it was built, with a new head.
+        weights: what its weights are called.
+        plain: (N, C, h, w) float16, the regions unchanged.
+        copies: (N, K, C, h, w) float16, augmented.
+    """
+
+    encoder: Encoder
+    weights: str
+    plain: Tensor
+    copies: Tensor
+
+
+def views_of(
+    settings: TypingSettings, images: np.ndarray, regions: Regions, *, seed: int = 0, progress: bool = True
+) -> Views:
+    """Show all images to the frozen layers.
+
+    Args:
+        settings: network and augmentation.
+        images: (N, S, S, 3) uint8.
+        regions: of the N images.
+        seed: of weights and copies.
+        progress: show a bar.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+    """
+    encoder, weights = build(settings, seed)
+    encoder.to(torch_device(), memory_format=torch.channels_last)
+
+    def below(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return torch.cat([encoder.below(pixels[part]).half().cpu() for part in batches(len(pixels), 4)])
+
+    plain = below(shown(images, regions, settings.image_size))
+    bar = tqdm(range(settings.copies), "augmented copies", disable=not progress)
+    copies = [below(vary(images, regions, settings, rng_of(seed, number))) for number in bar]
+    return Views(encoder, weights, plain.clone(), torch.stack(copies, 1))
+
+
+def fit(
+    settings: TypingSettings,
+    views: Views,
+    types: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    seed: int | None = None,
+    checkpoint: bool = False,
+    progress: bool = True,
+) -> DefectTyper:
+    """Learn an embedding in which types, or images, separate.
+
+    Args:
+        settings: what to fit; 0 steps leave the frozen network, whose prototypes are the first baseline.
+        views: of N images.
+        types: (N,) names. With simclr they do not enter the training, only the prototypes.
+        rows: (M,) int, which of the images are learned from; all when None.
+        seed: the first of the settings when None.
+        checkpoint: keep the run below `transfer/checkpoints/`, and go on from there; see `checkpoint_of`.
+        progress: show a bar.
+
+    Raises:
+        DataError: there is one type only, or one image.
+    """
+    seed = settings.seeds[0] if seed is None else seed
+    rows = np.arange(len(types)) if rows is None else np.asarray(rows)
+    types = np.asarray(types, dtype=object)
+    known = types[rows]
+    check_types(known)
+    encoder = copy.deepcopy(views.encoder)
+    encoder.measure(views.copies[rows, :MEASURED].flatten(0, 1).to(torch_device()).float())
+    curve = pd.DataFrame({"step": [], "loss": []})
+    if settings.steps:
+        path = checkpoint_of(settings, views, types, rows, seed) if checkpoint else None
+        curve = _train(encoder, settings, views.copies, known, rows, seed, path, progress)
+    embeddings = embed(encoder, views.plain[rows])
+    return DefectTyper(encoder, settings, seed, views.weights, embeddings, known, curve=curve)
+
+
+def checkpoint_of(settings: TypingSettings, views: Views, types: np.ndarray, rows: np.ndarray, seed: int) -> Path:
+    """Where the run keeps its checkpoint; remove it when its result is kept."""
+    run = {**as_dict(settings), "seed": seed, "weights": views.weights, "rows": rows.tolist()}
+    if settings.objective == "supcon":
+        run["types"] = list(types[rows])
+    return checkpoint_path("typing", run, views.plain[rows].numpy())
+
+
+def check_types(types: np.ndarray) -> None:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        DataError: there is one type only, or none.
+    """
+    names = sorted(set(types))
+    if len(names) < 2:
+        found = f"only {names[0]}" if names else "none"
+        raise DataError(f"telling defect types apart needs two or more, and there is {found}: choose another category")
+
+
+def _train(
+    encoder: Encoder,
+    settings: TypingSettings,
+    copies: Tensor,
+    types: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
+    checkpoint: Path | None,
+    progress: bool,
+) -> pd.DataFrame:
+    """Minimise the loss on balanced batches of copies."""
+    numbers = np.unique(types, return_inverse=True)[1]
+    members = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
+    device = torch_device()
+
+    def seen(chosen: np.ndarray, which: np.ndarray) -> Tensor:
+        return copies[rows[chosen], which].to(device).float()
+
+    def by_type(step: int) -> Tensor:
+        rng = rng_of(seed, step)
+        each = max(2, settings.batch // len(members))
+        chosen = np.concatenate([rng.choice(own, each) for own in members])
+        embeddings = encoder.head(encoder(seen(chosen, rng.integers(settings.copies, size=len(chosen)))))
+        return supcon(embeddings, torch.from_numpy(numbers[chosen]).to(device), settings.temperature)
+
+    def by_image(step: int) -> Tensor:
+        rng = rng_of(seed, step)
+        chosen = rng.permutation(len(rows))[: max(2, settings.batch // 2)]
+        pairs = rng.permuted(np.tile(np.arange(settings.copies), (len(chosen), 1)), axis=1)[:, :2]
+        embeddings = encoder.head(encoder(seen(np.tile(chosen, 2), pairs.T.ravel())))
+        return nt_xent(*embeddings.chunk(2), settings.temperature)
+
+    trained = _Trained(encoder)
+    return train(
+        trained,
+        by_type if settings.objective == "supcon" else by_image,
+        steps=settings.steps,
+        rate=settings.rate,
+        decay=1e-2,
+        factors={"head": HEAD},
+        mixed=True,
+        checkpoint=checkpoint,
+        every=max(1, settings.steps // 2),
+        identity={"run": checkpoint.stem} if checkpoint else None,
+        description=f"{settings.objective}, seed {seed}",
+        progress=progress,
+    )
+
+
+class _Trained(nn.Module):
+    """The parts of an encoder that are trained: what a checkpoint must hold."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.above, self.head = encoder.above, encoder.head
+        self.whole = [encoder]  # in a list, so that the frozen part is no part of this
+
+    def train(self, mode: bool = True) -> _Trained:
+        """As the encoder would."""
+        self.whole[0].train(mode)
+        return self
