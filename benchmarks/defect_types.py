@@ -26,7 +26,7 @@ from mvtec_ad.methods.contrastive import material, report
 from mvtec_ad.settings import LOOKS, PROFILES, TypingSettings, home, transfer_folder
 
 DRAWN = replace(PROFILES["full"].data, rendered_train=100)
-DRAWN_LOOKS = ("predicted", "mask")
+DRAWN_LOOKS = ("mask", "predicted")
 REPEATS = 5  # of five folds, on the real product
 WAYS = {
     "always the same": "chance",
@@ -52,8 +52,9 @@ def main() -> None:
     if arguments.only != "drawn":
         real(arguments.product, settings)
     if arguments.only != "real":
-        for category in DRAWN.categories:
-            drawn(category, settings)
+        for look in DRAWN_LOOKS:
+            for category in DRAWN.categories:
+                drawn(category, replace(settings, look=look))
     found = stages()
     text = tables(found, arguments.product.name)
     print(text)
@@ -110,19 +111,15 @@ def real(folder: Path, settings: TypingSettings) -> None:
 
 
 def drawn(category: str, settings: TypingSettings) -> None:
-    """Five folds and types left out, with what a line would see, and with the true place."""
-    root = acquire.locate(category, source="rendered", settings=DRAWN)
-    table = index.read_category(root, category)
-    for look in DRAWN_LOOKS:
-        own = replace(settings, look=look)
+    """Five folds; and, with the true place, types left out."""
+    table = index.read_category(acquire.locate(category, source="rendered", settings=DRAWN), category)
 
-        def measured(kept: list[Path], own: TypingSettings = own) -> dict[str, Any]:
-            gathered = material.gather(table, own, maps_of(table, own))
-            return report.measure(
-                own, gathered, ["supcon"], data_source="rendered", open_set=own.look == "mask", kept=kept
-            )
+    def measured(kept: list[Path]) -> dict[str, Any]:
+        gathered = material.gather(table, settings, maps_of(table, settings))
+        by_mask = settings.look == "mask"
+        return report.measure(settings, gathered, ["supcon"], data_source="rendered", open_set=by_mask, kept=kept)
 
-        stage(f"drawn {category}, {look}", measured)
+    stage(f"drawn {category}, {settings.look}", measured)
 
 
 def maps_of(table: pd.DataFrame, settings: TypingSettings) -> np.ndarray | None:

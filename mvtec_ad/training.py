@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from mvtec_ad.errors import TrainingError
+from mvtec_ad.errors import SettingsError, TrainingError
 from mvtec_ad.settings import transfer_folder
 from mvtec_ad.transfer import replacing
 
@@ -165,6 +165,7 @@ def train(
     Raises:
         TrainingError: the loss or a weight is not finite (the step is named; the last checkpoint stays), or the
             checkpoint belongs to another run or cannot be read.
+        SettingsError: `factors` names no child of the model.
     """
     optimiser = torch.optim.AdamW(_groups(model, factors or {}), lr=rate, weight_decay=decay)
     identity = {"steps": steps, "rate": rate, "decay": decay, **(identity or {})}
@@ -210,6 +211,9 @@ def train(
 
 def _groups(model: torch.nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
     """The model's parameters by their factor on the learning rate."""
+    strangers = sorted(set(factors) - {name for name, _ in model.named_children()})
+    if strangers:
+        raise SettingsError(f"the model has no part {strangers[0]!r} whose rate could be changed")
     parts: dict[float, list[torch.nn.Parameter]] = {}
     for name, weights in model.named_parameters():
         parts.setdefault(factors.get(name.partition(".")[0], 1.0), []).append(weights)
@@ -237,7 +241,7 @@ def _step(run: _Run, loss: torch.Tensor, rate: float, failure: Callable[[float],
     if not math.isfinite(value):
         raise failure(value)
     for group in run.optimiser.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = rate * group.get("factor", 1.0)  # absent from checkpoints of before
     run.optimiser.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()
     run.scaler.step(run.optimiser)

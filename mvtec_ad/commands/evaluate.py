@@ -13,8 +13,6 @@ from mvtec_ad.settings import PRESETS, TYPING_PRESETS
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("balanced_accuracy", "macro_f1", "retrieval_map", "silhouette")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
@@ -60,13 +58,14 @@ def _detection(method: str, table: pd.DataFrame, settings: Any, source: str, rat
 
 def _typing(table: pd.DataFrame, settings: Any, source: str) -> dict[str, Any]:
     """Anomaly maps where they are looked at, folds, types left out; a killed run goes on from its last training."""
+    from mvtec_ad.commands.typing_lines import lines
     from mvtec_ad.methods.contrastive import material, report
 
     maps = material.anomaly_maps(table, settings) if settings.look == "predicted" else None
     kept: list[Path] = []
     gathered = material.gather(table, settings, maps)
     found = report.measure(settings, gathered, [settings.objective], data_source=source, kept=kept)
-    print(describe_typing(found))
+    print("\n".join(lines(found)))
     for checkpoint in kept:
         checkpoint.unlink(missing_ok=True)
     return found
@@ -103,50 +102,4 @@ def describe(report: dict[str, Any]) -> str:
         f"  fit {report['seconds']['fit']:.1f} s, score {report['seconds']['score']:.1f} s, "
         f"peak memory {report['peak_memory_gb']:.2f} GB",
     ]
-    return "\n".join(lines)
-
-
-def describe_typing(report: dict[str, Any]) -> str:
-    """A report of `contrastive.report.measure` as lines to read."""
-    from mvtec_ad.evaluation import format_metric, format_number
-
-    settings, types = report["settings"], report["types"]
-    lines = [
-        f"typing on {report['category']} ({report['data_source']}): {settings['backbone']}, {report['weights']}, "
-        f"look {settings['look']}",
-        f"{sum(types.values())} defects of {len(types)} types: {', '.join(f'{n} {name}' for name, n in types.items())}",
-        f"{settings['folds']} folds, {settings['repeats']} time(s)",
-        "",
-        f"  {'':<22} {'balanced accuracy':<22} {'macro F1':<22} {'retrieval mAP':<22} silhouette",
-    ]
-    for way, found in report["ways"].items():
-        cells = [format_metric(found[name]) if name in found else "" for name in METRICS]
-        lines.append(f"  {way:<22} " + " ".join(f"{cell:<22}" for cell in cells).rstrip())
-    lines += ["", "  rows: what was there; columns: what was said (all folds)"]
-    said = report["confusion"]["said"]
-    for name, counts in zip(report["confusion"]["types"], report["confusion"]["counts"], strict=True):
-        lines.append(f"    {name:<22} " + ", ".join(f"{n} {one}" for n, one in zip(counts, said, strict=True) if n))
-    if report["mixtures"]:
-        mixed = report["mixtures"]
-        nearest = ", ".join(f"{share:.0%} {name}" for name, share in mixed["nearest"].items())
-        lines += [
-            "",
-            f"  {mixed['images']} images with several types at once: called unknown {mixed['called_unknown']:.0%}; "
-            f"nearest: {nearest}",
-        ]
-    if report["open_set"] is None:
-        return "\n".join([*lines, "", "  no type was left out: that takes three or more"])
-    lines += ["", "  a type left out of training: is it called unknown?"]
-    for way, found in report["open_set"].items():
-        lines.append(
-            f"    {way:<22} AUROC {format_metric(found['auroc'])}; unknown {found['called_unknown']:.0%} of it, "
-            f"{found['false_unknown']:.0%} of known ones"
-        )
-    lines += ["", "  and after a few images of it? balanced accuracy over all types, recall of the new one"]
-    for way, by_shots in report["few_shot"].items():
-        cells = [
-            f"{n}: {format_number(one['balanced_accuracy']['mean'])}, {format_number(one['recall']['mean'])}"
-            for n, one in by_shots.items()
-        ]
-        lines.append(f"    {way:<22} " + "; ".join(cells))
     return "\n".join(lines)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from mvtec_ad.errors import ArtifactError
+from mvtec_ad.errors import ArtifactError, SettingsError
 from mvtec_ad.methods.contrastive.model import DefectTyper
 from mvtec_ad.methods.contrastive.networks import blank
 from mvtec_ad.settings import TypingSettings, as_dict, from_dict, torch_device
@@ -53,7 +54,7 @@ def members(typer: DefectTyper, category: str, image_ids: list[str], metrics: di
 def names(artifact: Artifact) -> list[tuple[str, str]]:
     """Category and objective of each typer in an artifact, in order."""
     parts = [member.split("/") for member in artifact.names if member.endswith("/model.json")]
-    return list(dict.fromkeys((category, objective) for category, objective, _, _ in parts))
+    return list(dict.fromkeys((part[0], part[1]) for part in parts if len(part) == 4))
 
 
 def restore(
@@ -78,17 +79,18 @@ def restore(
     if not found:
         held = ", ".join("/".join(one) for one in names(artifact)) or "none"
         raise ArtifactError(f"{artifact.path} has no typer {prefix.rstrip('/')}: it holds {held}")
-    folder = found[0].removesuffix("/model.json")
+    folder = min((member.removesuffix("/model.json") for member in found), key=lambda one: (len(one), one))
     try:
-        description = artifact.json(found[0])
+        description = artifact.json(f"{folder}/model.json")
         arrays = artifact.arrays(f"{folder}/model.safetensors")
         settings = from_dict(TypingSettings, description["settings"])
         encoder = blank(settings)
         state = {key.removeprefix(ENCODER): own for key, own in arrays.items() if key.startswith(ENCODER)}
         encoder.load_state_dict({key: torch.from_numpy(own) for key, own in state.items()})
-        types = artifact.table(f"{folder}/known.csv")["defect"].to_numpy(dtype=object)
-        if types.shape != arrays["embeddings"].shape[:1]:
-            raise ValueError(f"{len(arrays['embeddings'])} embeddings have {len(types)} types")
+        types = _types(artifact, f"{folder}/known.csv")
+        wanted = len(types), len(encoder.mean)
+        if arrays["embeddings"].shape != wanted:
+            raise ValueError(f"embeddings have shape {arrays['embeddings'].shape}, not {wanted}")
         typer = DefectTyper(
             encoder.to(torch_device(), memory_format=torch.channels_last).eval(),
             settings,
@@ -99,7 +101,13 @@ def restore(
             float("inf") if description["limit"] is None else float(description["limit"]),
             artifact.table(f"{folder}/curve.csv"),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SettingsError) as problem:
         reason = f"{type(problem).__name__} {problem}".splitlines()[0]
         raise ArtifactError(f"{artifact.path} holds no whole typer ({reason}): train it again") from problem
     return typer, description
+
+
+def _types(artifact: Artifact, member: str) -> np.ndarray:
+    """Names of types, which may be numbers and stay text all the same."""
+    table = pd.read_csv(io.BytesIO(artifact.read(member)), dtype=str, keep_default_na=False)
+    return table["defect"].to_numpy(dtype=object)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mvtec_ad.data.loading import batches
-from mvtec_ad.errors import DataError
+from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.contrastive.model import DefectTyper, embed
 from mvtec_ad.methods.contrastive.networks import Encoder, build
 from mvtec_ad.methods.contrastive.regions import Regions
@@ -23,6 +23,9 @@ from mvtec_ad.settings import TypingSettings, as_dict, torch_device
 from mvtec_ad.training import checkpoint_path, rng_of, train
 
 HEAD = 10.0  # times the rate: it is new, and the layers below it are not
+# settings that the views of images rest on
+FIXED = ("backbone", "weights", "trained", "look", "side", "focus", "image_size", "copies")
+FIXED += ("turn", "shift", "light", "mirror", "projection")
 MEASURED = 4  # copies of each image that give the embedding its units
 
 
@@ -35,12 +38,16 @@ class Views:
         weights: what its weights are called.
         plain: (N, C, h, w) float16, the regions unchanged.
         copies: (N, K, C, h, w) float16, augmented.
+        settings: of network, look and copies.
+        seed: of the new head and the copies.
     """
 
     encoder: Encoder
     weights: str
     plain: Tensor
     copies: Tensor
+    settings: TypingSettings
+    seed: int
 
 
 def views_of(
@@ -68,7 +75,7 @@ def views_of(
     plain = below(shown(images, regions, settings.image_size))
     bar = tqdm(range(settings.copies), "augmented copies", disable=not progress)
     copies = [below(vary(images, regions, settings, rng_of(seed, number))) for number in bar]
-    return Views(encoder, weights, plain.clone(), torch.stack(copies, 1))
+    return Views(encoder, weights, plain.clone(), torch.stack(copies, 1), settings, seed)
 
 
 def fit(
@@ -93,10 +100,12 @@ def fit(
         progress: show a bar.
 
     Raises:
-        DataError: there is one type only, or one image.
+        DataError: there is one type only.
+        SettingsError: the views were made with another network, look or other copies.
     """
     seed = settings.seeds[0] if seed is None else seed
-    rows = np.arange(len(types)) if rows is None else np.asarray(rows)
+    _check_same_views(settings, views.settings)
+    rows = np.arange(len(types)) if rows is None else np.ascontiguousarray(rows)
     types = np.asarray(types, dtype=object)
     known = types[rows]
     check_types(known)
@@ -112,10 +121,17 @@ def fit(
 
 def checkpoint_of(settings: TypingSettings, views: Views, types: np.ndarray, rows: np.ndarray, seed: int) -> Path:
     """Where the run keeps its checkpoint; remove it when its result is kept."""
-    run = {**as_dict(settings), "seed": seed, "weights": views.weights, "rows": rows.tolist()}
+    run = {**as_dict(settings), "seed": seed, "weights": views.weights, "views": views.seed, "rows": rows.tolist()}
     if settings.objective == "supcon":
         run["types"] = list(types[rows])
     return checkpoint_path("typing", run, views.plain[rows].numpy())
+
+
+def _check_same_views(settings: TypingSettings, shown: TypingSettings) -> None:
+    """What the frozen layers were shown cannot be changed afterwards."""
+    different = [name for name in FIXED if getattr(settings, name) != getattr(shown, name)]
+    if different:
+        raise SettingsError(f"the views were made with another {', '.join(different)}: make them again with `views_of`")
 
 
 def check_types(types: np.ndarray) -> None:

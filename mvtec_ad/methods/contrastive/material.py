@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad.data import loading
+from mvtec_ad.data.decoding import read_mask
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods import padim
 from mvtec_ad.methods.contrastive.fitting import Views, check_types, views_of
+from mvtec_ad.methods.contrastive.model import UNKNOWN
 from mvtec_ad.methods.contrastive.regions import Regions, around_masks, around_peaks, whole
 from mvtec_ad.settings import PadimSettings, TypingSettings
 
@@ -69,6 +71,8 @@ def gather(
     rows = table[table["label"] == 1].reset_index(drop=True)
     typed = np.flatnonzero(~rows["defect"].isin(settings.mixtures))
     check_types(rows["defect"].to_numpy()[typed])
+    if UNKNOWN in set(rows["defect"]):
+        raise DataError(f"{rows['category'].iloc[0]}/{UNKNOWN} is what a strange defect is called: rename that folder")
     counts = rows["defect"].iloc[typed].value_counts()
     if counts.min() < 2:
         raise DataError(
@@ -124,7 +128,7 @@ def _regions(rows: pd.DataFrame, settings: TypingSettings, maps: np.ndarray | No
             found = "none" if maps is None else len(maps)
             raise DataError(f"{len(rows)} defective images need as many anomaly maps, and there are {found}")
         return around_peaks(maps, settings.side)
-    masks = loading.load_masks(rows, loaded_size(settings))
-    if masks is None:
-        raise DataError(f"{rows['category'].iloc[0]} lacks masks: use the look predicted, or whole")
-    return around_masks(masks, settings.side)
+    lacking = rows[rows["mask_path"].isna() | (rows["mask_path"] == "")]
+    if len(lacking):
+        raise DataError(f"{lacking['image_id'].iloc[0]} has no mask: use the look predicted, or whole")
+    return around_masks((read_mask(path) for path in rows["mask_path"]), settings.side)

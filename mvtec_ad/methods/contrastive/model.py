@@ -96,6 +96,8 @@ class DefectTyper:
 def embed(encoder: Encoder, seen: torch.Tensor) -> np.ndarray:
     """What the frozen layers say, (M, C, h, w) -> (M, d) float32 embeddings of length 1."""
     encoder.eval()
+    if not len(seen):
+        return np.empty((0, len(encoder.mean)), np.float32)
     with torch.inference_mode():
         parts = [encoder(seen[part].to(torch_device()).float()) for part in batches(len(seen), 32)]
     return unit(torch.cat(parts).numpy(force=True))

@@ -6,6 +6,7 @@ defect in the middle: where one leaves the picture, the picture is mirrored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -58,8 +59,8 @@ def around_peaks(maps: np.ndarray, side: float) -> Regions:
     return Regions(np.stack([(columns + 0.5) / width, (rows + 0.5) / height], axis=1), side)
 
 
-def around_masks(masks: np.ndarray, side: float) -> Regions:
-    """Around the middle of the largest connected part of each mask, (N, H, W) bool.
+def around_masks(masks: Iterable[np.ndarray], side: float) -> Regions:
+    """Around the middle of the largest connected part of each of N masks, (H, W) bool, each of any size.
 
     An upper bound: no inspection line is told where the defect is.
 
