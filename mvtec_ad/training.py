@@ -211,7 +211,7 @@ def train(
 
 def _groups(model: torch.nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
     """The model's parameters by their factor on the learning rate."""
-    strangers = sorted(set(factors) - {name for name, _ in model.named_children()})
+    strangers = sorted(set(factors) - {name.partition(".")[0] for name, _ in model.named_parameters()})
     if strangers:
         raise SettingsError(f"the model has no part {strangers[0]!r} whose rate could be changed")
     parts: dict[float, list[torch.nn.Parameter]] = {}

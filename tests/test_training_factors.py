@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvtec_ad.errors import TrainingError
+from mvtec_ad.errors import SettingsError, TrainingError
 from mvtec_ad.training import rng_of, train, warm_cosine
 
 
@@ -117,3 +117,9 @@ def test_an_interrupted_run_keeps_its_factors(tmp_path: Path) -> None:
     assert resumed.equals(curve)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_part_that_is_not_there_is_refused() -> None:
+    """A misspelt name would change nothing, silently."""
+    with pytest.raises(SettingsError, match="no part 'haed'"):
+        moved({"haed": 10.0})

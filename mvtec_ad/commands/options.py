@@ -28,7 +28,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 # What a setting means, where the command line offers it; its type and preset values come from its dataclass.
 SETTINGS = {
-    "backbone": "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME",
+    "backbone": "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME; typing: one of the first three",
     "weights": "imagenet, random, drawn or the path of a weights file",
     "seeds": "of whatever the method draws: channels, weights, picks",
     "image_size": "side after resizing, in pixels",
@@ -39,7 +39,7 @@ SETTINGS = {
     "ridge": "ε of eq. 1, in units of feature variance",
     "layers": "depths of the network, of 1, 2 and 3",
     "coreset": "share of the patches that is kept",
-    "neighbours": "b of eq. 7; 1 leaves the image score unweighted",
+    "neighbours": "patchcore: b of eq. 7, 1 leaves the image score unweighted; typing: nearest known defects",
     "loss": "mse, ssim, mse+ssim or features",
     "map": "absolute, ssim or features: which difference is mapped",
     "score": "of an image: peak of its map, error (squared), or for the vae elbo",
@@ -58,6 +58,7 @@ SETTINGS = {
     "trained": "first layer that is trained: layer3, layer2, layer1 or all",
     "turn": "largest turn of an augmented copy, degrees",
     "temperature": "τ of the contrastive loss",
+    "unknown": "share of known defects that may be called unknown",
     "folds": "of the cross-validation",
     "repeats": "of the folds",
     "patience": "checks without progress before training stops; 0 never stops early",

@@ -237,7 +237,7 @@ def few_shot_curve(
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted({count for curve in curves.values() for count in curve}))
     axes.xaxis.set(major_formatter="{x:g}", minor_locator=NullLocator())
-    axes.set(xlabel="images shown of each type", ylabel=measure)
+    axes.set(xlabel="images shown of the new type", ylabel=measure)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 

@@ -48,7 +48,7 @@ PROFILES = {
         patchcore=PatchcoreSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, seeds=(0,), coreset=0.02),
         classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
         attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
-        typing=TypingSettings(weights="drawn", image_size=96, copies=8, steps=20, batch=24, folds=3),
+        typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=8, steps=20, batch=24),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(

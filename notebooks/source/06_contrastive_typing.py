@@ -34,7 +34,7 @@ from mvtec_ad.data import index, loading, prepare
 from mvtec_ad.methods import contrastive, projections
 from mvtec_ad.methods.contrastive import experiment, material
 from mvtec_ad.methods.contrastive.model import embed, unit
-from mvtec_ad.settings import LOOKS, as_dict, set_seed
+from mvtec_ad.settings import LOOKS, as_dict, set_seed, transfer_folder
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -48,7 +48,9 @@ tables = {name: index.read_category(root, name) for name in categories}
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}; {source}: {', '.join(categories)}")
-print(f"{settings.backbone}, weights {settings.weights}; {settings.image_size} px, {settings.steps} steps")
+print(
+    f"{settings.backbone}, weights {settings.weights}; look {settings.look}, {settings.image_size} px, {settings.steps} steps"
+)
 
 # %% [markdown]
 # ## Five images first
@@ -77,7 +79,7 @@ plotting.gallery(
 # All windows have the same size, so that a large break stays larger than a small one.
 
 # %%
-first = categories[0]
+first = categories[-1]  # the product that this notebook looks at closely
 
 
 def maps_from_padim(name):
@@ -243,10 +245,14 @@ pd.DataFrame(frozen.prototypes @ frozen.prototypes.T, index=frozen.names, column
 # %%
 kept = []  # checkpoints: a killed notebook goes on where it was
 verdicts, quality = {}, {}
+gathered = {first: known}
 for name in categories:
-    one = known if name == first else material.gather(tables[name], settings, anomaly[name], progress=False)
+    if name not in gathered:
+        gathered[name] = material.gather(tables[name], settings, anomaly[name], progress=False)
     objectives = ("supcon", "simclr") if name == first else ("supcon",)
-    verdicts[name], quality[name] = experiment.cross_validate(settings, one, objectives, kept=kept)
+    verdicts[name], quality[name] = experiment.cross_validate(
+        settings, gathered[name], objectives, kept=kept, progress=False
+    )
 measured = {name: experiment.summary(frame, settings.folds) for name, frame in quality.items()}
 chance = {name: 1 / len(set(rows["defect"]) - set(settings.mixtures)) for name, rows in defects.items()}
 
@@ -264,8 +270,8 @@ print(first)
 metric_table(measured[first])
 
 # %%
-print(categories[-1])
-metric_table(measured[categories[-1]])
+print(categories[0])
+metric_table(measured[categories[0]])
 
 # %%
 for name in categories:
@@ -274,7 +280,10 @@ for name in categories:
     print(f"{name}: SupCon minus frozen prototypes {difference}; chance {chance[name]:.3f}")
 
 # %% [markdown]
-# <!-- reading of the tables -->
+# On screws nine of ten are named rightly by everything that looks at the window: .86 by frozen prototypes, .88 by SupCon and by SimCLR, .92 by the linear probe. On
+# thirty bottles it is .70 and .73. **The differences hold zero**: with ten images of a type and twenty steps, training adds nothing that can be told from chance; it does
+# sort the neighbours a little (retrieval .801 to .826). With twenty images of a type and ImageNet weights, on seven drawn products, it adds more: see
+# *Which defect is it?* in the README, and real bottles there.
 #
 # ## Which look?
 
@@ -284,7 +293,7 @@ for look in LOOKS:
     own = replace(settings, look=look)
     seen = known if look == settings.look else material.gather(tables[first], own, anomaly[first], progress=False)
     if look != settings.look:
-        _, frame = experiment.cross_validate(own, seen, ("supcon",), kept=kept)
+        _, frame = experiment.cross_validate(own, seen, ("supcon",), kept=kept, progress=False)
     else:
         frame = quality[first]
     by_look[look] = experiment.summary(frame, settings.folds)
@@ -296,7 +305,9 @@ plotting.compared(
 )
 
 # %% [markdown]
-# <!-- reading of the looks -->
+# **Where to look is worth more than any training.** On whole pictures .34 of the screws' types are named rightly (chance: .20); with the true place, .88.
+# The window that PaDiM predicts gives .40: its peak is near the defect for 58 % of the screws only, and the rest shows good thread. Whoever wants better types should
+# first find defects better.
 #
 # ## What is confused with what
 
@@ -321,23 +332,29 @@ for name in categories:
 # comes from known defects that the model had not seen: at most a tenth of them may be called unknown. Is a type that was *left out* of the training found?
 
 # %%
-last = categories[-1]
-several = known if last == first else one
-novelty, few = experiment.leave_one_out(settings, several, ("supcon",), folds=2, kept=kept)
+novelty, few = experiment.leave_one_out(settings, known, ("supcon",), kept=kept, progress=False)
 found = experiment.open_set_summary(novelty, settings.unknown)
 found.pivot(index="left_out", columns="way", values="auroc").round(3)
 
 # %%
-trained = novelty.query("way == 'supcon, prototypes'")
-trained = trained[trained["left_out"] == trained["left_out"].iloc[0]]
-plotting.score_histogram((~trained["known"]).to_numpy().astype(int), trained["novelty"].to_numpy())
+best = found[found["way"] == "supcon, prototypes"].nlargest(1, "auroc")["left_out"].iloc[0]
+shown = novelty.query("way == 'supcon, prototypes' and left_out == @best and fold == 0")
+figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
+for known_type, colour, words in ((True, plotting.GOOD, "known types"), (False, plotting.DEFECT, f"{best}, left out")):
+    values = shown.loc[shown["known"] == known_type, "novelty"]
+    axis.plot(values, np.full(len(values), int(known_type)), "|", color=colour, ms=26, mew=2, label=words)
+axis.set(xlabel="novelty", ylim=(-0.6, 1.6), yticks=[])
+axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
 
 # %%
 means = found.groupby("way")[["auroc", "called_unknown", "false_unknown"]].mean().round(3)
 means
 
 # %% [markdown]
-# <!-- reading of unknown -->
+# `auroc` is the mean over the types left out, .74 for SupCon and .68 for the other two; the limit keeps its promise roughly (.11 of known defects are called unknown, .10
+# was promised), and then .29 of the strange ones are found. *thread_side*, left out, is hardly found at all (.55): its prototype lies close to those of *manipulated_front* and
+# *thread_top* (cosines .61 and .45 above). "Unknown" finds what is unlike everything, not what has another name.
 #
 # ## A new type from a few images
 #
@@ -357,7 +374,8 @@ for (way, shots), rows in taught.groupby(["way", "shots"]):
 plotting.few_shot_curve(curves, measure="balanced accuracy over all types (band: 95 %, over types)")
 
 # %% [markdown]
-# <!-- reading of few shots -->
+# One image of the new type is enough to come close, and eight add little. The frozen embedding takes new types as well as the trained one, or better: training has made
+# room for the types that it was shown.
 #
 # ## The atlas
 #
@@ -366,16 +384,17 @@ plotting.few_shot_curve(curves, measure="balanced accuracy over all types (band:
 # product, and half the frozen one across products.
 
 # %%
-typers, gathered = {}, {}
+typers = {}
 for name in categories:
-    gathered[name] = known if name == first else one
     typers[name] = contrastive.fit(
-        settings, gathered[name].views, gathered[name].types, gathered[name].typed, checkpoint=True, progress=False
+        settings, gathered[name].views, gathered[name].types, gathered[name].typed, progress=False
     )
     limit = experiment.calibrated_limit(verdicts[name], "supcon, prototypes", settings)
     typers[name] = replace(typers[name], limit=limit)
-atlas = pd.concat([g.table.iloc[g.typed] for g in gathered.values()], ignore_index=True)
-common = embed(frozen.encoder, torch.cat([g.views.plain[g.typed] for g in gathered.values()]))
+atlas = pd.concat([gathered[name].table.iloc[gathered[name].typed] for name in categories], ignore_index=True)
+everything = torch.cat([gathered[name].views.copies[gathered[name].typed, :4].flatten(0, 1) for name in categories])
+frozen.encoder.measure(everything.float())  # units of all products, not of one
+common = embed(frozen.encoder, torch.cat([gathered[name].views.plain[gathered[name].typed] for name in categories]))
 learned = np.zeros((len(atlas), len(categories) * common.shape[1]), np.float32)
 start = 0
 for number, name in enumerate(categories):
@@ -406,7 +425,8 @@ print(f"by chance {10 / (len(joint) - 1):.2f}")
 pd.DataFrame(lines).T.round(2)
 
 # %% [markdown]
-# <!-- reading of stability -->
+# What two seeds do not share is no property of the defects. t-SNE starts from PCA here, and ends at the same map every time; UMAP moves some points. Both keep most neighbours of the
+# embedding, PCA half of them: two directions are not enough. Distances *between* far clusters of t-SNE and UMAP mean nothing.
 #
 # **How do types relate?** The distance of two types is the cosine distance of their prototypes.
 
@@ -433,7 +453,7 @@ page = plotting.atlas_page(
     heat,
     title=f"Atlas of anomalies: {', '.join(categories)}",
 )
-target = transfer.transfer_folder() / "atlas.html"
+target = transfer_folder() / "atlas.html"
 target.write_text(page, encoding="utf-8")
 print(f"{target.name}: {len(page) / 1e6:.1f} MB")
 
@@ -458,7 +478,8 @@ plotting.gallery(
 )
 
 # %% [markdown]
-# <!-- reading of failures -->
+# Damage on the thread seen from a little further round is *side* or *top*; a scratch where the head meets the neck is both. Some of these could be argued about, and that is
+# the point: look before you believe a folder's name.
 #
 # ## Yours, reported, verdict
 #
@@ -486,7 +507,7 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 #     found = experiment.summary(frame, settings.folds)["supcon, prototypes"]
 #     print(tau, *(evaluation.format_number(found[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
 # ```
-# <!-- solution 1 -->
+# In *quick*, on screws: silhouette .410, .421 and .437, balanced accuracy .860, .880 and .860. The first settles down a little, the second does not care.
 # </details>
 #
 # **2.** The window: how large should it be? Try `side=0.15` and `side=0.6` with the frozen prototypes, which costs seconds.
@@ -498,9 +519,9 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 #     own = replace(settings, side=side, steps=0, copies=4)
 #     seen = material.gather(tables[first], own, anomaly[first], progress=False)
 #     _, frame = experiment.cross_validate(own, seen, ())
-#     print(side, evaluation.format_number(experiment.summary(frame, 3)[experiment.FROZEN]["balanced_accuracy"]["mean"]))
+#     print(side, evaluation.format_number(experiment.summary(frame, 5)[experiment.FROZEN]["balanced_accuracy"]["mean"]))
 # ```
-# <!-- solution 2 -->
+# In *quick*, on screws: .860, .860 and .820. A wider window shows more of the screw, and the weight in the middle grows with it.
 # </details>
 #
 # ## Save the artifact

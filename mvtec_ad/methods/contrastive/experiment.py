@@ -214,7 +214,7 @@ def summary(quality: pd.DataFrame, folds: int) -> dict[str, dict[str, dict[str, 
     for way, rows in quality.groupby("way", sort=False):
         rows = rows.set_index(["repeat", "fold"])
         found[way] = {
-            name: _inside(evaluation.corrected_t(rows[name], share)) for name in METRICS if rows[name].notna().all()
+            name: _inside(evaluation.corrected_t(rows[name], share), name) for name in METRICS if rows[name].notna().all()
         }
         found[way]["balanced_accuracy_difference"] = evaluation.corrected_t(rows["balanced_accuracy"] - base, share)
     return found
@@ -295,6 +295,7 @@ def _quality(types: np.ndarray, known: np.ndarray, answer: Answer) -> dict[str, 
     }
 
 
-def _inside(metric: dict[str, float]) -> dict[str, float]:
-    """A t interval may leave the range of a metric, which nothing else can."""
-    return {**metric, "low": max(metric["low"], -1.0), "high": min(metric["high"], 1.0)}
+def _inside(metric: dict[str, float], name: str) -> dict[str, float]:
+    """A t interval may leave the range of a metric, which the metric cannot."""
+    lowest = -1.0 if name == "silhouette" else 0.0
+    return {**metric, "low": max(metric["low"], lowest), "high": min(metric["high"], 1.0)}
