@@ -493,6 +493,17 @@ def test_from_scratch(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [pytest.approx(30 * SMALL.rate), SMALL.rate]
 
 
+@pytest.mark.parametrize("architecture", ["efficientnet_b0", "mobilenet_v3_large"])
+def test_dropout_draws_from_the_step_too(table: pd.DataFrame, architecture: str) -> None:
+    """Whatever torch's own generator has drawn before, the same seed trains the same network."""
+    settings = replace(SMALL, architecture=architecture, weights="random", steps=2)
+    networks = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        networks.append(fit(settings, table, seed=5, progress=False).network)
+    assert equal(*networks)
+
+
 def test_a_killed_run_goes_on(table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its last checkpoint to the same bits, as if it had not been killed."""
     settings = replace(SMALL, steps=4, rate=1e-3)

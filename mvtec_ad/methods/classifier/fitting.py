@@ -151,7 +151,10 @@ def _fine_tune(
         rng = rng_of(seed, step)
         drawn = np.sort(rng.permutation(len(images))[: settings.batch])
         pixels = augment(as_tensor(images[drawn]), settings, model.mirror, rng)
-        return loss(network(pixels), targets[torch.from_numpy(drawn)])
+        with torch.random.fork_rng():  # dropout and stochastic depth draw from torch's own generator
+            torch.manual_seed(int(rng.integers(2**31)))
+            logits = network(pixels)
+        return loss(logits, targets[torch.from_numpy(drawn)])
 
     def measure() -> dict[str, float]:
         logits, trained = model.logits(held_images), model.logits(images[some])
