@@ -338,7 +338,7 @@ wide(on_damage, "region_auroc")
 # *Energy* is the share of positive evidence inside the box, to be compared with the share that the box covers: .04 on the side, .09 from above. *Region AUROC* asks
 # how often a pixel inside beats one outside; .5 is chance. Integrated gradients on the side puts .10 of its evidence into .04 of the image, more than
 # any other there; its region AUROC is below one half all the same, since most of its pixels are near zero, in the box and elsewhere. The dashes are Grad-CAMs that are zero all
-# over: that network sees no reason at all to call anything damaged.
+# over: those networks see no reason at all to call anything damaged.
 
 # %%
 wide(on_items, "shown")
@@ -446,8 +446,8 @@ for view in views:
 pd.DataFrame(lines).T.round(2)
 
 # %% [markdown]
-# The network of a view and the one for both views agree (.75 and .85); they began with the same weights, and both have seen the images of the view. With EfficientNet from scratch
-# they share about half (.48, .58), which is what two maps with their peak in the middle have in common; MobileNet's map is constant (*nan*).
+# The network of a view and the one for both views agree (.75 and .85); they began with the same weights, and both have seen the images of the view. With the networks
+# from scratch there is nothing to compare: their maps are constant (*nan*).
 #
 # ## On the item, or on the belt?
 #
