@@ -306,7 +306,7 @@ plotting.compared(
 
 # %% [markdown]
 # **Where to look is worth more than any training.** On whole pictures .34 of the screws' types are named rightly (chance: .20); with the true place, .88.
-# The window that PaDiM predicts gives .40: its peak is near the defect for 58 % of the screws only, and the rest shows good thread. Whoever wants better types should
+# The window that PaDiM predicts gives .40: its peak is near the defect for 58 % of the screws only, and the other windows show something else. Whoever wants better types should
 # first find defects better.
 #
 # ## What is confused with what
