@@ -312,7 +312,7 @@ plotting.compared(
 # ## What is confused with what
 
 # %%
-own = verdicts[first].query("way == 'supcon, prototypes'")
+own = verdicts[first].query("way == 'supcon, prototypes' and defect not in @settings.mixtures")
 rows, columns, counts = evaluation.type_confusion(own["defect"], own["said"])
 pd.DataFrame(counts, index=[f"is {name}" for name in rows], columns=[f"called {name}" for name in columns])
 
