@@ -576,4 +576,4 @@ print("the typer from the file gives the same embeddings; it knows", ", ".join(r
 # **Limits.** A type is what a folder is called: two folders may hold what looks the same, one folder what looks different. A prototype is one direction, and a type with two
 # faces needs two. And a window that misses the defect shows a good part.
 #
-# **Next:** [08](08_inspection_pipeline.ipynb) asks for the type of what the classifier stopped.
+# **Next:** 08 asks for the type of what the classifier stopped.
