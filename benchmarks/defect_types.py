@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from stages import stage, stages
 
-from mvtec_ad import transfer
 from mvtec_ad.data import acquire, index
 from mvtec_ad.evaluation import format_metric, format_number, markdown_table
 from mvtec_ad.methods.contrastive import material, report
@@ -55,7 +53,7 @@ def main() -> None:
         for look in DRAWN_LOOKS:
             for category in DRAWN.categories:
                 drawn(category, replace(settings, look=look))
-    found = stages()
+    found = stages(place())
     text = tables(found, arguments.product.name)
     print(text)
     if arguments.publish:
@@ -64,28 +62,9 @@ def main() -> None:
         (assets / "typing.md").write_text(text + "\n", encoding="utf-8")
 
 
-def stage(name: str, task: Callable[[list[Path]], dict[str, Any]]) -> None:
-    """Do what is not done yet, in a file of its own; CPU minutes are those of the run that finished it."""
-    folder = transfer_folder() / "typing"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.json"
-    if path.is_file():
-        return
-    print(f"{name} …", flush=True)
-    kept: list[Path] = []
-    begun = time.process_time()
-    result = task(kept)
-    result |= {"cpu_minutes": (time.process_time() - begun) / 60, "git_commit": transfer.git_commit()}
-    with transfer.replacing(path) as file:
-        file.write((json.dumps(result, indent=1) + "\n").encode())
-    for checkpoint in kept:
-        checkpoint.unlink(missing_ok=True)
-
-
-def stages() -> dict[str, Any]:
-    """All finished stages by name."""
-    paths = sorted((transfer_folder() / "typing").glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+def place() -> Path:
+    """Where the stages are kept."""
+    return transfer_folder() / "typing"
 
 
 def real(folder: Path, settings: TypingSettings) -> None:
@@ -106,8 +85,8 @@ def real(folder: Path, settings: TypingSettings) -> None:
             once = replace(own, repeats=1)
             return report.measure(once, gathered, ["simclr"], data_source=source, open_set=False, kept=kept)
 
-        stage(f"{folder.name}, {look}", supcon)
-        stage(f"{folder.name}, {look}, simclr", simclr)
+        stage(place(), f"{folder.name}, {look}", supcon)
+        stage(place(), f"{folder.name}, {look}, simclr", simclr)
 
 
 def drawn(category: str, settings: TypingSettings) -> None:
@@ -119,7 +98,7 @@ def drawn(category: str, settings: TypingSettings) -> None:
         by_mask = settings.look == "mask"
         return report.measure(settings, gathered, ["supcon"], data_source="rendered", open_set=by_mask, kept=kept)
 
-    stage(f"drawn {category}, {settings.look}", measured)
+    stage(place(), f"drawn {category}, {settings.look}", measured)
 
 
 def maps_of(table: pd.DataFrame, settings: TypingSettings) -> np.ndarray | None:

@@ -198,3 +198,51 @@ def test_run_names_the_failing_notebook(home_with_notebook: Path, capsys: pytest
     assert main(["run"]) == 2
     assert "notebook 01_small.ipynb stopped: ValueError: no such thing" in capsys.readouterr().err
     assert (home_with_notebook / "transfer" / "runs" / "01_small.ipynb").is_file()
+
+
+# A GIF of two frames of one pixel, black and white.
+GIF = (
+    "R0lGODlhAQABAIAAAAAAAP///yH/C05FVFNDQVBFMi4wAwEAAAAh+QQA"
+    "CgAAACwAAAAAAQABAAACAkQBACH5BAAKAAAALAAAAAABAAEAAAICTAEAOw=="
+)
+GIF_CELL = f"from IPython.display import Image\nimport base64\nImage(data=base64.b64decode('{GIF}'), format='gif')"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_gif_is_shown_on_the_page_and_in_the_copy(home_with_notebook: Path) -> None:
+    """As pictures are; the notebook that is written keeps its output as it was."""
+    path = home_with_notebook / "notebooks" / "01_small.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].source = GIF_CELL
+    nbformat.write(notebook, path)
+    assert main(["run", "01", "--profile", "quick", "--category", "screw"]) == 0
+    runs = home_with_notebook / "transfer" / "runs"
+    for name in ("index.html", "01_small.html"):
+        assert (runs / name).read_text().count(f'src="data:image/gif;base64,{GIF}"') == 1, name
+    data = nbformat.read(runs / "01_small.ipynb", as_version=4).cells[2].outputs[0].data
+    assert data["image/gif"].strip() == GIF
+    assert "text/html" not in data
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_gif_stays_in_a_built_notebook(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an output like any other, and its bytes count."""
+    for name in ("MVTEC_AD_PROFILE", "MVTEC_AD_SOURCE", "MVTEC_AD_HOME", "MVTEC_AD_CATEGORIES"):
+        monkeypatch.setenv(name, "")  # what `execute` sets is taken back afterwards
+    source = tmp_path / "99_small.py"
+    source.write_text(SMALL_SOURCE.replace("1 + 1", GIF_CELL))
+    notebook = build.convert(source, None)
+    del notebook.cells[1]  # the setup cell
+    build.execute(notebook, tmp_path)
+    nbformat.validate(notebook)
+    (output,) = notebook.cells[-1].outputs
+    assert output.data["image/gif"].strip() == GIF
+    target = tmp_path / "99_small.ipynb"
+    nbformat.write(notebook, target)
+    with_gif = target.stat().st_size
+    output.data.pop("image/gif")
+    nbformat.write(notebook, target)
+    assert with_gif - target.stat().st_size > len(GIF)
+    output.data["image/gif"] = GIF
+    assert build.problems(notebook, notebook, with_gif) == []
+    assert "MB" in build.problems(notebook, notebook, build.LARGEST + 1)[0]

@@ -95,10 +95,11 @@ def test_settings_survive_json(name: str) -> None:
 
 @pytest.mark.parametrize("method", PRESETS)
 def test_the_first_preset_is_the_default(method: str) -> None:
-    """It is what the class itself says, apart from what makes the VAE one; presets differ from each other."""
+    """It is what the class itself says, apart from what makes VAE and AnoGAN one; presets differ from each other."""
     presets = list(PRESETS[method].values())
+    own = {"vae": {"variational": True, "loss": "mse"}, "anogan": {"inversion": "search"}}
     assert default_settings(method) is presets[0]
-    assert presets[0] == (AutoencoderSettings(variational=True, loss="mse") if method == "vae" else type(presets[0])())
+    assert presets[0] == type(presets[0])(**own.get(method, {}))
     assert len(set(presets)) == len(presets)
 
 

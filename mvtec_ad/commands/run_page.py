@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def write_page(folder: Path, executed: list[tuple[str, Any, float]], profile: st
     from nbconvert.filters import markdown2html
 
     for name, notebook, _ in executed:
-        body, _ = HTMLExporter().from_notebook_node(notebook)
+        body, _ = HTMLExporter().from_notebook_node(_with_gifs(notebook))
         (folder / f"{name}.html").write_text(body, encoding="utf-8")
     sections = [_section(*item) for item in executed]
     contents = "".join(
@@ -47,6 +48,16 @@ def write_page(folder: Path, executed: list[tuple[str, Any, float]], profile: st
         encoding="utf-8",
     )
     return page
+
+
+def _with_gifs(notebook: Any) -> Any:
+    """A copy whose GIFs are HTML: nbconvert, 7.17 at least, shows no GIF of its own accord."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/gif" in output.get("data", {}):
+                output["data"].setdefault("text/html", _block({"image/gif": output["data"]["image/gif"]}))
+    return notebook
 
 
 def _title(notebook: Any) -> str:
@@ -75,7 +86,7 @@ def _section(name: str, notebook: Any, seconds: float) -> str:
 
 
 def _block(data: dict[str, Any]) -> str:
-    for kind in ("image/png", "image/jpeg"):
+    for kind in ("image/png", "image/jpeg", "image/gif"):
         if kind in data:
             return f'<p><img alt="figure" src="data:{kind};base64,{data[kind].strip()}"></p>'
     if "text/html" in data:

@@ -17,6 +17,8 @@ from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods.scores import Scores, Trial
 from mvtec_ad.settings import PRESETS
 
+SHARED = {"vae": "autoencoder", "f_anogan": "anogan"}  # methods that are settings of another one's module
+
 
 def module_of(method: str) -> ModuleType:
     """The module of a method, a key of `settings.PRESETS`.
@@ -26,7 +28,7 @@ def module_of(method: str) -> ModuleType:
     """
     if method not in PRESETS:
         raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(PRESETS)}")
-    return importlib.import_module("mvtec_ad.methods." + {"vae": "autoencoder"}.get(method, method))
+    return importlib.import_module("mvtec_ad.methods." + SHARED.get(method, method))
 
 
 __all__ = ["Scores", "Trial", "module_of"]

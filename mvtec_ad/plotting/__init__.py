@@ -5,12 +5,13 @@ from mvtec_ad.plotting.atlas import atlas_page
 from mvtec_ad.plotting.attributions import attribution_rows, deletion_insertion_curves, randomisation_figure
 from mvtec_ad.plotting.classification import confusion_matrices, cost_curve, learning_curves, reliability_diagram
 from mvtec_ad.plotting.curves import pro_curve_figure, roc_and_pr, seeds_strip
+from mvtec_ad.plotting.drawn import drawn_grid, drawn_strips, growth, search_figure, tiles
 from mvtec_ad.plotting.embeddings import compared, dendrogram_and_distances, embedding_maps, few_shot_curve
 from mvtec_ad.plotting.images import draw_mask, gallery, heat_maps, heat_scale, show_image
 from mvtec_ad.plotting.rows import picture_rows
 from mvtec_ad.plotting.scores import score_histogram
 from mvtec_ad.plotting.style import DEFECT, GOOD, HEAT, METHOD_COLOURS, STYLE, bare, new_figure, to_png
-from mvtec_ad.plotting.training import training_curves
+from mvtec_ad.plotting.training import adversarial_curves, training_curves
 
 __all__ = [
     "DEFECT",
@@ -18,6 +19,7 @@ __all__ = [
     "HEAT",
     "METHOD_COLOURS",
     "STYLE",
+    "adversarial_curves",
     "animation",
     "atlas_page",
     "attribution_rows",
@@ -28,9 +30,12 @@ __all__ = [
     "deletion_insertion_curves",
     "dendrogram_and_distances",
     "draw_mask",
+    "drawn_grid",
+    "drawn_strips",
     "embedding_maps",
     "few_shot_curve",
     "gallery",
+    "growth",
     "heat_maps",
     "heat_scale",
     "learning_curves",
@@ -41,8 +46,10 @@ __all__ = [
     "reliability_diagram",
     "roc_and_pr",
     "score_histogram",
+    "search_figure",
     "seeds_strip",
     "show_image",
+    "tiles",
     "to_png",
     "training_curves",
 ]

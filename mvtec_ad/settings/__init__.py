@@ -1,5 +1,6 @@
 """Settings of every stage, profiles, places on disk, seeds and the device."""
 
+from mvtec_ad.settings.adversarial import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings
 from mvtec_ad.settings.contrastive import LOOKS, TYPING_PRESETS, TypingSettings
 from mvtec_ad.settings.machine import set_seed, torch_device
 from mvtec_ad.settings.methods import (
@@ -18,16 +19,19 @@ from mvtec_ad.settings.supervised import ARCHITECTURES, AttributionSettings, Cla
 
 __all__ = [
     "ARCHITECTURES",
+    "DIGITS_AS_ANOMALIES",
     "KERAS_RECIPE",
     "LOOKS",
     "PRESETS",
     "PROFILES",
     "REPORTED_AUTOENCODER",
     "TYPING_PRESETS",
+    "AnoganSettings",
     "AttributionSettings",
     "AutoencoderSettings",
     "ClassifierSettings",
     "DataSettings",
+    "DcganSettings",
     "PadimSettings",
     "PatchcoreSettings",
     "PretrainingSettings",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvtec_ad.errors import SettingsError
+from mvtec_ad.settings._shared import check_choice, check_pixels, check_seeds, check_sigma, held_out_count
+from mvtec_ad.settings.adversarial import AnoganSettings
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class PadimSettings:
     memory_gb: float = 2.0  # features held at once; more channel seeds than fit are taken in further passes
 
     def __post_init__(self) -> None:
-        _check_pixels(self.image_size, self.crop)
-        _check_seeds(self.seeds)
-        _check_sigma(self.sigma)
+        check_pixels(self.image_size, self.crop)
+        check_seeds(self.seeds)
+        check_sigma(self.sigma)
         if self.channels < 1:
             raise SettingsError(f"channels {self.channels} must be at least 1")
         if self.interpolation not in ("nearest", "bilinear"):
@@ -73,13 +75,13 @@ class AutoencoderSettings:
     seeds: tuple[int, ...] = (0, 1, 2)  # of weights, batches and held-out images
 
     def __post_init__(self) -> None:
-        _check_pixels(self.image_size, self.crop)
-        _check_seeds(self.seeds)
-        _check_sigma(self.sigma)
-        _check_choice("loss", self.loss, ("mse", "ssim", "mse+ssim", "features"))
-        _check_choice("map", self.map, ("absolute", "ssim", "features"))
-        _check_choice("score", self.score, ("peak", "error", "elbo"))
-        _check_choice("corruption", self.corruption, ("none", "noise", "mask"))
+        check_pixels(self.image_size, self.crop)
+        check_seeds(self.seeds)
+        check_sigma(self.sigma)
+        check_choice("loss", self.loss, ("mse", "ssim", "mse+ssim", "features"))
+        check_choice("map", self.map, ("absolute", "ssim", "features"))
+        check_choice("score", self.score, ("peak", "error", "elbo"))
+        check_choice("corruption", self.corruption, ("none", "noise", "mask"))
         if self.crop < 16:
             raise SettingsError(f"{self.crop} pixels are too few for SSIM's window of 11: use 16 or more")
         if self.halvings < 1 or self.crop % 2**self.halvings:
@@ -99,8 +101,7 @@ class AutoencoderSettings:
 
     def calibration_images(self, count: int) -> int:
         """The held-out images: the share asked for, but 20 where half of the images allows it."""
-        wanted = max(round(count * self.held_out), min(20, count // 2))
-        return max(1, min(wanted, count - 2))
+        return held_out_count(count, self.held_out)
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ class PatchcoreSettings:
     memory_gb: float = 0.5  # distances held at once
 
     def __post_init__(self) -> None:
-        _check_pixels(self.image_size, self.crop)
-        _check_seeds(self.seeds)
-        _check_sigma(self.sigma)
+        check_pixels(self.image_size, self.crop)
+        check_seeds(self.seeds)
+        check_sigma(self.sigma)
         if not self.layers or not set(self.layers) <= {1, 2, 3}:
             raise SettingsError(f"layers {self.layers} are none of 1, 2 and 3: name one or more of them")
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
@@ -136,30 +137,6 @@ class PatchcoreSettings:
     def calibration_images(self, count: int) -> int:
         """Leave-one-out: every image, against the patches of the others."""
         return count
-
-
-def _check_pixels(image_size: int, crop: int) -> None:
-    if image_size < 1 or crop < 1:
-        raise SettingsError(f"image size {image_size} and crop {crop} must be at least 1 pixel")
-    if crop > image_size:
-        raise SettingsError(f"crop {crop} is larger than image size {image_size}: choose a smaller crop")
-
-
-def _check_seeds(seeds: tuple[int, ...]) -> None:
-    if not seeds:
-        raise SettingsError("no seed given: name at least one")
-    if min(seeds) < 0:
-        raise SettingsError(f"seed {min(seeds)} is negative: use 0 or more")
-
-
-def _check_sigma(sigma: float) -> None:
-    if not 0 <= sigma < float("inf"):
-        raise SettingsError(f"sigma {sigma} is no width in pixels: use 0 or more")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingsError(f"{name} {value!r} is unknown: use one of {', '.join(choices)}")
 
 
 # The TensorFlow notebook whose figures reported.json lists under keras:resnet50. It smooths its 64×64 map with
@@ -187,6 +164,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resnet18": PatchcoreSettings(),
         "wide_resnet50": PatchcoreSettings(backbone="wide_resnet50_2"),
     },
+    "anogan": {"default": AnoganSettings(inversion="search")},
+    "f_anogan": {"default": AnoganSettings()},
 }
 
 

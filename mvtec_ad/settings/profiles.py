@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mvtec_ad.errors import SettingsError
+from mvtec_ad.settings.adversarial import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings
 from mvtec_ad.settings.contrastive import TypingSettings
 from mvtec_ad.settings.methods import (
     KERAS_RECIPE,
@@ -37,6 +38,9 @@ class Profile:
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     attribution: AttributionSettings = field(default_factory=AttributionSettings)
     typing: TypingSettings = field(default_factory=TypingSettings)
+    dcgan: DcganSettings = field(default_factory=DcganSettings)
+    anogan: AnoganSettings = field(default_factory=AnoganSettings)
+    digit_anomalies: AnoganSettings = DIGITS_AS_ANOMALIES
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
 
@@ -49,6 +53,9 @@ PROFILES = {
         classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
         attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
         typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=8, steps=20, batch=24),
+        dcgan=DcganSettings(digits="sklearn", epochs=16),
+        anogan=AnoganSettings(image_size=32, crop=32, steps=150, encoder_steps=150, search_steps=100, seeds=(0,)),
+        digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=200, encoder_steps=200),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),
     "full": Profile(

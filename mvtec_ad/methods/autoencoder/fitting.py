@@ -16,6 +16,7 @@ from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.autoencoder import differences
 from mvtec_ad.methods.autoencoder.model import Redrawing, check_size, new_network
 from mvtec_ad.methods.pixels import as_tensor
+from mvtec_ad.methods.sampling import held_out_positions, normal
 from mvtec_ad.methods.scores import Trial
 from mvtec_ad.settings import AutoencoderSettings, as_dict, torch_device
 from mvtec_ad.training import checkpoint_path, rng_of, train
@@ -71,12 +72,6 @@ def fit_and_score(
         yield Trial(seed, model, model.good_scores, scores, seconds, time.perf_counter() - fitted)
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def held_out_positions(settings: AutoencoderSettings, count: int, seed: int) -> np.ndarray:
-    """Positions of the good images that are not trained on, ascending, int64."""
-    order = np.random.default_rng([seed, count]).permutation(count)
-    return np.sort(order[: settings.calibration_images(count)])
 
 
 def _backbone(settings: AutoencoderSettings) -> Backbone | None:
@@ -148,11 +143,6 @@ def _fit(
     model = Redrawing(network.eval(), settings, seed, backbone, curve=curve)
     model.good_scores = model.score(held).image
     return model
-
-
-def normal(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
-    """Standard normal numbers, float32, on the device."""
-    return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(torch_device())
 
 
 def corrupt(images: Tensor, kind: str, rng: np.random.Generator) -> Tensor:

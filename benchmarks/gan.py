@@ -1,0 +1,261 @@
+"""GANs: digits drawn, digits and a real product as anomalies, and the latent search at once or one by one.
+
+    python benchmarks/gan.py --digits FOLDER --product ROOT/FOLDER [--only digits|one_class|product|search] [--publish]
+
+`--digits` holds MNIST's files; 8,000 of the 10,000 test images are learned from where only those are there. Writes
+transfer/gan/ stage by stage; a killed run goes on with the training it was in. `--publish` writes assets/gan.json,
+assets/gan.md and assets/digits.gif.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stages import stage, stages
+
+from mvtec_ad import evaluation, plotting, results
+from mvtec_ad.data import digits, index, loading, splits
+from mvtec_ad.evaluation import format_metric, markdown_table
+from mvtec_ad.methods import anogan, experiment
+from mvtec_ad.methods.anogan import one_class
+from mvtec_ad.methods.gan import dcgan, quality
+from mvtec_ad.methods.maps import smooth
+from mvtec_ad.methods.sampling import normal
+from mvtec_ad.methods.scores import Scores, Trial
+from mvtec_ad.settings import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings, as_dict, home, transfer_folder
+from mvtec_ad.training import checkpoint_path
+
+NORMALS = (0, 2, 4, 6, 8)
+TEST_DIGITS, SAMPLES = 2000, 1000
+TOGETHER, STEPS = 32, 20  # images and steps of the two searches
+WAYS = {"f_anogan": "f-AnoGAN", "anogan": "AnoGAN", "autoencoder": "autoencoder", "pca": "PCA"}
+
+
+def main() -> None:
+    """Run what is missing, then print or publish the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--digits", required=True, help="folder with MNIST's files")
+    parser.add_argument("--product", required=True, type=Path, help="folder of a product in MVTec layout")
+    parser.add_argument("--only", choices=("digits", "one_class", "product", "search"), help="may run side by side")
+    parser.add_argument("--publish", action="store_true")
+    arguments = parser.parse_args()
+    place = transfer_folder() / "gan"
+    train, test = digits.cut(digits.load("mnist", arguments.digits), TEST_DIGITS)
+    tasks: dict[str, dict[str, Any]] = {
+        "digits": {"digits": lambda kept: drawn(train, test, kept)},
+        "one_class": {f"normal {one}": lambda kept, one=one: anomalous(train, test, one, kept) for one in NORMALS},
+        "product": {
+            name: lambda _, name=name: product(name, arguments.product)
+            for name in (f"{arguments.product.name} f_anogan", f"{arguments.product.name} anogan")
+        },
+        "search": {"search": lambda _: searched()},
+    }
+    for name, own in tasks.items():
+        for title, task in own.items():
+            if arguments.only in (None, name):
+                stage(place, title, task)
+    found = stages(place)
+    text = tables(found, test)
+    print(text)
+    if arguments.publish:
+        publish(found, text)
+
+
+def drawn(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[str, Any]:
+    """DCGAN on the digits; what a classifier trained on the real ones says of 1,000 drawn ones, and of real ones."""
+    settings = DcganSettings(digits="mnist")
+    judge = quality.fit_judge(train, test)
+    kept.append(checkpoint_path("dcgan", as_dict(settings), train.images))
+    begun = time.process_time()
+    model = dcgan.fit(settings, train.images, checkpoint=kept[0])
+    minutes = (time.process_time() - begun + model.curve.attrs["seconds_before"]) / 60
+    return {
+        "source": train.source,
+        "settings": as_dict(settings),
+        "steps": settings.steps(len(train.images)),
+        "training_minutes": minutes,
+        "judge_accuracy": judge.accuracy,
+        "drawn": quality.quality(judge, train.images, model.sample(SAMPLES)),
+        "real, held out": quality.quality(judge, train.images, test.images[:SAMPLES]),
+        "grids": model.grids.tolist(),
+        "moments": model.moments.tolist(),
+    }
+
+
+def anomalous(train: digits.Digits, test: digits.Digits, one: int, kept: list[Path]) -> dict[str, Any]:
+    """Every way of redrawing, with one digit as the normal one."""
+    settings = DIGITS_AS_ANOMALIES
+    kept.append(checkpoint_path("one-class", {**as_dict(settings), "normal": one}, train.images))
+    good = train.of(one)
+    model = one_class.fit_on(settings, good, checkpoint=kept[0])
+    found = one_class.compare(model, good, test)
+    labels = (test.labels != one).astype(int)
+    rows = {}
+    for name, redrawn in found.items():
+        auroc = evaluation.image_auroc(labels, redrawn.scores)
+        low, high = evaluation.newcombe(auroc, int(labels.sum()), int((labels == 0).sum()))
+        rows[name] = {
+            "auroc": {"mean": auroc, "low": low, "high": high},
+            "milliseconds": redrawn.milliseconds,
+            "scores": [float(score) for score in redrawn.scores],
+        }
+    return {"source": train.source, "settings": as_dict(settings), "normal": one, "ways": rows}
+
+
+def product(name: str, folder: Path) -> dict[str, Any]:
+    """The report of `evaluate`, and for f-AnoGAN other scores of the same networks and the mean image beside."""
+    method, table = name.split()[1], index.read_category(folder.parent, folder.name)
+    settings = replace(AnoganSettings(), inversion="search" if method == "anogan" else "encoder")
+    source = index.data_source(folder.parent, folder.name, table)
+    found = experiment.run(method, table, settings, data_source=source, keep_models=True)
+    results.record(found.report)
+    rows = {"loss": found.report["metrics"], "peak": _metrics(found, [_peaks(one.scores) for one in found.trials])}
+    if method == "f_anogan":
+        residual = [
+            anogan.inverted_by(one.model, replace(settings, kappa=0)).score(found.images) for one in found.trials
+        ]
+        rows["loss, izi"] = _metrics(found, residual)
+        good = splits.official(table).query("part == 'train'")
+        train = loading.load_images(list(good["image_path"]), settings.image_size, settings.crop)
+        distance = np.abs(found.images - train.mean(0)).mean(-1).astype(np.float32)
+        rows["mean image"] = _metrics(found, [_peaks(Scores(np.empty(0), smooth(distance, settings.sigma)))])
+    return {"report": found.report, "rows": rows}
+
+
+def _peaks(scores: Scores) -> Scores:
+    return Scores(scores.maps.reshape(len(scores.maps), -1).max(1), scores.maps)
+
+
+def _metrics(found: experiment.Experiment, scores: list[Scores]) -> dict[str, Any]:
+    """Metrics of other scores of the same images; thresholds are not looked at."""
+    trials = [Trial(seed, None, np.zeros(40), one, 0, 0) for seed, one in enumerate(scores)]
+    return experiment.measure(found.labels, trials, found.masks, 0.05)["metrics"]
+
+
+def searched() -> dict[str, Any]:
+    """20 steps for 32 digits at once, and for one after the other, in the same run; the largest difference."""
+    settings = DIGITS_AS_ANOMALIES
+    networks = anogan.Networks(settings).eval()
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(-1, 1, (TOGETHER, 3, 28, 28)).astype(np.float32))
+    starts = normal((TOGETHER, 1, settings.latent), rng).cpu()
+
+    def losses(part: slice) -> torch.Tensor:
+        return anogan.search(
+            networks.averaged,
+            networks.critic,
+            images[part],
+            starts[part],
+            steps=STEPS,
+            rate=settings.search_rate,
+            feature_share=settings.feature_share,
+        ).losses
+
+    losses(slice(0, 1))
+    ratios, differences = [], []
+    for _ in range(3):
+        begun = time.perf_counter()
+        together = losses(slice(None))
+        middle = time.perf_counter()
+        alone = torch.cat([losses(slice(one, one + 1)) for one in range(TOGETHER)], 1)
+        ratios.append((time.perf_counter() - middle) / (middle - begun))
+        differences.append(float(((together - alone).abs() / alone).max()))
+    return {"threads": torch.get_num_threads(), "ratios": ratios, "largest_relative_difference": max(differences)}
+
+
+def tables(found: dict[str, Any], test: digits.Digits) -> str:
+    """Markdown: drawn digits, digits as anomalies, the product, the search."""
+    parts = [_digits_table(found), _one_class_table(found, test), _product_table(found), _search_line(found)]
+    minutes = sum(one["cpu_minutes"] for one in found.values())
+    parts.append(f"CPU minutes in all, scoring included: {minutes:.0f}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _digits_table(found: dict[str, Any]) -> str:
+    one = found.get("digits")
+    if one is None:
+        return ""
+    rows = []
+    for name, words in (("drawn", f"{SAMPLES:,} drawn"), ("real, held out", f"{SAMPLES:,} real, held out")):
+        own = one[name]
+        numbers = [f"{own['frechet']:.1f}", f"{own['precision']:.2f}", f"{own['recall']:.2f}"]
+        rows.append([words, str(own["digits_found"]), f"{own['sure']:.1%}", *numbers])
+    heads = ["Digits", "kinds found", "≥ .8 sure", "Fréchet distance", "precision", "recall"]
+    note = (
+        f"DCGAN, {one['source']}: {one['steps']:,} steps in {one['training_minutes']:.1f} CPU minutes; the judge reads "
+        f"{one['judge_accuracy']:.1%} of held-out digits rightly; distances are to the digits that were trained on."
+    )
+    return f"{markdown_table(heads, rows)}\n\n{note}"
+
+
+def _one_class_table(found: dict[str, Any], test: digits.Digits) -> str:
+    own = {one["normal"]: one["ways"] for one in found.values() if "normal" in one}
+    if not own:
+        return ""
+    scores = {way: {one: np.array(rows[way]["scores"]) for one, rows in own.items()} for way in WAYS}
+    lines = []
+    for way, words in WAYS.items():
+        cells = [format_metric(rows[way]["auroc"]) for rows in own.values()]
+        mean = format_metric(one_class.mean_auroc(scores[way], test.labels))
+        time_ = np.mean([rows[way]["milliseconds"] for rows in own.values()])
+        lines.append([words, *cells, f"**{mean}**", f"{time_:.2f}"])
+    heads = ["AUROC, normal digit", *map(str, own), "mean", "ms a digit"]
+    differences = [
+        f"{WAYS[first]} − {WAYS[second]} "
+        + format_metric(one_class.mean_auroc(scores[first], test.labels, scores[second]))
+        for first, second in (("f_anogan", "pca"), ("f_anogan", "autoencoder"), ("f_anogan", "anogan"))
+    ]
+    return f"{markdown_table(heads, lines)}\n\nPaired differences of the means: {'; '.join(differences)}."
+
+
+def _product_table(found: dict[str, Any]) -> str:
+    rows = []
+    for name, one in found.items():
+        if "report" not in one:
+            continue
+        report = one["report"]
+        for score, metrics in one["rows"].items():
+            words = score if score == "mean image" else f"{WAYS[report['method']]}, score: {score}"
+            cells = [format_metric(metrics[key]) for key in ("image_auroc", "pixel_auroc", "au_pro")]
+            rows.append([f"{name.split()[0]} ({report['data_source']}): {words}", *cells])
+        if report["method"] == "f_anogan":
+            rows += [[f"trivial: {key}", f"{value:.3f}", "–", "–"] for key, value in report["trivial"].items()]
+    return markdown_table(["Product, 64 px, three seeds", "image AUROC", "pixel AUROC", "AUPRO"], rows) if rows else ""
+
+
+def _search_line(found: dict[str, Any]) -> str:
+    one = found.get("search")
+    if one is None:
+        return ""
+    times = ", ".join(f"{ratio:.1f}" for ratio in one["ratios"])
+    return (
+        f"Latent search, {TOGETHER} digits, {STEPS} steps, {one['threads']} threads: one by one takes {times} times as "
+        f"long as all at once; losses differ by at most {one['largest_relative_difference']:.1e} (relative)."
+    )
+
+
+def publish(found: dict[str, Any], text: str) -> None:
+    """The figures without single scores, the tables, and the digits as they come into being."""
+    assets = home() / "assets"
+    one = found.get("digits", {})
+    if "grids" in one:
+        per_epoch = one["steps"] / one["settings"]["epochs"]
+        titles = [f"epoch {moment / per_epoch:.0f}" for moment in one["moments"]]
+        grids = np.array(one.pop("grids"), np.uint8)
+        (assets / "digits.gif").write_bytes(plotting.growth(grids, titles))
+    for own in found.values():
+        for row in own.get("ways", {}).values():
+            row.pop("scores", None)
+    (assets / "gan.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (assets / "gan.md").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
