@@ -30,6 +30,7 @@ class DcganSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seeds((self.seed,))
         check_choice("digits", self.digits, ("auto", "mnist", "sklearn"))
         check_choice("norm", self.norm, ("batch", "layer", "none"))
         if min(self.latent, self.width, self.discriminator_width, self.epochs, self.grids) < 1 or self.batch < 2:
@@ -81,10 +82,8 @@ class AnoganSettings:
         check_sigma(self.sigma)
         check_choice("inversion", self.inversion, ("search", "encoder"))
         check_choice("score", self.score, ("loss", "peak"))
-        if self.crop < 16 or self.crop % 4:
-            raise SettingsError(
-                f"{self.crop} pixels cannot be halved twice and leave a grid: use a multiple of 4 from 16"
-            )
+        if self.crop < 16:
+            raise SettingsError(f"crop {self.crop} is too small to be drawn from a coarse grid: use 16 pixels or more")
         counts = (self.latent, self.width, self.steps, self.critic_steps, self.search_steps, self.restarts)
         if min(counts) < 1 or self.encoder_steps < 0 or self.batch < 2:
             raise SettingsError("latent, width, steps and restarts must be 1 or more, and a batch 2 or more images")

@@ -113,12 +113,14 @@ class Anogan:
 def inverted_by(model: Anogan, settings: AnoganSettings) -> Anogan:
     """The same networks, with other settings of inversion and score: AnoGAN's search on f-AnoGAN's generator.
 
+    Its scores are on another scale, so it comes without `good_scores`.
+
     Raises:
         SettingsError: an encoder is asked for that was not trained.
     """
     if settings.inversion == "encoder" and model.networks.encoder is None:
         raise SettingsError("this model was fitted without an encoder: fit it with the inversion encoder")
-    return Anogan(model.networks, settings, model.seed, model.good_scores, model.curve)
+    return Anogan(model.networks, settings, model.seed, curve=model.curve)
 
 
 def check_size(images: np.ndarray, side: int) -> None:

@@ -62,5 +62,7 @@ def signed(images: Tensor) -> Tensor:
 
 def new_networks(settings: AnoganSettings, seed: int) -> Networks:
     """With new weights, on the device."""
-    torch.manual_seed(seed)
-    return Networks(settings).to(torch_device(), memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = Networks(settings)
+    return networks.to(torch_device(), memory_format=torch.channels_last)

@@ -47,7 +47,8 @@ def compare(model: Anogan, good: Digits, test: Digits, *, progress: bool = True)
     """Let every way redraw all test digits.
 
     AnoGAN searches through the generator and critic of f-AnoGAN, so that the two differ in the way back only.
-    Autoencoder and PCA are fitted here, and squeeze a digit into as many numbers as the generator draws from.
+    Autoencoder and PCA are fitted here, PCA on all good digits, and squeeze a digit into as many numbers as the
+    generator draws from.
 
     Args:
         model: f-AnoGAN fitted on the good digits.

@@ -113,21 +113,25 @@ def fit(
 
     Args:
         settings: how.
-        images: (N, S, S) uint8, S a multiple of 4.
+        images: (N, S, S) uint8.
         checkpoint: where the run is kept, and gone on from; None keeps nothing.
         until: stop after this step, as if interrupted.
         progress: show a bar with both losses.
 
     Raises:
-        DataError: fewer images than a batch.
+        DataError: fewer images than a batch, or they are not square.
         TrainingError: a loss is not finite; the last checkpoint stays.
     """
-    if images.ndim != 3 or len(images) < settings.batch:
+    if images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise DataError(f"pictures must be gray and square, (N, S, S), and these are {images.shape}")
+    if len(images) < settings.batch:
         raise DataError(f"a batch needs {settings.batch} gray pictures, and there are {images.shape}: lower the batch")
-    torch.manual_seed(settings.seed)
-    game = _Game(images.shape[-1], settings).to(torch_device(), memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        game = _Game(images.shape[-1], settings)
+    game.to(torch_device(), memory_format=torch.channels_last)
     real, steps = torch.from_numpy(images), settings.steps(len(images))
-    moments = np.unique(np.linspace(0, steps, settings.grids + 1).round().astype(int)[1:])
+    moments = np.unique(np.linspace(0, steps, min(settings.grids, steps) + 1).round().astype(int)[1:])
     per_epoch = max(1, len(images) // settings.batch)
 
     def batch(step: int) -> Tensor:

@@ -46,8 +46,10 @@ class Generator(nn.Module):
         self.widen = nn.Linear(latent, channels[0] * sides[0] ** 2)
         ups: list[nn.Module] = []
         for (few, many), (before, after) in zip(itertools.pairwise(sides), itertools.pairwise(channels), strict=True):
-            odd = many - 2 * few  # 3 => 7 needs one more
-            ups += [nn.BatchNorm2d(before), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, 2, 1, output_padding=odd)]
+            stamps = nn.ConvTranspose2d(
+                before, after, 4, 2, 1, output_padding=many - 2 * few, bias=many == side
+            )  # 3 => 7 needs one more row and column; a bias before a batch norm would do nothing
+            ups += [nn.BatchNorm2d(before), nn.ReLU(), stamps]
         self.ups = nn.Sequential(*ups)
         self.register_buffer("base", torch.zeros(colours, side, side))
         _small_weights(self)

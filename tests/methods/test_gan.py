@@ -1,0 +1,502 @@
+"""GAN of digits: losses by logarithms, a gradient penalty by differences, steps written out, runs that repeat."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvtec_ad.data import digits
+from mvtec_ad.errors import DataError, TrainingError
+from mvtec_ad.methods.gan import dcgan
+from mvtec_ad.methods.gan.losses import critic_loss, discriminator_loss, generator_loss, gradient_penalty
+from mvtec_ad.methods.gan.networks import Discriminator, Generator, grids_of, move_average
+from mvtec_ad.methods.sampling import normal
+from mvtec_ad.settings import DcganSettings, torch_device
+from mvtec_ad.training import rng_of
+
+TINY = DcganSettings(latent=8, width=4, discriminator_width=4, batch=8, epochs=2, grids=3, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def own_numbers() -> object:
+    """No test leaves torch's global numbers changed, or depends on what ran before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """(26, 28, 28) uint8: three batches of eight, and two left over."""
+    return digits.load("sklearn").images[:26].copy()
+
+
+def verdicts(count: int, seed: int) -> Tensor:
+    """(count,) float64."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, 2, count))
+
+
+def real_share(raw: np.ndarray) -> np.ndarray:
+    """Logistic function."""
+    return 1 / (1 + np.exp(-raw))
+
+
+# Losses -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_the_discriminator_minimises_two_cross_entropies(smoothing: float) -> None:
+    """Written with logarithms; only the real label is smoothed."""
+    real, drawn = verdicts(7, 0), verdicts(5, 1)
+    share_real, share_drawn = real_share(real.numpy()), real_share(drawn.numpy())
+    of_real = (1 - smoothing) * np.log(share_real) + smoothing * np.log(1 - share_real)
+    expected = -of_real.mean() - np.log(1 - share_drawn).mean()
+    assert discriminator_loss(real, drawn, smoothing).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_generator_minimises_what_does_not_saturate() -> None:
+    """−log D, not log(1 − D): where a drawn image is found out for sure, its slope is −1, not 0."""
+    drawn = verdicts(5, 1)
+    assert generator_loss(drawn).item() == pytest.approx(-np.log(real_share(drawn.numpy())).mean(), rel=1e-12)
+    sure = torch.tensor([-50.0], requires_grad=True)
+    generator_loss(sure).backward()
+    assert sure.grad.item() == pytest.approx(-1)
+
+
+def test_extreme_verdicts_stay_finite() -> None:
+    """In single precision, value and slope, where a logarithm of a rounded probability is infinite."""
+    real, drawn = torch.tensor([-1000.0, 1000.0]).requires_grad_(), torch.tensor([1000.0, -1000.0]).requires_grad_()
+    loss = discriminator_loss(real, drawn)
+    assert loss.item() == pytest.approx(1000)
+    assert generator_loss(drawn).item() == pytest.approx(500)
+    (loss + generator_loss(drawn)).backward()
+    assert real.grad.isfinite().all()
+    assert drawn.grad.isfinite().all()
+
+
+def test_a_critic_tells_means_apart() -> None:
+    """Drawn minus real."""
+    assert critic_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 0.5, 2.0])).item() == pytest.approx(1.0 - 2.0)
+
+
+def test_penalty_of_a_linear_critic() -> None:
+    """Its gradient is w everywhere: (‖w‖ − 1)², and 0 for a w of length 1."""
+    rng = np.random.default_rng(0)
+    real, drawn = (torch.from_numpy(rng.normal(size=(4, 2, 3, 3))) for _ in range(2))
+    for length in (0.2, 1.0, 3.0):
+        w = rng.normal(size=18)
+        w = torch.from_numpy(w * length / np.linalg.norm(w))
+        found = gradient_penalty(lambda x, w=w: x.flatten(1) @ w, real, drawn, torch.rand(4).double())
+        assert found.item() == pytest.approx((length - 1) ** 2, abs=1e-12)
+
+
+def bent(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """A small critic of (B, 1, 2, 2) images that is not linear: 4 × 3 weights and 3 more."""
+    first, second = weights[:12].view(4, 3), weights[12:]
+    return lambda images: torch.tanh(images.flatten(1) @ first) @ second
+
+
+def between() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Real and drawn images, shares, and weights of `bent`, float64."""
+    rng = np.random.default_rng(1)
+    shapes = (3, 1, 2, 2), (3, 1, 2, 2), 15
+    real, drawn, weights = (torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
+    return real, drawn, torch.tensor([0.0, 0.25, 0.9], dtype=torch.float64), weights
+
+
+def test_penalty_is_that_of_finite_differences() -> None:
+    """At ε x + (1 − ε) x̃: slopes by central differences, one number at a time."""
+    real, drawn, shares, weights = between()
+    critic = bent(weights)
+    total = 0.0
+    for x, fake, share in zip(real, drawn, shares, strict=True):
+        point = share * x + (1 - share) * fake
+        slopes = []
+        for place in np.ndindex(*point.shape):
+            nudge = torch.zeros_like(point)
+            nudge[place] = 1e-6
+            slopes.append((critic((point + nudge)[None]) - critic((point - nudge)[None])).item() / 2e-6)
+        total += (np.linalg.norm(slopes) - 1) ** 2
+    found = gradient_penalty(critic, real, drawn, shares).item()
+    assert found == pytest.approx(total / 3, rel=1e-7)
+    assert gradient_penalty(critic, real, drawn, 1 - shares).item() != pytest.approx(found, rel=1e-2)
+
+
+def test_the_penalty_can_be_minimised() -> None:
+    """Its slope in every weight of the critic is that of finite differences: the critic is differentiated twice."""
+    real, drawn, shares, weights = between()
+    assert torch.autograd.gradcheck(lambda w: gradient_penalty(bent(w), real, drawn, shares), weights.requires_grad_())
+    (slopes,) = torch.autograd.grad(gradient_penalty(bent(weights), real, drawn, shares), weights)
+    for place in range(15):
+        nudge = torch.zeros(15, dtype=torch.float64)
+        nudge[place] = 1e-6
+        above, below = (gradient_penalty(bent((weights + s * nudge).detach()), real, drawn, shares) for s in (1, -1))
+        assert slopes[place].item() == pytest.approx((above - below).item() / 2e-6, rel=1e-5, abs=1e-8)
+
+
+def test_the_penalty_of_the_real_critic_reaches_its_weights() -> None:
+    """Of every convolution; images stay as they are."""
+    critic = Discriminator(28, 1, 4, norm="layer")
+    real, drawn = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28)
+    gradient_penalty(critic, real, drawn, torch.rand(3)).backward()
+    for name, weights in critic.named_parameters():
+        if name.endswith("weight"):
+            assert weights.grad.abs().max() > 0, name
+    assert real.grad is None
+    assert not real.requires_grad
+
+
+# Networks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("side", "grids"),
+    [
+        (28, [28, 14, 7, 3]),
+        (64, [64, 32, 16, 8, 4]),
+        (16, [16, 8, 4]),
+        (60, [60, 30, 15, 7, 3]),
+        (128, [128, 64, 32, 16, 8, 4]),
+    ],
+)
+def test_grids_are_halved_down_to_four_cells(side: int, grids: list[int]) -> None:
+    """Rounded down; the discriminator's grids are just these, and the generator comes back to the whole side."""
+    assert grids_of(side) == grids
+    judge, seen = Discriminator(side, 1, 2), []
+    images = torch.rand(2, 1, side, side)
+    for layer in judge.downs:
+        images = layer(images)
+        seen.append(images.shape[-1])
+    assert sorted(set(seen), reverse=True) == grids[1:]
+    assert Generator(side, 1, 3, 2)(torch.randn(2, 3)).shape == (2, 1, side, side)
+
+
+@pytest.mark.parametrize(("side", "colours"), [(28, 1), (64, 3)])
+def test_shapes_and_range(side: int, colours: int) -> None:
+    """Pictures in [−1, 1], a verdict a picture, as many numbers as an encoder is asked for."""
+    generator = Generator(side, colours, 10, 4)
+    nn.init.normal_(generator.ups[-1].weight, std=3)
+    drawn = generator(torch.randn(5, 10))
+    assert drawn.shape == (5, colours, side, side)
+    assert drawn.abs().max() <= 1
+    assert drawn.max() > 0.9
+    assert drawn.min() < -0.9
+    assert Discriminator(side, colours, 4)(drawn).shape == (5,)
+    assert Discriminator(side, colours, 4, outputs=6)(drawn).shape == (5, 6)
+    features = Discriminator(side, colours, 4).features(drawn)
+    assert features.shape == (5, {28: 16 * 3 * 3, 64: 32 * 4 * 4}[side])
+
+
+def test_weights_begin_small() -> None:
+    """From N(0, 0.02²), biases at 0, in generator and discriminator."""
+    for network in (Generator(28, 1, 64, 16), Discriminator(28, 1, 32)):
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                assert module.weight.std().item() == pytest.approx(0.02, rel=0.25)
+                assert module.bias is None or not module.bias.any()
+
+
+def test_a_generator_starts_from_the_mean() -> None:
+    """With nothing in its last layer it draws just that, but for black and white, which tanh never reaches."""
+    generator = Generator(28, 3, 10, 4)
+    mean = torch.rand(3, 28, 28) * 2 - 1
+    mean[:, 0, 0], mean[:, 0, 1] = 1, -1
+    generator.start_from(mean)
+    nn.init.zeros_(generator.ups[-1].weight)
+    drawn = generator(torch.randn(4, 10))
+    torch.testing.assert_close(drawn, mean.clamp(-0.99, 0.99).expand(4, -1, -1, -1), atol=1e-5, rtol=0)
+    assert "base" in generator.state_dict()  # a file keeps it
+
+
+@pytest.mark.parametrize(("norm", "alone"), [("layer", True), ("none", True), ("batch", False)])
+def test_whether_one_image_changes_anothers_verdict(norm: str, alone: bool) -> None:
+    """In training: never under layer norm, which a gradient penalty needs; under batch norm it does."""
+    critic = Discriminator(28, 1, 4, norm=norm).train()
+    for module in critic.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight, std=0.3)
+    images = torch.rand(4, 1, 28, 28) * 2 - 1
+    changed = images.clone()
+    changed[1:] = -0.9
+    first, second = critic(images)[0].item(), critic(changed)[0].item()
+    if alone:
+        assert first == pytest.approx(second, rel=1e-5)
+    else:
+        assert first != pytest.approx(second, rel=1e-2)
+
+
+def largest(critic: Discriminator) -> list[float]:
+    """The largest singular value of every convolution's and linear layer's weight."""
+    layers = [module for module in critic.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 4
+    return [np.linalg.svd(layer.weight.detach().flatten(1).numpy(), compute_uv=False)[0] for layer in layers]
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
+    """Of every weight, after some forward passes, and again when the weights have moved."""
+    critic = Discriminator(28, 1, 4, norm="none", spectral=True)
+    images = torch.rand(2, 1, 28, 28)
+    for times in (1, 7):
+        with torch.no_grad():
+            for module in critic.modules():
+                if hasattr(module, "parametrizations"):
+                    module.parametrizations.weight.original.mul_(times).add_(
+                        torch.randn_like(module.parametrizations.weight.original), alpha=0.02
+                    )
+            for _ in range(60):
+                critic(images)
+        assert largest(critic.eval()) == pytest.approx([1, 1, 1, 1], abs=0.02)
+        critic.train()
+    for plain in largest(Discriminator(28, 1, 4, norm="none")):
+        assert plain != pytest.approx(1, abs=0.1)
+
+
+def test_averaged_weights_are_those_of_a_loop() -> None:
+    """The share grows from 1/10 to what is asked for; what batch norm counts is taken as it is."""
+    present = Generator(28, 1, 4, 2)
+    kept = copy.deepcopy(present)
+    rng = np.random.default_rng(0)
+    expected = {name: value.detach().double().numpy() for name, value in kept.named_parameters()}
+    for step in range(40):
+        with torch.no_grad():
+            for value in (*present.parameters(), *present.buffers()):
+                value.copy_(torch.from_numpy(np.asarray(rng.normal(0, 5, tuple(value.shape)))))
+        move_average(kept, present, 0.7, step)
+        share = [(1 + step) / (10 + step), 0.7][step > 20]  # 21 / 30 = 0.7
+        for name, value in present.named_parameters():
+            expected[name] = share * expected[name] + (1 - share) * value.detach().double().numpy()
+    for name, value in kept.named_parameters():
+        np.testing.assert_allclose(value.detach().numpy(), expected[name], atol=1e-4)
+    for one, other in zip(kept.buffers(), present.buffers(), strict=True):
+        assert torch.equal(one, other)
+    move_average(kept, present, 0.0, 3)
+    for one, other in zip(kept.parameters(), present.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+# Latent vectors -----------------------------------------------------------------------------------------------------
+
+
+def test_a_great_circle_by_hand() -> None:
+    """A quarter of a circle in three parts: 0°, 30°, 60°, 90°."""
+    found = dcgan.interpolate(np.array([2.0, 0, 0], np.float32), np.array([0, 2.0, 0], np.float32), 4)
+    angles = np.radians([0, 30, 60, 90])
+    np.testing.assert_allclose(found, 2 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1), atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_equal_lengths_stay_and_steps_are_even() -> None:
+    """Of many dimensions too: the same length and the same angle from one to the next; a straight line is shorter."""
+    first, second = dcgan.latents(2, 100, 3).astype(np.float64)
+    second *= np.linalg.norm(first) / np.linalg.norm(second)
+    found = dcgan.interpolate(first, second, 9).astype(np.float64)
+    lengths = np.linalg.norm(found, axis=1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(first), rtol=1e-6)
+    cosines = (found[1:] * found[:-1]).sum(1) / lengths[0] ** 2
+    np.testing.assert_allclose(np.arccos(cosines), np.arccos(first @ second / lengths[0] ** 2) / 8, rtol=1e-5)
+    assert np.linalg.norm((first + second) / 2) < 0.9 * lengths[4]
+
+
+def test_both_ends_are_the_vectors_themselves() -> None:
+    """To the last digit or so, for many pairs of vectors of different lengths."""
+    for seed in range(20):
+        first, second = dcgan.latents(2, 64, seed)
+        found = dcgan.interpolate(first, second, 5)
+        assert found.shape == (5, 64)
+        np.testing.assert_allclose(found[0], first, rtol=3e-7)
+        np.testing.assert_allclose(found[-1], second, rtol=3e-7)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_between_equal_directions_the_way_is_straight(factor: float) -> None:
+    """No division by the sine of 0."""
+    for vector in dcgan.latents(5, 30, 1):
+        found = dcgan.interpolate(vector, factor * vector, 3)
+        np.testing.assert_allclose(found, np.stack([vector, (1 + factor) / 2 * vector, factor * vector]), rtol=1e-5)
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+def fit(settings: DcganSettings, images: np.ndarray, **options: object) -> dcgan.Dcgan:
+    """In silence."""
+    return dcgan.fit(settings, images, progress=False, **options)
+
+
+def weights_of(model: dcgan.Dcgan) -> dict[str, np.ndarray]:
+    """Every weight and buffer."""
+    return {name: value.cpu().numpy() for name, value in model.generator.state_dict().items()}
+
+
+def assert_same(one: dcgan.Dcgan, other: dcgan.Dcgan) -> None:
+    """Weights, buffers, grids, moments and curve, to the bit."""
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    np.testing.assert_array_equal(one.grids, other.grids)
+    np.testing.assert_array_equal(one.moments, other.moments)
+    assert one.curve.equals(other.curve)
+
+
+@pytest.fixture(scope="module")
+def fitted(images: np.ndarray) -> dcgan.Dcgan:
+    """Trained for six steps."""
+    with torch.random.fork_rng():
+        return fit(TINY, images)
+
+
+def test_steps_are_those_written_out(images: np.ndarray, fitted: dcgan.Dcgan) -> None:
+    """Six of them: batches without repetition in an epoch, both players' moves, the averaged generator."""
+    device = torch_device()
+    torch.manual_seed(TINY.seed)
+    generator, discriminator = Generator(28, 1, 8, 4).to(device), Discriminator(28, 1, 4).to(device)
+    mean = {name: value.detach().clone() for name, value in generator.named_parameters()}
+    options = {"lr": TINY.rate, "betas": (0.5, 0.999), "weight_decay": 0.0}
+    of_generator = torch.optim.AdamW(generator.parameters(), **options)
+    of_discriminator = torch.optim.AdamW(discriminator.parameters(), **options)
+    losses: list[tuple[float, float]] = []
+    for step in range(6):
+        order = rng_of(TINY.seed, step // 3).permutation(26)[step % 3 * 8 : step % 3 * 8 + 8]
+        real = torch.from_numpy(images[order][:, None] / np.float32(127.5) - 1).float().to(device)
+        fake = generator(normal((8, 8), rng_of(TINY.seed, step, 1))).detach()
+        says = torch.sigmoid(discriminator(real)), torch.sigmoid(discriminator(fake))
+        of_discriminator.zero_grad()
+        first = -says[0].log().mean() - (1 - says[1]).log().mean()
+        first.backward()
+        of_discriminator.step()
+        of_generator.zero_grad()
+        drawn = generator(normal((8, 8), rng_of(TINY.seed, step, 2)))
+        second = -torch.sigmoid(discriminator(drawn)).log().mean()
+        second.backward()
+        of_generator.step()
+        losses.append((first.item(), second.item()))
+        share = (1 + step) / (10 + step)
+        for name, value in generator.named_parameters():
+            mean[name] = share * mean[name] + (1 - share) * value.detach()
+    np.testing.assert_allclose(fitted.curve[["discriminator", "generator"]], losses, rtol=1e-4)
+    unseen = [
+        f"ups.{layer}.{what}" for layer, what in ((2, "bias"), (3, "running_mean"), (5, "bias"), (6, "running_mean"))
+    ]
+    for name, value in weights_of(fitted).items():
+        if name in unseen:  # a bias that batch norm takes away again follows rounding errors
+            continue
+        expected = mean.get(name, generator.state_dict()[name]).cpu().numpy()
+        np.testing.assert_allclose(value, expected, atol=2e-5, rtol=1e-3, err_msg=name)
+    assert not fitted.generator.training
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"spectral": True, "norm": "none"},
+        {"norm": "layer", "smoothing": 0.1, "discriminator_rate": 4e-3, "averaging": 0.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("until", [1, 3])
+def test_an_interrupted_run_ends_the_same(
+    tmp_path: Path, images: np.ndarray, change: dict[str, object], until: int
+) -> None:
+    """Bit by bit: weights, what was drawn on the way, curve."""
+    settings = replace(TINY, **change)
+    whole = fit(settings, images)
+    path = tmp_path / "run.checkpoint"
+    part = fit(settings, images, checkpoint=path, until=until)
+    assert len(part.curve) == until
+    torch.manual_seed(99)  # of no account
+    assert_same(fit(settings, images, checkpoint=path), whole)
+    with pytest.raises(TrainingError, match=r"another run \(rate differ\)"):
+        fit(replace(settings, rate=2e-3), images, checkpoint=path)
+
+
+def test_the_same_seed_gives_the_same_weights(images: np.ndarray, fitted: dcgan.Dcgan) -> None:
+    """Whatever else drew numbers before; another seed gives others."""
+    torch.manual_seed(123)
+    np.random.seed(4)
+    assert_same(fit(TINY, images), fitted)
+    other = fit(replace(TINY, seed=6), images)
+    assert not np.array_equal(weights_of(other)["widen.weight"], weights_of(fitted)["widen.weight"])
+
+
+def test_pictures_on_the_way_are_drawn_from_the_same_noise(fitted: dcgan.Dcgan, images: np.ndarray) -> None:
+    """After every second of six steps; the last ones are what the model draws."""
+    assert fitted.moments.tolist() == [2, 4, 6]
+    assert fitted.grids.shape == (3, 16, 28, 28)
+    assert fitted.grids.dtype == np.uint8
+    noise = dcgan.latents(16, 8, TINY.seed)
+    np.testing.assert_array_equal(fitted.draw(noise), fitted.grids[-1])
+    np.testing.assert_array_equal(fitted.sample(16, TINY.seed), fitted.grids[-1])
+    pictures = torch.from_numpy(noise).to(torch_device())
+    with torch.no_grad():
+        exact = (fitted.generator(pictures)[:, 0].cpu().numpy().astype(np.float64) + 1) * 127.5
+    assert np.abs(fitted.grids[-1] - exact).max() <= 0.51  # rounded, not cut off
+    early = fit(replace(TINY, grids=1), images, until=2)  # a step's pictures are those of the model at that step
+    np.testing.assert_array_equal(early.draw(noise), fitted.grids[0])
+
+
+@pytest.mark.parametrize(("grids", "epochs"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 1), (50, 1)])
+def test_every_moment_has_its_pictures(images: np.ndarray, grids: int, epochs: int) -> None:
+    """Also where fewer steps are taken than pictures are asked for: no moment twice, none before the first step."""
+    steps = 3 * epochs
+    model = fit(replace(TINY, grids=grids, epochs=epochs, averaging=0.0, rate=0.01), images)
+    assert (np.diff(model.moments) > 0).all()
+    assert model.moments[0] >= 1
+    assert model.moments[-1] == steps
+    assert len(model.grids) == len(model.moments) == min(grids, steps)
+    for one, grid in enumerate(model.grids):
+        assert grid.any()
+        assert all(not np.array_equal(grid, before) for before in model.grids[:one])
+
+
+def test_drawing_does_not_depend_on_the_batch(fitted: dcgan.Dcgan) -> None:
+    """More vectors than are drawn at once, and one alone: batch norm has stopped counting."""
+    noise = dcgan.latents(300, 8, 1)
+    many = fitted.draw(noise)
+    assert many.shape == (300, 28, 28)
+    for place in (0, 255, 256, 299):
+        assert np.abs(fitted.draw(noise[place : place + 1])[0].astype(int) - many[place]).max() <= 1
+
+
+def test_a_file_gives_the_same_pictures(fitted: dcgan.Dcgan) -> None:
+    """All of a model from plain data and arrays; drawn to the bit."""
+    description, arrays = dcgan.pack(fitted)
+    again = dcgan.unpack(description, {name: np.array(value) for name, value in arrays.items()})
+    assert_same(again, fitted)
+    assert again.settings == TINY
+    np.testing.assert_array_equal(again.sample(20, 2), fitted.sample(20, 2))
+    del arrays["generator.widen.weight"]
+    with pytest.raises(KeyError, match=r"widen\.weight"):
+        dcgan.unpack(description, arrays)
+
+
+@pytest.mark.parametrize("shape", [(7, 28, 28), (0, 28, 28), (8, 28, 28, 1), (64, 784)], ids=str)
+def test_what_is_no_batch_of_gray_pictures_is_refused(shape: tuple[int, ...]) -> None:
+    """In one line, with what is there."""
+    with pytest.raises(DataError, match=r"gray") as caught:
+        fit(TINY, np.zeros(shape, np.uint8))
+    assert "\n" not in str(caught.value)
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(8, 28, 20), (8, 20, 28)], ids=str)
+def test_pictures_of_a_shape_that_cannot_be_drawn_are_refused(shape: tuple[int, ...]) -> None:
+    """Not square: in one line, not from within torch."""
+    with pytest.raises(DataError) as caught:
+        fit(TINY, np.zeros(shape, np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_breaks_names_the_step(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that is no number."""
+    monkeypatch.setattr(dcgan, "generator_loss", lambda drawn: drawn.mean() * float("nan"))
+    with pytest.raises(TrainingError, match="DCGAN: the loss is nan at step 0"):
+        fit(TINY, images)
