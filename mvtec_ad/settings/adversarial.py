@@ -59,12 +59,12 @@ class AnoganSettings:
     crop: int = 64  # central part that is kept
     latent: int = 64  # numbers that a picture is drawn from
     width: int = 16  # channels of the finest grid; each coarser one doubles them, up to 8 ×
-    steps: int = 600  # of the generator (WGAN-GP)
+    steps: int = 500  # of the generator (WGAN-GP)
     critic_steps: int = 2  # of the critic, for each of the generator's
     batch: int = 32
     rate: float = 5e-4  # of generator and critic
     averaging: float = 0.98  # of the generator's weights, a step
-    encoder_steps: int = 500
+    encoder_steps: int = 400
     encoder_rate: float = 1e-3
     kappa: float = 1.0  # κ: weight of the difference between features, in the encoder's loss and score; 0 is izi
     search_steps: int = 500
@@ -102,4 +102,6 @@ class AnoganSettings:
 
 
 # One digit is normal, the others are not: pictures of 28 pixels, some hundred of them.
-DIGITS_AS_ANOMALIES = AnoganSettings(image_size=28, crop=28, steps=500, search_steps=100, restarts=1, seeds=(0,))
+DIGITS_AS_ANOMALIES = AnoganSettings(
+    image_size=28, crop=28, steps=500, encoder_steps=500, search_steps=100, restarts=1, seeds=(0,)
+)
