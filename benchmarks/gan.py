@@ -26,9 +26,9 @@ from mvtec_ad.evaluation import format_metric, markdown_table
 from mvtec_ad.methods import anogan, experiment
 from mvtec_ad.methods.anogan import one_class
 from mvtec_ad.methods.gan import dcgan, quality
-from mvtec_ad.methods.maps import smooth
 from mvtec_ad.methods.sampling import normal
 from mvtec_ad.methods.scores import Scores, Trial
+from mvtec_ad.methods.trivial import mean_image
 from mvtec_ad.settings import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings, as_dict, home, transfer_folder
 from mvtec_ad.training import checkpoint_path
 
@@ -124,8 +124,7 @@ def product(name: str, folder: Path) -> dict[str, Any]:
         rows["loss, izi"] = _metrics(found, residual)
         good = splits.official(table).query("part == 'train'")
         train = loading.load_images(list(good["image_path"]), settings.image_size, settings.crop)
-        distance = np.abs(found.images - train.mean(0)).mean(-1).astype(np.float32)
-        rows["mean image"] = _metrics(found, [_peaks(Scores(np.empty(0), smooth(distance, settings.sigma)))])
+        rows["mean image"] = _metrics(found, [mean_image(train, found.images, settings.sigma)])
     return {"report": found.report, "rows": rows}
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mvtec_ad.methods.maps import smooth
+from mvtec_ad.methods.scores import Scores
+
 SIDE = 128  # pixels; the rows are about what needs no detail
 SIGMA = 2.0  # 4 pixels at 256, as the methods smooth their maps
 NOISE = 5.0  # gray levels added to a pixel's spread, so that a constant pixel does not decide alone
@@ -36,6 +39,21 @@ def trivial_scores(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]
         "distance_to_mean": _peak(np.abs(test - mean)),
         "pixel_z_score": _peak(np.abs(test - mean) / (spread + NOISE)),
     }
+
+
+def mean_image(train: np.ndarray, test: np.ndarray, sigma: float) -> Scores:
+    """What a generator that draws nothing but the mean good image would score: the row beside redrawing methods.
+
+    Args:
+        train: (N, H, W, 3) uint8 good images.
+        test: (M, H, W, 3) uint8.
+        sigma: Gaussian smoothing of the maps, in pixels.
+
+    Returns:
+        Maps (M, H, W) float32, |x − mean| averaged over the colours in gray levels and smoothed, and their peaks (M,).
+    """
+    maps = smooth(np.abs(test - train.mean(0, dtype=np.float32)).mean(-1), sigma)
+    return Scores(maps.reshape(len(maps), -1).max(1), maps)
 
 
 def _small(images: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ class AnoganSettings:
     kappa: float = 1.0  # κ: weight of the difference between features, in the encoder's loss and score; 0 is izi
     search_steps: int = 500
     search_rate: float = 0.05
-    restarts: int = 2  # searches from other starting points; the best one counts
+    restarts: int = 1  # searches from other starting points; the best one counts
     feature_share: float = 0.1  # λ of the search: share of the difference between features in its loss
     score: str = "loss"  # loss (of encoder or search) | peak (of the smoothed map)
     held_out: float = 0.2  # share of the good images that is not trained on: the threshold
@@ -102,6 +102,4 @@ class AnoganSettings:
 
 
 # One digit is normal, the others are not: pictures of 28 pixels, some hundred of them.
-DIGITS_AS_ANOMALIES = AnoganSettings(
-    image_size=28, crop=28, steps=500, encoder_steps=500, search_steps=100, restarts=1, seeds=(0,)
-)
+DIGITS_AS_ANOMALIES = AnoganSettings(image_size=28, crop=28, steps=500, encoder_steps=500, search_steps=100, seeds=(0,))

@@ -53,8 +53,10 @@ PROFILES = {
         classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
         attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
         typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=8, steps=20, batch=24),
-        dcgan=DcganSettings(digits="sklearn", epochs=16),
-        anogan=AnoganSettings(image_size=32, crop=32, steps=120, encoder_steps=120, search_steps=60, seeds=(0,)),
+        dcgan=DcganSettings(digits="sklearn", epochs=24),
+        anogan=AnoganSettings(
+            image_size=32, crop=32, steps=120, encoder_steps=120, search_steps=60, restarts=2, seeds=(0,)
+        ),
         digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=150, encoder_steps=150, search_steps=60),
         pretraining=PretrainingSettings(images=2500, view=64, steps=150),
     ),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mvtec_ad.methods.trivial import SIDE, trivial_scores
+from mvtec_ad.methods.trivial import SIDE, mean_image, trivial_scores
 
 ROWS = ["all_defective", "mean_intensity", "mean_intensity_inverted", "distance_to_mean", "pixel_z_score"]
 LABELS = np.repeat([0, 1], 4)
@@ -78,3 +78,19 @@ def test_images_of_any_size() -> None:
     train, test = (np.repeat(np.repeat(one, 2, 1), 2, 2) for one in balanced_spots())
     for name, scores in trivial_scores(train, test).items():
         np.testing.assert_allclose(scores, trivial_scores(*balanced_spots())[name], rtol=1e-5)
+
+
+def test_mean_image_maps_what_differs_from_the_mean() -> None:
+    """By hand without smoothing; a blurred map keeps its sum and its peak where it was."""
+    train = np.stack([np.full((32, 32, 3), level, np.uint8) for level in (90, 110)])  # mean 100
+    test = np.full((2, 32, 32, 3), 100, np.uint8)
+    test[1, 16, 12] = (130, 70, 100)  # (30 + 30 + 0) / 3
+    scores = mean_image(train, test, 0)
+    expected = np.zeros((2, 32, 32))
+    expected[1, 16, 12] = 20
+    np.testing.assert_allclose(scores.maps, expected, atol=1e-5)
+    np.testing.assert_allclose(scores.image, [0, 20], atol=1e-5)
+    smooth = mean_image(train, test, 1.0).maps[1]
+    assert smooth.sum() == pytest.approx(20, rel=1e-4)
+    assert np.unravel_index(smooth.argmax(), smooth.shape) == (16, 12)
+    assert smooth.max() < 4  # 20 / 2π

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ import torch
 from torch import Tensor
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.methods.anogan.model import Anogan, check_size
+from mvtec_ad.methods.anogan.model import Anogan
 from mvtec_ad.methods.anogan.networks import Networks, encoder_loss, new_networks, signed
 from mvtec_ad.methods.gan.losses import PENALTY, critic_loss, gradient_penalty
 from mvtec_ad.methods.gan.networks import move_average
-from mvtec_ad.methods.pixels import as_tensor
+from mvtec_ad.methods.pixels import as_tensor, check_size
 from mvtec_ad.methods.sampling import held_out_positions, normal
 from mvtec_ad.methods.scores import Trial
+from mvtec_ad.methods.trained import train_and_score
 from mvtec_ad.settings import AnoganSettings, as_dict, torch_device
-from mvtec_ad.training import Turn, checkpoint_path, rng_of, train_in_turns, warm_cosine
+from mvtec_ad.training import Turn, rng_of, train_in_turns, warm_cosine
 
 EVERY = 50  # steps between checkpoints
 CRITIC, GENERATOR, ENCODER = range(3)  # players, in the random streams
@@ -49,31 +49,22 @@ def fit(
 def fit_and_score(
     settings: AnoganSettings, train: np.ndarray, test: np.ndarray, *, progress: bool = True
 ) -> Iterator[Trial]:
-    """Train with every seed of the settings, score, one after the other.
-
-    A killed run that is started again goes on where its last checkpoint was (`transfer/checkpoints/`); checkpoints
-    are removed when all seeds are done.
+    """Train with every seed of the settings, score, one after the other: see `trained.train_and_score`.
 
     Args:
         settings: what to fit.
         train: (N, S, S, 3) uint8 good images; `settings.held_out` of them are not trained on.
         test: (M, S, S, 3) uint8.
         progress: show bars.
-
-    Yields:
-        One `Trial` per seed, in order; the seconds of its fit are those of all its runs.
     """
-    paths = []
-    for seed in settings.seeds:
-        begun = time.perf_counter()
-        paths.append(checkpoint_path("anogan", _identity(settings, seed), train))
-        model = _fit(settings, seed, train, paths[-1], progress)
-        fitted = time.perf_counter()
-        seconds = fitted - begun + model.curve.attrs["seconds_before"]
-        scores = model.score(test)
-        yield Trial(seed, model, model.good_scores, scores, seconds, time.perf_counter() - fitted)
-    for path in paths:
-        path.unlink(missing_ok=True)
+    return train_and_score(
+        "anogan",
+        settings.seeds,
+        lambda seed: _identity(settings, seed),
+        lambda seed, path: _fit(settings, seed, train, path, progress),
+        train,
+        test,
+    )
 
 
 def _identity(settings: AnoganSettings, seed: int) -> dict[str, Any]:

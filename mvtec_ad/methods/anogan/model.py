@@ -16,7 +16,7 @@ from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods.anogan.networks import Networks, encoder_loss, new_networks, signed
 from mvtec_ad.methods.anogan.search import search
 from mvtec_ad.methods.maps import smooth
-from mvtec_ad.methods.pixels import as_tensor
+from mvtec_ad.methods.pixels import as_tensor, check_size
 from mvtec_ad.methods.sampling import normal
 from mvtec_ad.methods.scores import Scores
 from mvtec_ad.settings import AnoganSettings
@@ -121,13 +121,6 @@ def inverted_by(model: Anogan, settings: AnoganSettings) -> Anogan:
     if settings.inversion == "encoder" and model.networks.encoder is None:
         raise SettingsError("this model was fitted without an encoder: fit it with the inversion encoder")
     return Anogan(model.networks, settings, model.seed, curve=model.curve)
-
-
-def check_size(images: np.ndarray, side: int) -> None:
-    """Refuse images of another size than the model's."""
-    if images.shape[1:3] != (side, side):
-        seen = f"{images.shape[1]}×{images.shape[2]}"
-        raise SettingsError(f"images are {seen}, not the {side}×{side} the model was fitted on: resize them")
 
 
 def _pictures(images: Tensor) -> np.ndarray:

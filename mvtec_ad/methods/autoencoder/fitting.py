@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from mvtec_ad.backbones import Backbone, load_backbone
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.autoencoder import differences
-from mvtec_ad.methods.autoencoder.model import Redrawing, check_size, new_network
-from mvtec_ad.methods.pixels import as_tensor
+from mvtec_ad.methods.autoencoder.model import Redrawing, new_network
+from mvtec_ad.methods.pixels import as_tensor, check_size
 from mvtec_ad.methods.sampling import held_out_positions, normal
 from mvtec_ad.methods.scores import Trial
+from mvtec_ad.methods.trained import train_and_score
 from mvtec_ad.settings import AutoencoderSettings, as_dict, torch_device
-from mvtec_ad.training import checkpoint_path, rng_of, train
+from mvtec_ad.training import rng_of, train
 
 EVERY = 50  # steps between looks at the held-out images, and checkpoints
 NOISE = 0.15  # standard deviation of the noise on a corrupted input, in units of white
@@ -47,31 +47,23 @@ def fit(
 def fit_and_score(
     settings: AutoencoderSettings, train: np.ndarray, test: np.ndarray, *, progress: bool = True
 ) -> Iterator[Trial]:
-    """Train with every seed of the settings, score, one after the other.
-
-    A killed run that is started again goes on where its last checkpoint was (`transfer/checkpoints/`); checkpoints
-    are removed when all seeds are done.
+    """Train with every seed of the settings, score, one after the other: see `trained.train_and_score`.
 
     Args:
         settings: what to fit.
         train: (N, S, S, 3) uint8 good images; `settings.held_out` of them are not trained on.
         test: (M, S, S, 3) uint8.
         progress: show bars.
-
-    Yields:
-        One `Trial` per seed, in order; the seconds of its fit are those of all its runs.
     """
-    backbone, paths = _backbone(settings), []
-    for seed in settings.seeds:
-        begun = time.perf_counter()
-        paths.append(checkpoint_path("autoencoder", _identity(settings, seed, backbone), train))
-        model = _fit(settings, seed, train, backbone, paths[-1], progress)
-        fitted = time.perf_counter()
-        seconds = fitted - begun + model.curve.attrs["seconds_before"]
-        scores = model.score(test)
-        yield Trial(seed, model, model.good_scores, scores, seconds, time.perf_counter() - fitted)
-    for path in paths:
-        path.unlink(missing_ok=True)
+    backbone = _backbone(settings)
+    return train_and_score(
+        "autoencoder",
+        settings.seeds,
+        lambda seed: _identity(settings, seed, backbone),
+        lambda seed, path: _fit(settings, seed, train, backbone, path, progress),
+        train,
+        test,
+    )
 
 
 def _backbone(settings: AutoencoderSettings) -> Backbone | None:

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from mvtec_ad.backbones import Backbone
 from mvtec_ad.data.loading import batches
-from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods.autoencoder import differences
 from mvtec_ad.methods.autoencoder.networks import Autoencoder
 from mvtec_ad.methods.maps import smooth
-from mvtec_ad.methods.pixels import as_tensor
+from mvtec_ad.methods.pixels import as_tensor, check_size
 from mvtec_ad.methods.scores import Scores
 from mvtec_ad.settings import AutoencoderSettings, torch_device
 
@@ -101,12 +100,6 @@ def scores_of(model: Redrawing, images: np.ndarray, map_name: str, score_name: s
 def new_network(settings: AutoencoderSettings) -> Autoencoder:
     """With new weights."""
     return Autoencoder(settings.crop, settings.latent, settings.width, settings.halvings, settings.variational)
-
-
-def check_size(images: np.ndarray, side: int) -> None:
-    if images.shape[1:3] != (side, side):
-        seen = f"{images.shape[1]}×{images.shape[2]}"
-        raise SettingsError(f"images are {seen}, not the {side}×{side} the model was fitted on: resize them")
 
 
 def pack(model: Redrawing) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
