@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from stages import stage, stages
 
 from mvtec_ad import evaluation, plotting, results
@@ -33,6 +34,7 @@ from mvtec_ad.settings import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings
 from mvtec_ad.training import checkpoint_path
 
 NORMALS = (0, 2, 4, 6, 8)
+COMPONENTS = (8, 16, 32, 64, 128)
 TEST_DIGITS, SAMPLES = 2000, 1000
 TOGETHER, STEPS = 32, 20  # images and steps of the two searches
 WAYS = {"f_anogan": "f-AnoGAN", "anogan": "AnoGAN", "autoencoder": "autoencoder", "pca": "PCA"}
@@ -50,7 +52,8 @@ def main() -> None:
     train, test = digits.cut(digits.load("mnist", arguments.digits), TEST_DIGITS)
     tasks: dict[str, dict[str, Any]] = {
         "digits": {"digits": lambda kept: drawn(train, test, kept)},
-        "one_class": {f"normal {one}": lambda kept, one=one: anomalous(train, test, one, kept) for one in NORMALS},
+        "one_class": {f"normal {one}": lambda kept, one=one: anomalous(train, test, one, kept) for one in NORMALS}
+        | {"pca sizes": lambda _: {"sizes": {str(size): linear(train, test, size) for size in COMPONENTS}}},
         "product": {
             name: lambda _, name=name: product(name, arguments.product)
             for name in (f"{arguments.product.name} f_anogan", f"{arguments.product.name} anogan")
@@ -107,6 +110,16 @@ def anomalous(train: digits.Digits, test: digits.Digits, one: int, kept: list[Pa
             "scores": [float(score) for score in redrawn.scores],
         }
     return {"source": train.source, "settings": as_dict(settings), "normal": one, "ways": rows}
+
+
+def linear(train: digits.Digits, test: digits.Digits, size: int) -> dict[str, float]:
+    """PCA with so many components: the mean over the normal digits."""
+    seen, scores = test.images.reshape(len(test.images), -1).astype(np.float32), {}
+    for one in NORMALS:
+        good = train.of(one).images
+        model = PCA(size, random_state=0).fit(good.reshape(len(good), -1))
+        scores[one] = np.square(seen - model.inverse_transform(model.transform(seen))).mean(1)
+    return one_class.mean_auroc(scores, test.labels)
 
 
 def product(name: str, folder: Path) -> dict[str, Any]:
@@ -211,7 +224,12 @@ def _one_class_table(found: dict[str, Any], test: digits.Digits) -> str:
         + format_metric(one_class.mean_auroc(scores[first], test.labels, scores[second]))
         for first, second in (("f_anogan", "pca"), ("f_anogan", "autoencoder"), ("f_anogan", "anogan"))
     ]
-    return f"{markdown_table(heads, lines)}\n\nPaired differences of the means: {'; '.join(differences)}."
+    sizes = found.get("pca sizes", {}).get("sizes", {})
+    linear_line = "; ".join(f"{size} components {format_metric(value)}" for size, value in sizes.items())
+    return (
+        f"{markdown_table(heads, lines)}\n\nPaired differences of the means: {'; '.join(differences)}.\n\n"
+        f"PCA, mean over the same five: {linear_line}."
+    )
 
 
 def _product_table(found: dict[str, Any]) -> str:

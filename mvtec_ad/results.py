@@ -161,6 +161,8 @@ def _title(report: dict[str, Any]) -> str:
         "patchcore": "{coreset:.0%} coreset",
         "autoencoder": "loss {loss}, map {map}, score {score}, latent {latent}",
         "vae": "loss {loss}, map {map}, score {score}, latent {latent}",
+        "anogan": "score {score}, {search_steps} steps of search, latent {latent}",
+        "f_anogan": "score {score}, κ = {kappa:g}, latent {latent}",
     }
     parts = [report["method"], report["backbone"], report["weights"], details[report["method"]].format(**settings)]
     parts.append(f"{size}→{crop} px" if crop != size else f"{crop} px")
