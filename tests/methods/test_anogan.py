@@ -594,3 +594,11 @@ def test_four_ways_of_redrawing_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found["anogan"].scores, searched.image)
     pictures = found["autoencoder"].pictures.astype(np.float64)
     np.testing.assert_allclose(found["autoencoder"].scores, ((test.images - pictures) ** 2).mean((1, 2)), rtol=1e-5)
+
+
+def test_a_single_number_can_be_the_latent_vector(good: np.ndarray) -> None:
+    """An encoder of one output is an encoder still, no verdict."""
+    model = fit(replace(TINY, latent=1), good)
+    assert model.networks.encoder(torch.zeros(2, 3, SIDE, SIDE, device=torch_device())).shape == (2, 1)
+    assert model.networks.critic(torch.zeros(2, 3, SIDE, SIDE, device=torch_device())).shape == (2,)
+    assert model.score(good).maps.shape == (12, SIDE, SIDE)

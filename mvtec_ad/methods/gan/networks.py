@@ -74,11 +74,11 @@ class Discriminator(nn.Module):
         norm: after every convolution but the first: `batch`, `layer` (for a critic with gradient penalty, which must
             not mix the images of a batch: Gulrajani et al. 2017, section 4) or `none`.
         spectral: divide every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
-        outputs: numbers an image; more than 1 makes it an encoder.
+        outputs: numbers an image, which makes it an encoder; None gives one verdict.
     """
 
     def __init__(
-        self, side: int, colours: int, width: int, norm: str = "batch", spectral: bool = False, outputs: int = 1
+        self, side: int, colours: int, width: int, norm: str = "batch", spectral: bool = False, outputs: int | None = None
     ) -> None:
         super().__init__()
         sides = grids_of(side)
@@ -88,7 +88,8 @@ class Discriminator(nn.Module):
             own = norm if depth else "none"
             downs += [nn.Conv2d(before, after, 4, 2, 1, bias=own == "none"), *_norm(own, after), nn.LeakyReLU(0.2)]
         self.downs = nn.Sequential(*downs)
-        self.judge = nn.Linear(channels[-1] * sides[-1] ** 2, outputs)
+        self.encodes = outputs is not None
+        self.judge = nn.Linear(channels[-1] * sides[-1] ** 2, outputs or 1)
         _small_weights(self)
         if spectral:
             for module in self.modules():
@@ -102,7 +103,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images -> raw verdicts (B,), high for real ones; an encoder gives (B, outputs)."""
         verdicts = self.judge(self.features(images))
-        return verdicts[:, 0] if verdicts.shape[1] == 1 else verdicts
+        return verdicts if self.encodes else verdicts[:, 0]
 
 
 def move_average(kept: nn.Module, present: nn.Module, share: float, step: int) -> None:
