@@ -78,7 +78,13 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, side: int, colours: int, width: int, norm: str = "batch", spectral: bool = False, outputs: int | None = None
+        self,
+        side: int,
+        colours: int,
+        width: int,
+        norm: str = "batch",
+        spectral: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         sides = grids_of(side)
