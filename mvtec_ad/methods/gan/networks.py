@@ -8,8 +8,6 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-NORMS = ("batch", "layer", "none")
-
 
 def grids_of(side: int) -> list[int]:
     """Cells a side of all grids, finest first: halved until at most 4 are left, 28 -> [28, 14, 7, 3].
