@@ -19,6 +19,8 @@ COMMANDS = {
     "fit": "fit a method on good images and calibrate a threshold",
     "detect": "verdict, score and heat map for images, with a fitted artifact",
     "evaluate": "measure a method on a category: metrics with intervals, thresholds, trivial rows",
+    "inspect": "which product, good or defective, where, what kind: by all models of the notebooks",
+    "sweep": "measure methods × categories × seeds; results as they come",
     "run": "execute the notebooks in order and leave one page to look at",
     "backbone": "train the network that the package carries, on images without a subject",
     "results": "measured figures beside published ones",

@@ -22,7 +22,10 @@ FLOORS = [
     "backbones",
     "training",
     "methods",
+    "inspector",
     "results",
+    "comparison",
+    "sweep",
     "commands",
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "mvtec_ad"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mvtec_ad import results
+from mvtec_ad import results, transfer
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import PRESETS, as_dict
+from mvtec_ad.settings import PRESETS, ClassifierSettings, as_dict
 
 START, END = "<!-- results: start -->", "<!-- results: end -->"
 ROW = {
@@ -321,3 +321,127 @@ def test_publishing_nothing_is_refused() -> None:
     """An empty table would erase the old one."""
     with pytest.raises(DataError, match="nothing has been measured"):
         results.publish([])
+
+
+def classifier_report(**changes: Any) -> dict:
+    """A report of a classifier: a network in its settings, no crop, the test part of the supervised split."""
+    settings = as_dict(ClassifierSettings(weights="drawn"))
+    own = make_report(method="classifier", protocol="supervised", backbone=None, weights=None)
+    return own | {"settings": settings} | changes
+
+
+@pytest.mark.parametrize(
+    ("report", "title"),
+    [
+        (classifier_report(), "bottle: classifier, resnet18, drawn, look registered, 224 px, supervised test"),
+        (
+            classifier_report(method="inspector", part="supervised test"),
+            "bottle: inspector, resnet18, drawn, look registered, 224 px",
+        ),
+        (
+            classifier_report(backbone="resnet50", weights="ours (SHA-256 01…)", part="supervised test"),
+            "bottle: classifier, resnet50, ours (SHA-256 01…), look registered, 224 px",
+        ),
+        (
+            make_report(row="padim-keras", backbone="keras:resnet18"),
+            "bottle: padim-keras, keras:resnet18, IMAGENET1K_V1, 100 channels, 256→224 px",
+        ),
+        (autoencoder_report(method="trivial", row="mean_intensity"), "bottle: mean_intensity, 128 px"),
+    ],
+)
+def test_titles_of_rows_and_of_supervised_methods(report: dict, title: str) -> None:
+    """The row's own name; what a classifier looks at; which images, where they are not the official ones."""
+    assert rows_of(results.tables([report]))[0][0] == title
+
+
+def test_other_images_than_the_official_have_no_published_peer() -> None:
+    """Neither the test part of the supervised split, nor a method that has seen it otherwise."""
+    assert results.published_for(make_report())
+    assert results.published_for(make_report(part="supervised test")) == []
+    assert results.published_for(make_report(protocol="supervised")) == []
+    assert results.verdict(make_report(part="supervised test"), ROW) == "not comparable: other images"
+    text = results.tables([classifier_report()])
+    assert rows_of(text)[0][4:] == ["–", "no published peer"]
+
+
+def test_methods_on_the_same_images_have_a_table_of_their_own() -> None:
+    """Six metrics and two costs; real and rendered apart, and neither with the official ones; no published value."""
+    costs = {"fit_seconds": 0.123, "milliseconds": 26.4, "memory_gb": None, "model_mb": None}
+    part = {"part": "supervised test", "cost": costs}
+    full = make_report(0.4, 0.8, **part)
+    names = ("image_auroc", "image_ap", "f1_max", "false_alarms", "pixel_auroc")
+    full["metrics"] = dict.fromkeys(names, full["metrics"]["image_auroc"])
+    reports = [
+        make_report(),
+        make_report(data_source="rendered"),
+        full,
+        classifier_report(**{**part, "cost": {}}),
+        classifier_report(data_source="rendered", **part),
+    ]
+    official, other, real, rendered = results.tables(reports).split("\n\n")
+    assert "published" in official
+    assert other.startswith("| Other images | image AUROC | pixel AUROC | AUPRO |")
+    columns = "image AUROC | AP | F1-max | false alarms at 95 % detection | pixel AUROC | AUPRO | fit s | ms / image |"
+    assert real.startswith(f"| Real MVTec AD, the same test images for all | {columns}")
+    assert rendered.startswith(f"| Other images, the same for all | {columns}")
+    first, second = rows_of(real)
+    assert first[1:] == [".600 [.400, .800]"] * 5 + ["–", "0.12", "26"]
+    assert second[-2:] == ["–", "–"]
+    assert len(rows_of(rendered)) == 1
+    assert "(rendered)" in rendered
+    assert "published" not in real + rendered
+
+
+def save_reports(reports: list[dict], stage: str = "padim") -> dict[str, Any]:
+    """An artifact with reports, and its manifest."""
+    about = {"profile": "quick", "data_source": "rendered", "categories": ["bottle"], "settings": {}, "seed": 0}
+    return transfer.load(transfer.save(stage, {"reports.json": reports}, **about)).manifest
+
+
+def test_artifacts_are_gathered_with_what_their_manifests_know(own_home: Path) -> None:
+    """Profile, device, date, commit; reports of other shapes are none of ours."""
+    own = make_report(data_source="rendered")
+    manifest = save_reports([own, make_report(data_source="rendered", row="padim-keras", profile="full")])
+    save_reports([{"views": {}}, "text", {**own, "metrics": {"accuracy": 1.0}}], "models")
+    first, second = sorted(results.measured(), key=lambda report: "row" in report)
+    assert {**first, **own} == first
+    assert (first["artifact"], first["profile"], first["device"]) == ("padim.zip", "quick", manifest["device"])
+    assert first["date"] == manifest["created_utc"][:10]
+    assert first["git_commit"] == manifest["git_commit"]
+    assert second["profile"] == "full"
+
+
+def test_a_record_wins_over_an_artifact_and_only_records_are_published(own_home: Path) -> None:
+    """What a notebook measured in passing is shown by `results`, and never published."""
+    (own_home / "assets").mkdir()
+    (own_home / "README.md").write_text(f"{START}\n{END}\n", encoding="utf-8")
+    save_reports([make_report(0.5, 0.6), make_report(0.5, 0.6, category="screw")])
+    with pytest.raises(DataError, match="nothing has been measured"):
+        results.publish(results.measured())
+    results.record(make_report(0.97, 0.99))
+    found = {report["category"]: report for report in results.measured()}
+    assert found["bottle"]["metrics"]["image_auroc"]["low"] == 0.97
+    assert "artifact" not in found["bottle"]
+    assert found["screw"]["artifact"] == "padim.zip"
+    results.publish(results.measured())
+    published = json.loads((own_home / "assets" / "results.json").read_text(encoding="utf-8"))
+    assert published == [found["bottle"]]
+    assert "screw" not in (own_home / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_record_says_where_it_was_made(own_home: Path) -> None:
+    """The device of this machine and the profile, unless the report knows better; one file, no leftover."""
+    path = results.record(make_report())
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert kept["profile"] == "custom"
+    assert kept["device"]
+    again = json.loads(results.record(make_report(profile="full", device="a GPU")).read_text(encoding="utf-8"))
+    assert (again["profile"], again["device"]) == ("full", "a GPU")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_parts_and_rows_are_measurements_of_their_own() -> None:
+    """Neither replaces the official one of its method."""
+    reports = [make_report(), make_report(row="padim-keras"), make_report(part="supervised test")]
+    assert len({results.record(report) for report in reports}) == 3
+    assert len(results.measured()) == 3

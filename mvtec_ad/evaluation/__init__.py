@@ -17,6 +17,7 @@ from mvtec_ad.evaluation.classification import (
 from mvtec_ad.evaluation.defect_types import corrected_t, retrieval_map, silhouette, type_confusion, verdict_metrics
 from mvtec_ad.evaluation.histograms import PixelHistograms
 from mvtec_ad.evaluation.intervals import (
+    false_alarms_interval,
     interval,
     newcombe,
     paired_difference,
@@ -24,7 +25,7 @@ from mvtec_ad.evaluation.intervals import (
     resampled_ranking,
     wilson,
 )
-from mvtec_ad.evaluation.ranking import average_precision, f1_max, image_auroc
+from mvtec_ad.evaluation.ranking import average_precision, f1_max, false_alarms_at, image_auroc
 from mvtec_ad.evaluation.regions import au_pro, pixel_metrics, pro_curve
 from mvtec_ad.evaluation.report import evaluate, format_metric, format_number, markdown_table, threshold_summary
 from mvtec_ad.evaluation.thresholds import calibrated, check_enough, images_needed, operating_point, oracle
@@ -45,6 +46,8 @@ __all__ = [
     "cost_threshold",
     "evaluate",
     "f1_max",
+    "false_alarms_at",
+    "false_alarms_interval",
     "fit_temperature",
     "format_metric",
     "format_number",

@@ -6,11 +6,14 @@ them: no metric here depends on more than their order, and ranks can neither ove
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from mvtec_ad.errors import SettingsError
 from mvtec_ad.evaluation import _counts
 from mvtec_ad.evaluation._checks import both_classes
 
@@ -46,7 +49,8 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
         DataError: Only one class is present, shapes differ, or a score is not finite.
     """
     labels, scores = both_classes(labels, scores, "average precision")
-    return float(average_precision_score(labels, rankdata(scores, method="dense")))
+    # A sum of rounded terms: a perfect ranking can come out one unit in the last place above 1.
+    return min(float(average_precision_score(labels, rankdata(scores, method="dense"))), 1.0)
 
 
 def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
@@ -79,3 +83,46 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     middle = 0.5 * highest_passed + 0.5 * lowest_flagged
     # Between neighbouring floats the middle rounds onto one of them; only the lower one keeps the verdicts.
     return float(f1[best]), float(middle if middle < lowest_flagged else highest_passed)
+
+
+def false_alarms_at(labels: ArrayLike, scores: ArrayLike, detection: float = 0.95) -> float:
+    """Share of good images that must be called defective so that at least `detection` of the defects are found.
+
+    The threshold is the highest at which ⌈detection · m⌉ of the m defects score as high or higher: the score of the
+    weakest defect that has to be found. A good image counts when its score reaches it, so a tie is a false alarm. It is
+    chosen on these very labels, as in F1-max: an oracle to rank methods by, none to deploy.
+
+    Args:
+        labels: 0 (good) or 1 (defect), shape `(N,)`.
+        scores: Raw finite scores, shape `(N,)`.
+        detection: Share of the defects that must be found, in (0, 1].
+
+    Returns:
+        A number in [0, 1], lower is better; a score that tells nothing has `detection`, and a constant one has 1.
+
+    Raises:
+        DataError: Only one class is present, shapes differ, or a score is not finite.
+        SettingsError: `detection` is not in (0, 1].
+    """
+    labels, scores = both_classes(labels, scores, "false-alarm rate")
+    levels, rank = np.unique(scores, return_inverse=True)
+    negative, positive = (np.bincount(rank[which], minlength=len(levels)) for which in (~labels, labels))
+    return float(alarms_from_counts(negative, positive, detection))
+
+
+def alarms_from_counts(negative: np.ndarray, positive: np.ndarray, detection: float) -> np.ndarray:
+    """`false_alarms_at` from counts per rank, ranks ascending, any leading axes; nan where a class is absent.
+
+    Raises:
+        SettingsError: `detection` is not in (0, 1].
+    """
+    if not 0 < detection <= 1:
+        raise SettingsError(f"the share of defects to find must lie in (0, 1], for example 0.95, not {detection}")
+    share = Fraction(float(detection)).limit_denominator(10**9)  # 0.95 is 19/20, not the binary number next to it
+    found = np.cumsum(positive[..., ::-1], axis=-1)
+    flagged = np.cumsum(negative[..., ::-1], axis=-1)
+    enough = found * share.denominator >= found[..., -1:] * share.numerator
+    at = np.argmax(enough, axis=-1)[..., None]
+    alarms = np.take_along_axis(flagged, at, axis=-1)[..., 0]
+    present = (found[..., -1] > 0) & (flagged[..., -1] > 0)
+    return np.where(present, alarms / np.maximum(flagged[..., -1], 1), np.nan)

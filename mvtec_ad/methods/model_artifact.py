@@ -70,7 +70,7 @@ def restore(
     Raises:
         ArtifactError: no model fits, several methods or categories do, or what is there is no whole model.
     """
-    with _complete(artifact):
+    with complete(artifact):
         description = _choose(artifact, method, category, seed)
         name, folder = description["method"], "{category}/{method}/{seed}".format(**description)
         module = module_of(name)
@@ -78,13 +78,13 @@ def restore(
         arrays = artifact.arrays(f"{folder}/model.safetensors")
         arrays["good_scores"].astype(np.float32), float(description["threshold"]["value"])
         network = description["backbone"], description["weights"], description["weights_member"]
-    backbone = None if network[0] is None else _backbone(artifact, settings.weights, *network)
-    with _complete(artifact):
+    backbone = None if network[0] is None else backbone_of(artifact, settings.weights, *network)
+    with complete(artifact):
         return module.unpack(settings, description["seed"], description, arrays, backbone), description
 
 
 @contextlib.contextmanager
-def _complete(artifact: Artifact) -> Iterator[None]:
+def complete(artifact: Artifact) -> Iterator[None]:
     """Whatever a model lacks that another version or hand has written, in one line."""
     try:
         yield
@@ -107,7 +107,7 @@ def _choose(artifact: Artifact, method: str | None, category: str | None, seed: 
     return fitting[0]
 
 
-def _backbone(artifact: Artifact, source: str, name: str, weights: str, member: str | None) -> Backbone:
+def backbone_of(artifact: Artifact, source: str, name: str, weights: str, member: str | None) -> Backbone:
     """The network that the model was fitted on, from where it came from or from the artifact.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from mvtec_ad.settings.adversarial import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings
 from mvtec_ad.settings.contrastive import LOOKS, TYPING_PRESETS, TypingSettings
+from mvtec_ad.settings.inspection import OPINIONS, InspectionSettings
 from mvtec_ad.settings.machine import set_seed, torch_device
 from mvtec_ad.settings.methods import (
     KERAS_RECIPE,
@@ -22,6 +23,7 @@ __all__ = [
     "DIGITS_AS_ANOMALIES",
     "KERAS_RECIPE",
     "LOOKS",
+    "OPINIONS",
     "PRESETS",
     "PROFILES",
     "REPORTED_AUTOENCODER",
@@ -32,6 +34,7 @@ __all__ = [
     "ClassifierSettings",
     "DataSettings",
     "DcganSettings",
+    "InspectionSettings",
     "PadimSettings",
     "PatchcoreSettings",
     "PretrainingSettings",

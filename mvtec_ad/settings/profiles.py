@@ -12,6 +12,7 @@ from typing import Any
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.settings.adversarial import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings
 from mvtec_ad.settings.contrastive import TypingSettings
+from mvtec_ad.settings.inspection import InspectionSettings
 from mvtec_ad.settings.methods import (
     KERAS_RECIPE,
     REPORTED_AUTOENCODER,
@@ -41,6 +42,7 @@ class Profile:
     dcgan: DcganSettings = field(default_factory=DcganSettings)
     anogan: AnoganSettings = field(default_factory=AnoganSettings)
     digit_anomalies: AnoganSettings = DIGITS_AS_ANOMALIES
+    inspection: InspectionSettings = field(default_factory=InspectionSettings)
     pretraining: PretrainingSettings = field(default_factory=PretrainingSettings)
 
 
@@ -48,17 +50,18 @@ PROFILES = {
     "quick": Profile(
         "quick",
         padim=PadimSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, channels=64),
-        autoencoder=AutoencoderSettings(image_size=96, crop=96, sigma=1.5, steps=150, seeds=(0,)),
+        autoencoder=AutoencoderSettings(image_size=64, crop=64, sigma=1.0, width=12, batch=16, steps=120, seeds=(0,)),
         patchcore=PatchcoreSettings(weights="drawn", image_size=192, crop=192, sigma=3.0, seeds=(0,), coreset=0.02),
-        classifier=ClassifierSettings(weights="drawn", image_size=160, steps=32),
-        attribution=AttributionSettings(images=10, path_steps=24, noisy_copies=10, windows=7, removals=8, randomised=4),
-        typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=8, steps=20, batch=24),
-        dcgan=DcganSettings(digits="sklearn", epochs=24),
+        classifier=ClassifierSettings(weights="drawn", image_size=128, steps=16, batch=8),
+        attribution=AttributionSettings(images=6, path_steps=12, noisy_copies=6, windows=5, removals=6, randomised=2),
+        typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=6, steps=10, batch=20, rate=1e-3),
+        dcgan=DcganSettings(digits="sklearn", epochs=14),
         anogan=AnoganSettings(
-            image_size=32, crop=32, steps=120, encoder_steps=120, search_steps=60, restarts=2, seeds=(0,)
+            image_size=32, crop=32, steps=100, encoder_steps=100, search_steps=40, restarts=1, seeds=(0,)
         ),
-        digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=150, encoder_steps=150, search_steps=60),
-        pretraining=PretrainingSettings(images=2500, view=64, steps=150),
+        digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=120, encoder_steps=120, search_steps=60),
+        inspection=InspectionSettings(weights="drawn", image_size=64),
+        pretraining=PretrainingSettings(images=800, image_size=96, view=48, views=64, steps=50),
     ),
     "full": Profile(
         "full",

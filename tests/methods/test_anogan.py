@@ -564,14 +564,14 @@ def test_an_encoder_that_was_not_trained_is_refused(good: np.ndarray) -> None:
 
 def test_four_ways_of_redrawing_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each scores and redraws every digit; PCA as an SVD gives it."""
-    monkeypatch.setattr(one_class, "AutoencoderSettings", partial(AutoencoderSettings, steps=2, width=4))
+    monkeypatch.setattr(one_class, "AutoencoderSettings", partial(AutoencoderSettings, width=4))
     all_digits = digits.load("sklearn")
     ones = all_digits.of(1)
     ones = digits.Digits(ones.images[:14], ones.labels[:14], "ones")
     test = digits.Digits(all_digits.images[-9:], all_digits.labels[-9:], "some")
     settings = replace(TINY, image_size=28, crop=28, latent=5, steps=2, encoder_steps=2)
     own = one_class.fit_on(settings, ones, progress=False)
-    found = one_class.compare(own, ones, test, progress=False)
+    found = one_class.compare(own, ones, test, autoencoder_steps=2, progress=False)
     assert set(found) == {"f_anogan", "anogan", "autoencoder", "pca"}
     for way in found.values():
         assert way.scores.shape == (9,)

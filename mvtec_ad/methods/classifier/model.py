@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +48,18 @@ class DefectClassifier:
         registered = self.settings.look == "registered" and any(finder.registers for finder in self.finders.values())
         return self.settings.mirror and not registered
 
+    @property
+    def _look(self) -> str:
+        return self.settings.look if self.finders else "whole"
+
+    def _finder(self, view: str) -> items.Finder:
+        """What finds the item of a view; nothing is looked for in whole pictures."""
+        if not self.finders:
+            return items.Finder(np.zeros((items.LEVELS,) * 3, np.float32))
+        if view not in self.finders:
+            raise DataError(f"view {view!r} is new to this classifier: it knows {', '.join(self.finders)}")
+        return self.finders[view]
+
     def cut(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """What it sees of each image of a table.
 
@@ -55,20 +69,31 @@ class DefectClassifier:
         Raises:
             DataError: a file cannot be read, or a view is one that it was not fitted on.
         """
-        size, paths = self.settings.image_size, table["image_path"].to_numpy()
-        if not self.finders:
-            whole = items.Finder(np.zeros((items.LEVELS,) * 3, np.float32))
-            return items.cut_files(paths, whole, size, "whole")
-        views = table["view"].to_numpy()
-        unknown = sorted(set(views) - set(self.finders))
-        if unknown:
-            raise DataError(f"view {unknown[0]!r} is new to this classifier: it knows {', '.join(self.finders)}")
+        size, paths, views = self.settings.image_size, table["image_path"].to_numpy(), table["view"].to_numpy()
         images = np.empty((len(table), size, size, 3), np.uint8)
         transforms = np.empty((len(table), 3, 3))
-        for view in sorted(set(views)):
+        for view, finder in {view: self._finder(view) for view in sorted(set(views))}.items():
             own = views == view
-            images[own], transforms[own] = items.cut_files(paths[own], self.finders[view], size, self.settings.look)
+            images[own], transforms[own] = items.cut_files(paths[own], finder, size, self._look)
         return images, transforms
+
+    def look_at(self, pictures: Sequence[np.ndarray], view: str) -> np.ndarray:
+        """What it sees of pictures of one view that are in memory.
+
+        Args:
+            pictures: (H, W, 3) uint8, RGB, of any size.
+            view: which of its views; of no meaning to one that looks at whole pictures.
+
+        Returns:
+            (N, S, S, 3) uint8, as `cut` gives them.
+
+        Raises:
+            DataError: the view is one that it was not fitted on.
+        """
+        finder = self._finder(view)
+        with ThreadPoolExecutor() as pool:
+            cuts = pool.map(lambda picture: finder.cut(picture, self.settings.image_size, self._look), pictures)
+            return np.stack(list(cuts))
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:

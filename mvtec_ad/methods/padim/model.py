@@ -52,7 +52,7 @@ class Padim:
 
     def score(self, images: np.ndarray) -> Scores:
         """Score images, (N, H, W, 3) uint8: image scores (N,) and maps (N, H, W), both float32."""
-        return score_many([self], images)[0]
+        return score_many([self], images, progress=False)[0]
 
 
 def create(backbone: Backbone, settings: PadimSettings, seeds: Sequence[int] | None = None) -> list[Padim]:

@@ -1,0 +1,138 @@
+"""`sweep`: measure methods × categories × seeds; what is done is kept, and a sweep that was stopped goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvtec_ad.commands.options import add_data_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mvtec_ad.sweep import Cell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument(
+        "rows",
+        nargs="+",
+        metavar="ROW",
+        help="METHOD[:PRESET][,FIELD=VALUE …][,name=NAME], for example padim:keras or autoencoder,loss=ssim,steps=300",
+    )
+    parser.add_argument("--category", nargs="+", required=True, help="category folders")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="each is a cell of its own")
+    add_data_options(parser)
+    parser.add_argument("--jobs", type=int, default=2, help="cells measured at once, each by one thread")
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="measure on this Dask cluster instead: its workers need this package, `--nthreads 1`, and the images and "
+        "weights files under the same paths",
+    )
+    parser.add_argument("--name", default="default", help="of the sweep: its cells lie in transfer/sweeps/NAME")
+    parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan, measure what is missing, gather, print, and keep the reports for `results`.
+
+    Raises:
+        MvtecAdError: some cells could not be measured; all others are kept.
+    """
+    from mvtec_ad import evaluation, sweep
+    from mvtec_ad.errors import MvtecAdError
+    from mvtec_ad.sweep.rows import check_file_name
+
+    rows = sweep.parse_rows(arguments.rows)
+    check_file_name("--name", arguments.name)
+    evaluation.images_needed(arguments.false_alarm_rate)  # refuses what is no rate; images are counted in each cell
+    tables = _tables(arguments)
+    folder = sweep.sweep_folder(arguments.name)
+    cells = sweep.plan(rows, tables, arguments.seeds, arguments.false_alarm_rate)
+    failed = _measure(cells, folder, arguments)
+    done = [cell.key for cell in cells if cell.key not in failed]
+    if done:
+        _report(sweep.gather(folder, done), folder)
+    if failed:
+        (category, row, seed), reason = next(iter(failed.items()))
+        raise MvtecAdError(
+            f"{len(failed)} of {len(cells)} cells could not be measured, first {category} {row} seed {seed}: {reason}"
+        )
+
+
+def _tables(arguments: argparse.Namespace) -> dict[str, tuple[pd.DataFrame, str]]:
+    """Category -> table and data source; images are fetched or drawn here, so that cells only read."""
+    from mvtec_ad.data import acquire, index
+    from mvtec_ad.errors import DataError
+
+    tables = {}
+    for category in dict.fromkeys(arguments.category):
+        if category in ("", ".", "..") or Path(category).name != category:
+            raise DataError(f"category {category!r} is no folder's name: give the folders above it with --root")
+        where = {"root": arguments.root, "source": arguments.source}
+        root = acquire.locate(category, **where, together=arguments.category)
+        root = Path(os.path.abspath(root))  # workers may stand in another folder
+        table = index.read_category(root, category)
+        tables[category] = table, index.data_source(root, category, table)
+    return tables
+
+
+def _measure(cells: list[Cell], folder: Path, arguments: argparse.Namespace) -> dict[tuple[str, str, int], str]:
+    """Measure what is missing, a line for each cell as it ends; returns the cells that failed, and why."""
+    from tqdm import tqdm
+
+    from mvtec_ad import sweep
+    from mvtec_ad.sweep.engine import fetch_weights
+
+    states = {cell.key: sweep.state(cell, folder) for cell in cells}
+    missing = [cell for cell in cells if states[cell.key] is not None]
+    for cell in missing:
+        if states[cell.key]:
+            print(f"{_title(cell.key)} is measured again: {states[cell.key]}")
+    if len(missing) < len(cells):
+        print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished already")
+    if arguments.jobs > 1 and arguments.scheduler is None:
+        fetch_weights(missing)
+    failed = {}
+    ended = sweep.run_cells(missing, folder, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    with tqdm(total=len(missing), desc="sweep", unit="cell", disable=not missing) as bar:
+        for cell, report, problem in ended:
+            if report is None:
+                failed[cell.key] = problem
+            tqdm.write(f"{_title(cell.key)}: {_outcome(report) if report else f'failed: {problem}'}")
+            bar.update()
+    return failed
+
+
+def _report(reports: list[dict[str, Any]], folder: Path) -> None:
+    """Print the table, write summary.csv, and keep every report."""
+    from mvtec_ad import evaluation, sweep, transfer
+    from mvtec_ad.results import record
+
+    columns = ["category", "row", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "seconds"]
+    lines = []
+    for report in reports:
+        metrics = [report["metrics"].get(name) for name in sweep.METRICS]
+        shown = [evaluation.format_metric(metric) if metric else "–" for metric in metrics]
+        seconds = f"{sum(report['seconds'].values()):.1f}"
+        lines.append([report["category"], report["row"], len(report["seeds"]), *shown, seconds])
+    print(evaluation.markdown_table(columns, lines))
+    with transfer.replacing(folder / "summary.csv") as file:
+        file.write(sweep.overview(reports).to_csv(index=False).encode())
+    print(f"{folder / 'summary.csv'}: {len(reports)} rows; cells beside it")
+    for report in reports:
+        record(report)
+
+
+def _title(key: tuple[str, str, int]) -> str:
+    return "{} {} seed {}".format(*key)
+
+
+def _outcome(report: dict[str, Any]) -> str:
+    from mvtec_ad.evaluation import format_metric
+
+    return f"image AUROC {format_metric(report['metrics']['image_auroc'])}, {sum(report['seconds'].values()):.1f} s"

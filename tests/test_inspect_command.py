@@ -1,0 +1,335 @@
+"""`inspect` in this process, with an inspector that looks at nothing: what it prints, writes and how it fails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from PIL import Image
+
+import mvtec_ad.inspector
+from mvtec_ad.__main__ import main
+from mvtec_ad.commands import inspect_page
+from mvtec_ad.inspector import DEFECT, GOOD, STRANGER, UNDECIDED, UNREADABLE, VERDICTS, Inspection, Opinion, Step
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (32, 32, 3), np.uint8)
+HEAT = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+MISSING = "contrastive.zip is missing: run notebooks/06_contrastive_typing.ipynb, which makes it"
+NO_TYPER = Step("type", "skipped", MISSING)
+
+
+def good(name: str) -> Inspection:
+    """The classifier is sure."""
+    path = (Step("product", "bottle", "0.4 of the limit"), Step("classifier", "sure: good", "probability 0.020"))
+    return Inspection(name, GOOD, "bottle", "", 0.4, 0.02, 0.02, path, "classifier", picture=PICTURE)
+
+
+def bad(name: str, score: float = 0.7) -> Inspection:
+    """The classifier is unsure, and the second opinion finds a defect."""
+    path = (
+        Step("product", "package side", "told"),
+        Step("classifier", "unsure", "probability 0.600"),
+        Step("second opinion", "defect", "autoencoder: 2.5 > 1.25"),
+        NO_TYPER,
+    )
+    opinion = Opinion("autoencoder", 2.5, 1.25)
+    own = Inspection(name, DEFECT, "package", "side", None, 0.6, score, path, "autoencoder", opinion)
+    return with_pixels(own)
+
+
+def typed(name: str, kind: str = "hole") -> Inspection:
+    """A sure defect of a kind."""
+    path = (Step("product", "bottle", ""), Step("classifier", "sure: defect", ""), Step("type", kind, ""))
+    numbers = {"type": kind, "type_distance": 0.125, "novelty": 0.75, "novelty_limit": 0.5}
+    return with_pixels(Inspection(name, DEFECT, "bottle", "", 0.4, 0.99, 0.99, path, "classifier", **numbers))
+
+
+def with_pixels(own: Inspection) -> Inspection:
+    """With a picture and a heat map."""
+    return inspect_page.replace(own, picture=PICTURE, heat=HEAT, heat_scale=(0.0, 1.0), heat_name="Grad-CAM")
+
+
+def stranger(name: str) -> Inspection:
+    """None of the products."""
+    path = (Step("product", STRANGER, "1.5 times the limit"),)
+    return Inspection(name, STRANGER, strangeness=1.5, path=path, picture=PICTURE)
+
+
+def undecided(name: str) -> Inspection:
+    """A product without a model."""
+    path = (Step("product", "pill", ""), Step("classifier", "skipped", "no classifier for pill"))
+    return Inspection(name, UNDECIDED, "pill", path=path)
+
+
+def unreadable(name: str) -> Inspection:
+    """Half a file."""
+    return Inspection(name, UNREADABLE, problem=f"image {name} is cut off")
+
+
+MAKERS: dict[str, Callable[[str], Inspection]] = {
+    "good": good,
+    "bad": bad,
+    "worse": lambda name: bad(name, 0.8),
+    "typed": typed,
+    "new": lambda name: typed(name, "unknown"),
+    "stranger": stranger,
+    "undecided": undecided,
+    "corrupt": unreadable,
+}
+
+
+class Fake:
+    """Judges a file by its name: `MAKERS` of what stands before the first dash."""
+
+    missing = (MISSING, "padim.zip is missing: run notebooks/02_padim.ipynb, which makes it")
+    asked: list[dict[str, Any]]
+
+    @classmethod
+    def load(cls, folder: Any, **wanted: Any) -> Fake:
+        """Remembers what was asked for."""
+        cls.asked = [{"folder": folder} | wanted]
+        return cls()
+
+    def inspect(self, sources: Sequence[Path], **wanted: Any) -> Iterator[Inspection]:
+        """One of each."""
+        self.asked.append(wanted)
+        for source in sources:
+            yield MAKERS[source.name.split("-")[0].split(".")[0]](str(source))
+
+
+@pytest.fixture(autouse=True)
+def inspector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No models."""
+    monkeypatch.setattr(mvtec_ad.inspector, "Inspector", Fake)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_image: Callable[[Path, np.ndarray], Path]) -> Path:
+    """Makes files of all kinds, twice a good one, without the unreadable one."""
+    for name in ("bad", "good", "good-2", "new", "stranger", "typed", "undecided", "worse"):
+        write_image(tmp_path / "images" / f"{name}.png", PICTURE)
+    return tmp_path / "images"
+
+
+def files(folder: Path, *names: str) -> list[str]:
+    """Paths of files, which are made where they are missing."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return [str(folder / name) for name in names]
+
+
+class Page(HTMLParser):
+    """What a page shows: cards in order, each with its verdict, its texts and its pictures."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.cards: list[dict[str, Any]] = []
+        self.buttons: list[str] = []
+        self.outside: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collect."""
+        own = dict(attrs)
+        self.tags.append((tag, own))
+        if tag == "article":
+            self.cards.append({"verdict": own["data-verdict"], "texts": [], "pictures": []})
+        elif tag == "img":
+            self.cards[-1]["pictures"].append(own)
+
+    def handle_data(self, data: str) -> None:
+        """Collect."""
+        inside = self.cards and "footer" not in [tag for tag, _ in self.tags]
+        (self.cards[-1]["texts"] if inside else self.outside).append(data)
+
+
+def test_lines_are_in_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Verdict first, then what is known, the path last; then counts, and each reason once."""
+    paths = files(tmp_path / "x", "good.png", "bad.png", "typed.png", "new.png", "stranger.png", "bad-2.png")
+    assert main(["inspect", *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:6]] == [GOOD, DEFECT, DEFECT, DEFECT, STRANGER, DEFECT]
+    assert [line.index(path) for line, path in zip(lines, paths, strict=False)] == [lines[0].index(paths[0])] * 6
+    assert {line.index("p 0.") for line in lines[:4]} == {lines[0].index("p 0.020")}
+    assert [part.strip() for part in lines[1].split("  ") if part] == [
+        "defect",
+        "package side",
+        "p 0.600",
+        "autoencoder: defect, 2.5 > 1.25",
+        paths[1],
+    ]
+    assert "hole, distance 0.12" in lines[2]
+    assert "unknown type, novelty 0.75 > 0.50" in lines[3]
+    assert "1.50 × the limit" in lines[4]
+    assert lines[6:] == [
+        "6 images: 4 defect, 1 none of these, 1 good",
+        f"skipped for 2 of 6: type: {MISSING}",
+        Fake.missing[1],
+    ]
+    assert not (tmp_path / "transfer").exists()  # files alone leave no page
+
+
+def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
+    """Options arrive; heat maps are made only where something shows them."""
+    (path,) = files(tmp_path / "x", "good.png")
+    assert main(["inspect", path]) == 0
+    plain = {"product": None, "view": None, "heat": False, "progress": False}
+    assert Fake.asked == [{"folder": None, "second": "autoencoder"}, plain]
+    told = ["--product", "package", "--view", "side", "--second", "none", "--artifacts", "elsewhere"]
+    assert main(["inspect", path, path, *told, "--page", str(tmp_path / "p.html")]) == 0
+    assert Fake.asked[0] == {"folder": "elsewhere", "second": None}
+    assert Fake.asked[1] == {"product": "package", "view": "side", "heat": True, "progress": True}
+    assert main(["inspect", path, "--second", "padim", "--figures", str(tmp_path / "f")]) == 0
+    assert (Fake.asked[0]["second"], Fake.asked[1]["heat"]) == ("padim", True)
+
+
+def test_a_corrupt_image_leaves_the_others_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2 and one line, after all others; also as JSON."""
+    paths = files(tmp_path / "x", "good.png", "corrupt-1.png", "corrupt-2.png", "bad.png")
+    assert main(["inspect", *paths]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"mvtec-ad inspect: 2 of 4 images not judged; image {paths[1]} is cut off\n"
+    lines = printed.out.splitlines()
+    assert lines[1] == f"unreadable  image {paths[1]} is cut off"
+    assert lines[0].startswith("good        bottle")
+    assert lines[4] == "4 images: 1 defect, 2 unreadable, 1 good"
+    assert main(["inspect", *paths, "--json"]) == 2
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["verdict"] for row in rows] == [GOOD, UNREADABLE, UNREADABLE, DEFECT]
+    assert rows[1]["problem"] == f"image {paths[1]} is cut off"
+
+
+def test_only_unreadable_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No columns to align."""
+    (path,) = files(tmp_path / "x", "corrupt.png")
+    assert main(["inspect", path, "--page", str(tmp_path / "p.html")]) == 2
+    assert capsys.readouterr().out.splitlines()[0] == f"unreadable  image {path} is cut off"
+    (card,) = Page(tmp_path / "p.html").cards
+    assert f"image {path} is cut off" in card["texts"]
+    assert card["pictures"] == []
+
+
+def test_json_and_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row is the inspection and its figure; the page's path goes to stderr; drawn figures are not inspected."""
+    target = tmp_path / "images" / "figures"
+    assert main(["inspect", str(folder), "--json", "--figures", str(target)]) == 0
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    paths = sorted(folder.glob("*.png"))
+    for row, path in zip(rows, paths, strict=True):
+        figure = Path(row.pop("figure"))
+        assert figure == target / f"images_{path.name}"
+        with Image.open(figure) as picture:
+            assert picture.format == "PNG"
+        expected = MAKERS[path.stem.split("-")[0]](str(path)).as_dict()
+        assert row == json.loads(json.dumps(expected))
+    page = tmp_path / "transfer" / "inspections" / "index.html"
+    assert printed.err.splitlines()[-1] == f"look at {page}"
+    assert page.is_file()
+    assert main(["inspect", str(folder), "--json", "--figures", str(target)]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(rows)
+    assert main(["inspect", str(folder / "good.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["figure"] is None
+
+
+def test_the_page_shows_every_image_once_worst_first(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Verdicts in their order, within one the highest score first; buttons count; nothing is fetched."""
+    corrupt = files(tmp_path / "x", "corrupt.png")
+    assert main(["inspect", str(folder), *corrupt]) == 2
+    target = tmp_path / "transfer" / "inspections" / "index.html"
+    assert f"look at {target}" in capsys.readouterr().out
+    page = Page(target)
+    assert [card["verdict"] for card in page.cards] == sorted(
+        (card["verdict"] for card in page.cards), key=VERDICTS.index
+    )
+    names = [Path(card["texts"][-1]).name for card in page.cards]
+    assert names[:4] == ["new.png", "typed.png", "worse.png", "bad.png"]  # 0.99 twice, 0.8, 0.7
+    assert sorted(names) == sorted([*(path.name for path in folder.iterdir()), "corrupt.png"])
+    for count in ("all 9", "✕ defect 4", "? undecided 1", "∅ none of these 1", "! unreadable 1", "✓ good 2"):
+        assert count in page.outside
+    assert f"skipped for 2 of 9: type: {MISSING}" in page.outside
+    shown = page.cards[2]["texts"]
+    for text in ("✕ defect", " package side", "0.600 of a defect", "autoencoder: defect, 2.5 > 1.25"):
+        assert text in shown
+    assert shown[-5:-1] == ["product: package side", "classifier: unsure", "second opinion: defect", "type: skipped"]
+    links = [own[key] for _, own in page.tags for key in ("src", "href") if key in own]
+    assert len(links) == 4 * 2 + 2 + 1
+    assert all(str(link).startswith("data:image/jpeg;base64,") for link in links)
+    assert all(own["alt"] for tag, own in page.tags if tag == "img")
+
+
+def test_names_are_text_on_the_page(tmp_path: Path) -> None:
+    """A file may be called anything."""
+    name = "bad-<b>&\"'<script>.png"
+    (path,) = files(tmp_path / "x", name)
+    assert main(["inspect", path, "--page", str(tmp_path / "p.html")]) == 0
+    page = Page(tmp_path / "p.html")
+    assert "".join(page.cards[0]["texts"]).endswith(path)
+    assert page.cards[0]["pictures"][0]["alt"] == f"picture {name}"
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "b" in [tag for tag, _ in page.tags]  # the verdict
+    assert [tag for tag, _ in page.tags].count("b") == 1
+
+
+def decoded(uri: str) -> np.ndarray:
+    """Pixels of a data URI."""
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
+        assert picture.format == "JPEG"
+        return np.asarray(picture)
+
+
+def test_pictures_stay_small() -> None:
+    """At most 256 pixels and 60 kB for an image, even where nothing can be compressed; small ones keep their size."""
+    noise = RNG.integers(0, 256, (700, 900, 3), np.uint8)
+    own = inspect_page.replace(bad("x.png"), picture=noise, heat=RNG.random((90, 90), np.float32))
+    card = inspect_page.make_card(own)
+    assert decoded(card.picture).shape == decoded(card.heat).shape == (199, 256, 3)
+    assert len(inspect_page.page([card])) - len(inspect_page.page([])) < 60_000
+    assert decoded(inspect_page.make_card(good("x.png")).picture).shape == (32, 32, 3)
+    smooth = np.repeat(np.linspace(0, 255, 64).round().astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    assert np.abs(decoded(inspect_page.jpeg(smooth)).astype(int) - smooth).max() <= 4  # made coarse only where it must
+    assert inspect_page.make_card(own, pictured=False).picture == ""
+    assert (card.inspection.picture, card.inspection.heat) == (None, None)
+
+
+def test_overlay_by_hand() -> None:
+    """Below the scale a fifth of the darkest colour over grey, above it 85 % of the brightest."""
+    picture = np.full((2, 2, 3), (30, 60, 90), np.uint8)
+    heat = np.array([[-5.0, -5.0], [7.0, 7.0]], np.float32)
+    mixed = inspect_page.overlay(picture, heat, (0.0, 1.0))
+    ends = [np.array(colormaps["inferno"](end)[:3]) * 255 for end in (0.0, 1.0)]
+    np.testing.assert_allclose(mixed[0, 0], 0.2 * ends[0] + 0.8 * 60, atol=0.51)
+    np.testing.assert_allclose(mixed[1, 1], 0.85 * ends[1] + 0.15 * 60, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--view", "side"], "--view side needs --product"),
+        (["--page", "."], "--page . is a folder"),
+        (["--page", "{file}/p.html"], "cannot be a folder, a file is in its way"),
+        (["--figures", "{file}/f"], "cannot be a folder, a file is in its way"),
+    ],
+)
+def test_bad_options(options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, before any model is read."""
+    (path,) = files(tmp_path / "x", "good.png")
+    Fake.asked = []
+    assert main(["inspect", path, *(option.format(file=path) for option in options)]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+    assert Fake.asked == []
