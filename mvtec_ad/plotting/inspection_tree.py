@@ -67,7 +67,7 @@ def decision_tree(inspections: Sequence[Any], labels: Sequence[int] | None = Non
     root = _grow(inspections, labels, stages)
     scale = _TOTAL / len(inspections)
     height = _place(root, 0.35, scale) + 0.05
-    width = _COLUMN * (len(stages) + 2) + 0.4
+    width = _COLUMN * (len(stages) + 2) + (1.1 if labels is not None else 0.4)  # room for the words at the leaves
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))

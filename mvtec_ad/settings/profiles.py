@@ -55,13 +55,13 @@ PROFILES = {
         classifier=ClassifierSettings(weights="drawn", image_size=128, steps=16, batch=8),
         attribution=AttributionSettings(images=6, path_steps=12, noisy_copies=6, windows=5, removals=6, randomised=2),
         typing=TypingSettings(weights="drawn", look="mask", image_size=80, copies=6, steps=10, batch=20, rate=1e-3),
-        dcgan=DcganSettings(digits="sklearn", epochs=14),
+        dcgan=DcganSettings(digits="sklearn", epochs=10),
         anogan=AnoganSettings(
-            image_size=32, crop=32, steps=100, encoder_steps=100, search_steps=40, restarts=1, seeds=(0,)
+            image_size=32, crop=32, steps=80, batch=16, encoder_steps=80, search_steps=30, seeds=(0,)
         ),
-        digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=120, encoder_steps=120, search_steps=60),
+        digit_anomalies=replace(DIGITS_AS_ANOMALIES, steps=120, batch=16, encoder_steps=120, search_steps=40),
         inspection=InspectionSettings(weights="drawn", image_size=64),
-        pretraining=PretrainingSettings(images=800, image_size=96, view=48, views=64, steps=50),
+        pretraining=PretrainingSettings(images=800, image_size=96, view=64, views=32, steps=90),
     ),
     "full": Profile(
         "full",

@@ -439,6 +439,7 @@ for depth, (own, other) in enumerate(zip(*layers.values(), strict=True), 1):
 # %%
 keras_settings = replace(settings, backbone="keras:resnet18", feature_scale=None)
 keras_found = experiment.run("padim", table, keras_settings, data_source=source)
+keras_found.report["row"] = "padim-keras"  # its name in the tables of notebook 09
 pd.DataFrame(
     {
         name: {key: evaluation.format_metric(value) for key, value in report["metrics"].items()}
@@ -462,7 +463,7 @@ for report in reports:
         reported = f"{evaluation.format_number(row['value'])} ({row['source'].split(',')[0]})"
         lines.append([report["category"], report["backbone"], yours, reported, results.verdict(report, row)])
     if not comparable:
-        why = "none published" if source == "mvtec_ad" else f"not comparable: {source} images"
+        why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
         lines.append([report["category"], report["backbone"], yours, "–", why])
 pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdict"])
 
@@ -502,15 +503,21 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 # ## Save the artifact
 #
 # Scores of every image and seed, the test maps in float16, and the fitted model of the first seed, ready for `detect` and for
-# the notebooks that want to know *where to look*.
+# the notebooks that want to know *where to look*. Of the run with Keras scores and maps are kept, under a name of their own.
 
 # %%
-members = {"reports.json": reports, "scores.csv": pd.concat([e.scores_table() for e in experiments.values()])}
+keras_scores = keras_found.scores_table().assign(method="padim-keras")
+members = {
+    "reports.json": reports,
+    "scores.csv": pd.concat([*(one.scores_table() for one in experiments.values()), keras_scores]),
+}
 for name, one in experiments.items():
     trial = one.trials[0]
     limit = {"value": evaluation.calibrated(trial.good_scores, 0.05), "false_alarm_rate": 0.05}
     members |= model_artifact.members("padim", trial.model, name, limit)
     members[f"{name}/padim/{trial.seed}/maps.npz"] = {"maps": trial.scores.maps.astype(np.float16)}
+trial = keras_found.trials[0]
+members[f"{first}/padim-keras/{trial.seed}/maps.npz"] = {"maps": trial.scores.maps.astype(np.float16)}
 path = transfer.save(
     "padim",
     members,

@@ -14,7 +14,7 @@
 # * **watch it fail**: explanations that look convincing, of verdicts that are wrong.
 #
 # **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` from
-# [04 · Supervised classification](04_supervised_classifier.ipynb). Profile *quick*: about a minute on 2 CPU cores.
+# [04 · Supervised classification](04_supervised_classifier.ipynb). Profile *quick*: two and a half minutes on 2 CPU cores.
 #
 # The methods: Sundararajan, Taly, Yan, *Axiomatic Attribution for Deep Networks*, 2017, [arXiv:1703.01365](https://arxiv.org/abs/1703.01365);
 # Selvaraju et al., *Grad-CAM*, 2017, [arXiv:1610.02391](https://arxiv.org/abs/1610.02391); Chattopadhay et al., *Grad-CAM++*, 2018,
@@ -119,8 +119,8 @@ verdicts = {key: f"{((case.logits > case.threshold) == case.labels).mean():.2f}"
 print("share of right verdicts:", {f"{name} on {view}": share for (name, view), share in verdicts.items()})
 
 # %% [markdown]
-# Keep these shares in mind. In *quick* the networks learned from few items, without ever having seen a photograph, and judge these ten images a view
-# about as well as a coin. **A map can only show what a network has learned.** With a weak network this notebook is a test of the *methods*: an honest map
+# Keep these shares in mind. In *quick* the networks learned from few items, without ever having seen a photograph, and judge these six images a view
+# no better than a coin. **A map can only show what a network has learned.** With a weak network this notebook is a test of the *methods*: an honest map
 # of a network that does not know where the damage is must not point at the damage.
 #
 # ## The question: how much of the answer is due to this pixel?
@@ -263,7 +263,7 @@ images, regions, columns, titles = side_by_side((0, 1, -1))
 plotting.attribution_rows(images, columns, regions, titles, side=1.5)
 
 # %% [markdown]
-# Rows are images, columns networks. The first two columns are ResNet-18, trained on one view or on both; the last two were trained from scratch.
+# Rows are images, columns networks. The first two columns are ResNet-18, trained on one view or on both; the last was trained from scratch.
 # Each column has one scale of its own. Where a picture stays grey, nothing speaks for the label in that network.
 #
 # ### One network, several methods
@@ -323,8 +323,8 @@ wide(on_damage, "shown")
 
 # %% [markdown]
 # Hits minus covered share, with its interval; a dash where a method was not asked. **Every interval includes zero: no network can be shown to point at the
-# damage more often than chance would.** The best cells have one hit of five. The intervals reach to +.45 and more: five images a view are too few to tell a network
-# that is never right from one that points right one time in three.
+# damage more often than chance would.** The best cells have one hit of three. The intervals reach to +.46 and more: three damaged items a view are too few to tell a network
+# that is never right from one that points right every other time.
 #
 # Two measures use the whole map, not only its peak:
 
@@ -335,18 +335,18 @@ wide(on_damage, "energy")
 wide(on_damage, "region_auroc")
 
 # %% [markdown]
-# *Energy* is the share of positive evidence inside the box, to be compared with the share that the box covers: .04 on the side, .09 from above. *Region AUROC* asks
-# how often a pixel inside beats one outside; .5 is chance. Integrated gradients on the side puts .10 of its evidence into .04 of the image, more than
-# any other there; its region AUROC is below one half all the same, since most of its pixels are near zero, in the box and elsewhere. The dashes are Grad-CAMs that are zero all
-# over: those networks see no reason at all to call anything damaged.
+# *Energy* is the share of positive evidence inside the box, to be compared with the share that the box covers: .03 on the side, .10 from above. *Region AUROC* asks
+# how often a pixel inside beats one outside; .5 is chance. Integrated gradients on the side puts .08 of its evidence into .03 of the image, more than
+# any other there; its region AUROC is one half all the same, since most of its pixels are near zero, in the box and elsewhere. Grad-CAM of the network from scratch has
+# just as much evidence in the box as the box has area: to it, all places are the same.
 
 # %%
 wide(on_items, "shown")
 
 # %% [markdown]
-# For intact items, the box is the item: it covers .57 on the side and .90 from above. Here a peak anywhere on the package is a hit, so that even a network from scratch can
-# score perfectly from above: a Grad-CAM that is the same all over, with its peak in the middle, *must* hit a large box in the middle. **A perfect score in the pointing
-# game can be earned without having learned anything.** Grad-CAM of the ResNets misses on the side every time.
+# For intact items, the box is the item: it covers .58 on the side and .92 from above. Here a peak anywhere on the package is a hit, so that even a network from scratch can
+# score perfectly from above, with Grad-CAM++. **A perfect score in the pointing game can be earned without having learned anything.** Grad-CAM misses every time, in every
+# network: all but one of its maps of *why intact?* are zero all over (the grey pictures above), and a constant map points nowhere.
 #
 # ## Delete what matters
 #
@@ -372,8 +372,9 @@ wide(on_damage, "deletion")
 wide(on_damage, "insertion")
 
 # %% [markdown]
-# Read the printed logits first. The test presumes that the baseline is *neutral*, and it is not: the mean colour alone has a logit of −47.6 in the network of the
-# view from above. It is certain that a grey square is intact, so inserting pixels hardly helps (.03 with two methods), and deleting anything lowers the probability of *damaged*. A network is
+# Read the printed logits first. The test presumes that the baseline is *neutral*, and it is not: the mean colour alone has a logit of −11.3 in the network of the
+# view from above, and of +9.5 in that of the side. One is certain that a grey square is intact, the other that it is damaged. So on the side *damaged* becomes more probable whatever
+# is deleted, and stays so whatever is inserted: SmoothGrad has the worst deletion there (.89) and nearly the best insertion (.94). A network is
 # only good for images like those that it was trained on; a deleted image is none. The same shadow falls on integrated gradients: its sums are complete, but what they add up to is the
 # difference to that square.
 #
@@ -405,10 +406,10 @@ left = {
 pd.DataFrame(left, index=list(next(iter(correlations.values())))).round(2).T
 
 # %% [markdown]
-# Integrated gradients and Grad-CAM++ pass: with a new head alone their correlation falls to .1 or below. Occlusion keeps .70 under a new head, and SmoothGrad .40, and about .2 down to the last
-# stage: **part of what these two show is in the image, not in the network.** Grad-CAM says nothing at most stages: with random weights its map is zero all over (the random channels
-# speak against the answer, and the ReLU drops them), and a constant cannot be ranked. Grad-CAM++ and occlusion are coarse, 5×5 cells or 7×7 windows, so few numbers are ranked
-# that chance alone gives ±.3.
+# Integrated gradients passes: with a new head alone its correlation falls to zero. SmoothGrad keeps .28 under a new head, and .13 to .20 further down: **part of what it shows is
+# in the image, not in the network.** Grad-CAM++ fails at first (.75 and .71 with new head and last block). Grad-CAM says nothing at most stages: with random weights its map is zero
+# all over (the random channels speak against the answer, and the ReLU drops them), and a constant cannot be ranked. Grad-CAM++ and occlusion are coarse, 4×4 cells or 6×6 windows, so
+# few numbers are ranked, of two images only, that chance alone gives ±.4 and more further down.
 #
 # ## Does the map notice the image?
 #
@@ -426,9 +427,9 @@ for view in views:
 pd.DataFrame(lines).T.round(2)
 
 # %% [markdown]
-# This check is failed by the coarse methods: from above, maps of *different* items correlate at .92 (both Grad-CAMs), .69 (occlusion) and .59 (SmoothGrad), on the side at .65 and .64 (Grad-CAMs). Such
+# This check is failed by the coarse methods: from above, maps of *different* items correlate at .88 (Grad-CAM++ and occlusion), .81 (Grad-CAM) and .57 (SmoothGrad), on the side at .84 and .66 (Grad-CAMs). Such
 # maps show a place that the network always looks at, and whoever sees only one of them, with damage near that place, takes it for an explanation. In part this is due
-# to the registered cuts: from above, print and edges lie at the same place in all of them. Integrated gradients (.06 and .33) differs most from image to image, but it also
+# to the registered cuts: from above, print and edges lie at the same place in all of them. Integrated gradients (.06 and .35) differs most from image to image, but it also
 # differs from one pixel to the next.
 #
 # ## Do networks agree?
@@ -446,8 +447,8 @@ for view in views:
 pd.DataFrame(lines).T.round(2)
 
 # %% [markdown]
-# The network of a view and the one for both views agree (.75 and .85); they began with the same weights, and both have seen the images of the view. With the networks
-# from scratch there is nothing to compare: their maps are constant (*nan*).
+# The network of a view and the one for both views agree (.78 and .83); they began with the same weights, and both have seen the images of the view. With the network
+# from scratch they share nothing (−.26 and .27).
 #
 # ## On the item, or on the belt?
 #
@@ -479,8 +480,8 @@ plotting.attribution_rows(
 
 # %% [markdown]
 # The three images with the largest share on the belt; the outline is the square of the item. On the side the belt
-# fills .30 of a cut. Grad-CAM++ puts .31 of its evidence there, occlusion .29, the networks from scratch .29 and .30: as a constant map would, as if belt and item were the same to them. Grad-CAM has
-# .24, integrated gradients .14 and SmoothGrad .17. From above, where cuts are registered and the belt is a rim of .10, all lie between .05 and .13. **So it is in the side view that
+# fills .31 of a cut. Grad-CAM++ puts .31 of its evidence there, occlusion .32, the network from scratch .31: as a constant map would, as if belt and item were the same to them. Grad-CAM has
+# .28, integrated gradients .16 and SmoothGrad .23. From above, where cuts are registered and the belt is a rim of .09, all lie between .05 and .11. **So it is in the side view that
 # the ResNet leans on the belt**, by the measure that asks the network directly: covering belt changes its answer as much as covering package does.
 #
 # ## Masks in place of boxes: the product
@@ -520,7 +521,8 @@ plotting.attribution_rows(
 )
 
 # %% [markdown]
-# Three maps of the same network over the same bottles, and none of them hits a defect (0 of 5 each). Each looks alike on all bottles: it would look convincing on any of them.
+# Three maps of the same network over the same bottle: none of them hits the defect, nor any of the three that were asked about (0 of 3 each). Grad-CAM and occlusion look at the corners,
+# where there is no bottle.
 #
 # ## The failure case: convincing, and wrong
 #
@@ -563,9 +565,9 @@ for row in both.itertuples():
 plotting.attribution_rows(pictures, answers, outlines, titles, side=1.7) if pictures else "no such image"
 
 # %% [markdown]
-# The table counts verdicts on damaged items by what Grad-CAM points at: nearly all that were found were found for a reason that lies elsewhere. In a table of accuracies these are
-# successes. Only the pictures show that the network was right for a wrong reason, or at least for another one than the damage: in the second row above, the *finder* of notebook 04 shows
-# belt and no package at all, and the network calls it damaged.
+# The table counts verdicts on damaged items by what Grad-CAM points at: seven of the nine that were found were found for a reason that lies elsewhere. In a table of accuracies these are
+# successes. Only the pictures show that the network was right for a wrong reason, or at least for another one than the damage. The second row above is the network from scratch: it finds
+# its item by a hair (logit +0.0), and its evidence is so small beside that of the first row that nothing of it is to be seen (each column has one scale).
 #
 # Compare the two maps of a row: there is one for *why damaged?* and one for *why intact?*, and either can be the brighter one. A map
 # is no evidence for the verdict that it explains.
@@ -624,7 +626,7 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 #     )
 #     print(steps, round(float(np.median(errors)), 3))
 # ```
-# In *quick*: .018, .002 and .001. The integral needs few steps where the network is nearly linear on the way.
+# In *quick*: .039, .008 and .004. The integral needs few steps where the network is nearly linear on the way.
 # </details>
 #
 # **2.** The baseline is a choice. Compare the maps of integrated gradients from the mean colour with those from black, image by image.
@@ -638,7 +640,7 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 # )
 # print(attribution.agreement(case.maps["integrated_gradients"][:4], black).round(2))
 # ```
-# In *quick*: .36, .36, .43 and .33. The same method, network and images, and hardly the same map: an explanation always answers *instead of what?*, and the
+# In *quick*: .29, .27, .42 and .18. The same method, network and images, and hardly the same map: an explanation always answers *instead of what?*, and the
 # baseline is that *what*.
 # </details>
 #

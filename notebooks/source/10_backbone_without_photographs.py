@@ -12,7 +12,7 @@
 #   ImageNet weights;
 # * **look** at the first layer's filters, and at what such a network cannot do.
 #
-# **You need** nothing: no download, no photograph, no GPU. Profile *quick*: about two minutes on 2 CPU cores. Profile *full*
+# **You need** nothing: no download, no photograph, no GPU. Profile *quick*: two and a half minutes on 2 CPU cores. Profile *full*
 # repeats the training of the carried weights.
 
 # %%
@@ -40,7 +40,7 @@ PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
 settings = run.pretraining
-judges = ("bottle", "screw")  # products whose defects the features must show
+judges = ("bottle",)  # products whose defects the features must show; another name costs as much again
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(
@@ -129,7 +129,7 @@ plt.show()
 # %% [markdown]
 # ## What are the features worth?
 #
-# PaDiM on top of each network, on drawn products: 100 channels, three draws, everything as in notebook 02. Random weights
+# PaDiM on top of each network, on a drawn product: 100 channels, three draws, everything as in notebook 02. Random weights
 # are the floor; they are not nothing.
 
 # %%
@@ -144,8 +144,10 @@ found = {name: pretraining.worth(network, folders) for name, network in networks
 pd.concat(found).unstack().round(3).swaplevel(axis=1).sort_index(axis=1).loc[list(networks)]
 
 # %%
-figure, axes = plt.subplots(1, len(judges), figsize=(4.4 * len(judges), 2.6), layout="constrained", sharex=True)
-for axis, name in zip(axes, judges, strict=True):
+figure, axes = plt.subplots(
+    1, len(judges), figsize=(4.8 * len(judges), 2.2), layout="constrained", sharex=True, squeeze=False
+)
+for axis, name in zip(axes[0], judges, strict=True):
     values = [found[network].loc[name, "image_auroc"] for network in networks]
     axis.barh(list(networks), values, color=plotting.METHOD_COLOURS[: len(networks)])
     axis.set(xlim=(0.5, 1), title=name, xlabel="image AUROC")
@@ -154,7 +156,7 @@ for axis, name in zip(axes, judges, strict=True):
 plt.show()
 
 # %% [markdown]
-# A minute from scratch lifts the bottle far above random weights. The carried weights come from the same code with more images, larger
+# A minute from scratch lifts the bottle well above random weights: .809 against .711. The carried weights, .944, come from the same code with more images, larger
 # views and more steps. Their card says how they were made; the figures in it were measured on as many images as MVTec AD has of each product, ImageNet weights beside.
 
 # %%
@@ -217,23 +219,21 @@ plotting.gallery(pictures, ["random", "this notebook's", "carried"], columns=3, 
 # ## What it cannot do
 #
 # It has seen patterns, never things, and it was asked about places, never about layout. Ask the average of its deepest features
-# which digit an image shows, by the nearest of 500 labelled neighbours, and compare with the bare 8×8 pixels:
+# which digit an image shows, by the nearest of 300 labelled neighbours, and compare with the bare 8×8 pixels:
 
 # %%
 digits = load_digits()
-enlarged = np.stack(
-    [cv2.resize((16 * digit).clip(0, 255).astype(np.uint8), (64, 64)) for digit in digits.images[:1000]]
-)
+enlarged = np.stack([cv2.resize((16 * digit).clip(0, 255).astype(np.uint8), (64, 64)) for digit in digits.images[:600]])
 enlarged = np.repeat(enlarged[..., None], 3, axis=-1)
-numbers = digits.target[:1000]
+numbers = digits.target[:600]
 
 
 def share_right(features):
-    """Nearest neighbour: the first 500 name the other 500."""
-    return KNeighborsClassifier(1).fit(features[:500], numbers[:500]).score(features[500:], numbers[500:])
+    """Nearest neighbour: the first 300 name the other 300."""
+    return KNeighborsClassifier(1).fit(features[:300], numbers[:300]).score(features[300:], numbers[300:])
 
 
-shares = {"bare pixels": share_right(digits.data[:1000])}
+shares = {"bare pixels": share_right(digits.data[:600])}
 for name, network in networks.items():
     shares[name] = share_right(network(enlarged)[2].mean((1, 2)).numpy())
 pd.Series(shares, name="digits named rightly").round(3).to_frame()
@@ -272,11 +272,14 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 # <details><summary>Solution</summary>
 #
 # ```python
+# from dataclasses import replace
+#
 # for name in ("recipes", "simclr"):
 #     other, _ = pretraining.pretrain(replace(settings, objective=name), bank, progress=False)
 #     print(name, pretraining.worth(pretraining.backbone_of(other, name), folders).round(3).to_dict("index"))
 # ```
-# In *quick* the bottle gets .804 from *recipes* and .799 from *simclr*, .868 from *places*, in a minute each.
+# In *quick* the bottle gets .677 from *recipes* and .648 from *simclr*, .809 from *places*, in a minute each: after so few steps only *places* beats random
+# weights (.711).
 # </details>
 #
 # **2.** Take the colours away: does the carried backbone need them? Turn every image of the bottle to grey before scoring.
@@ -288,7 +291,7 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 # grey = replace(carried, forward=lambda images: carried.forward(np.repeat(images.mean(-1, keepdims=True).astype(np.uint8), 3, -1)))
 # print(pretraining.worth(grey, folders).round(3).to_dict("index"))
 # ```
-# In *quick* it prints .945 for the bottle and .710 for the screw, as with colours (.944 and .710): it hardly looks at them, because its
+# In *quick* it prints .945, as with colours (.944): it hardly looks at them, because its
 # views were recoloured all the time. A defect that is nothing but a colour will be hard for it.
 # </details>
 #

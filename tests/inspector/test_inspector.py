@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from mvtec_ad import evaluation, transfer
+from mvtec_ad.__main__ import main
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.decoding import read_image
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
@@ -283,6 +284,32 @@ def test_models_of_different_images_are_refused(folder: Path, tmp_path: Path, pa
         transfer.save(stage, members, **given, inputs=[transfer.load(data)], path=target / f"{stage}.zip")
     with pytest.raises(ArtifactError, match=r"two different data\.zip"):
         Inspector.load(target, second="padim")
+
+
+def test_the_command_on_a_folder_of_mixed_images(
+    folder: Path, table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every good image gets its verdict, every bad one its line, and the exit status says so; the page holds all."""
+    images = tmp_path / "mixed"
+    images.mkdir()
+    for number, path in enumerate(table["image_path"]):
+        (images / f"{number:03d}.png").write_bytes(Path(path).read_bytes())
+    broken = ("007.png", "021.png", "030.png")
+    (images / broken[0]).write_bytes(b"")
+    (images / broken[1]).write_bytes(b"no picture at all")
+    (images / broken[2]).write_bytes((images / broken[2]).read_bytes()[:300])
+    page = tmp_path / "page.html"
+    given = ["inspect", str(images), "--artifacts", str(folder), "--second", "padim", "--page", str(page)]
+    assert main(given) == 2
+    printed = capsys.readouterr()
+    assert f"3 of {len(table)} images not judged" in printed.err
+    alone = Inspector.load(folder, second="padim").inspect(sorted(images.glob("*.png")), heat=False)
+    lines = printed.out.splitlines()
+    for one in alone:
+        (line,) = (line for line in lines if Path(one.image).name in line)
+        assert line.startswith(one.verdict)
+        assert (one.verdict == UNREADABLE) == (Path(one.image).name in broken)
+    assert all(name in page.read_text(encoding="utf-8") for name in broken)
 
 
 def test_heat_of_a_view_it_does_not_know(parts: dict[str, Any], table: pd.DataFrame) -> None:

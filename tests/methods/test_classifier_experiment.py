@@ -120,6 +120,9 @@ def test_finders_that_are_known_are_not_fitted_again(packages: pd.DataFrame, mon
     monkeypatch.setattr("mvtec_ad.methods.classifier.fitting.fit_finder", never)
     found, models, _ = experiment.score_unseen(own, train, test, finders=finders, progress=False)
     pd.testing.assert_frame_equal(found, expected)
+    again, _, kept = experiment.score_unseen(own, train, test, finders=finders, resumable=False, progress=False)
+    pd.testing.assert_frame_equal(again, expected)  # a run that keeps no checkpoint is the same run
+    assert kept == []
     assert [list(model.finders) for model in models] == [["side"], ["top"]]
     whole = classifier.fit(replace(own, look="whole"), train, finders=finders, progress=False)
     assert whole.finders == {}

@@ -43,7 +43,9 @@ def fit_on(
     return fit(settings, _colours(digits.images), checkpoint=checkpoint, progress=progress)
 
 
-def compare(model: Anogan, good: Digits, test: Digits, *, progress: bool = True) -> dict[str, Redrawn]:
+def compare(
+    model: Anogan, good: Digits, test: Digits, *, autoencoder_steps: int = 600, progress: bool = True
+) -> dict[str, Redrawn]:
     """Let every way redraw all test digits.
 
     AnoGAN searches through the generator and critic of f-AnoGAN, so that the two differ in the way back only.
@@ -54,6 +56,7 @@ def compare(model: Anogan, good: Digits, test: Digits, *, progress: bool = True)
         model: f-AnoGAN fitted on the good digits.
         good: the digits that are normal.
         test: digits, all ten kinds.
+        autoencoder_steps: that it trains for at most.
         progress: show a bar of the autoencoder.
 
     Returns:
@@ -68,7 +71,9 @@ def compare(model: Anogan, good: Digits, test: Digits, *, progress: bool = True)
         inverting = inverted_by(model, replace(model.settings, inversion=inversion))
         (pictures, scores), spent = _timed(lambda inverting=inverting: inverting.invert(seen))
         found[name] = Redrawn(scores.image, pictures[..., 0], 1000 * spent / len(seen))
-    settings = AutoencoderSettings(image_size=28, crop=28, halvings=2, latent=code, loss="mse", seeds=(seed,))
+    settings = AutoencoderSettings(
+        image_size=28, crop=28, halvings=2, latent=code, loss="mse", steps=autoencoder_steps, seeds=(seed,)
+    )
     squeezer = autoencoder.fit(settings, _colours(good.images), progress=progress)
     found["autoencoder"] = _by_error(test.images, lambda: squeezer.redraw(seen)[..., 0])
     linear = PCA(min(code, len(good.images)), random_state=seed).fit(good.images.reshape(len(good.images), -1))

@@ -34,8 +34,9 @@ def structural(images: Tensor, redrawn: Tensor) -> Tensor:
     if redrawn.dtype in (torch.float16, torch.bfloat16):
         redrawn = redrawn.float()
     with torch.autocast(images.device.type, enabled=False):  # E[x²] − E[x]² is noise in half precision
-        both = torch.cat([images, redrawn, images * images, redrawn * redrawn, images * redrawn], 1)
-        x, y, xx, yy, xy = _blur(both).split(channels, 1)
+        # apart, so that in training no gradient is computed for means of the images alone
+        x, xx = _blur(torch.cat([images, images * images], 1)).split(channels, 1)
+        y, yy, xy = _blur(torch.cat([redrawn, redrawn * redrawn, images * redrawn], 1)).split(channels, 1)
     luminance = (2 * x * y + C1) / (x * x + y * y + C1)
     structure = (2 * (xy - x * y) + C2) / ((xx - x * x) + (yy - y * y) + C2)
     return 1 - (luminance * structure).mean(1)

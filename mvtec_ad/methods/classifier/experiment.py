@@ -59,22 +59,28 @@ def score_unseen(
     *,
     seed: int | None = None,
     finders: Mapping[str, Finder] | None = None,
+    resumable: bool = True,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, list[DefectClassifier], list[Path]]:
     """Train on one table and score another; `finders` as in `fit`.
 
+    Where training takes seconds, writing 180 MB at every check costs as much: then `resumable` is better false.
+
     Returns:
         Rows image_id, group, view, defect, label and score: the logit divided by the temperature, so that models may be
-        put side by side; the models; and their checkpoints.
+        put side by side; the models; and their checkpoints, none where they are not `resumable`.
     """
     frames, models, paths = [], [], []
     for rows in models_of(train, way):
-        model, path = train_one(settings, rows, seed=seed, finders=finders, progress=progress)
+        if resumable:
+            model, path = train_one(settings, rows, seed=seed, finders=finders, progress=progress)
+            paths.append(path)
+        else:
+            model = fit(settings, rows, seed=seed, finders=finders, progress=progress)
         own = test if way == TOGETHER else test[test["view"] == rows["view"].iloc[0]]
         columns = own[["image_id", "group", "view", "defect", "label"]]
         frames.append(columns.assign(score=model.score(own).astype(np.float64) / model.temperature))
         models.append(model)
-        paths.append(path)
     return pd.concat(frames), models, paths
 
 
