@@ -224,10 +224,12 @@ def _read(path: Path) -> Any:
 
 def _name(report: dict[str, Any]) -> str:
     """A file name that only the same method, images, network and settings share."""
-    identity = json.dumps([report.get(key) for key in ("weights", "settings", "seeds")], sort_keys=True)
+    keys = ("weights", "settings", "seeds", *(["second"] if "second" in report else []))
+    identity = json.dumps([report.get(key) for key in keys], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     backbone = (report.get("backbone") or "none").replace(":", "-")
-    parts = [report["data_source"], report["category"], report.get("row", report["method"]), backbone, digest]
+    method = report["row"] if report["method"] == "trivial" else report["method"]
+    parts = [report["data_source"], report["category"], method, backbone, digest]
     if "part" in report:
         parts.append(report["part"].replace(" ", "-"))
     return "-".join(parts)

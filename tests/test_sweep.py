@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mvtec_ad import transfer
 from mvtec_ad.__main__ import main
-from mvtec_ad.data import index
+from mvtec_ad.data import index, splits
 from mvtec_ad.errors import ArtifactError, SettingsError, WeightsError
 from mvtec_ad.methods import experiment
 from mvtec_ad.results import measured
@@ -226,7 +227,24 @@ def test_the_overview_says_what_the_reports_say(whole: Path, monkeypatch: pytest
         fit = sum(part["seconds"]["fit"] for part in parts if part["row"] == report["row"])
         assert own["fit_seconds"] == pytest.approx(fit)
     monkeypatch.setenv("MVTEC_AD_HOME", str(whole.parents[2]))
-    assert {(report["category"], report.get("row")) for report in measured()} == {key[:2] for key in KEYS}
+    found = measured()
+    assert {(report["category"], report["row"]) for report in found if "part" not in report} == {
+        key[:2] for key in KEYS
+    }
+
+
+def test_all_rows_meet_on_the_same_images(root: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the official test: every row, and the trivial ones, on the supervised test part, by scikit-learn."""
+    monkeypatch.setenv("MVTEC_AD_HOME", str(whole.parents[2]))
+    shared = {(report["category"], report["row"]): report for report in measured() if "part" in report}
+    assert {key[:2] for key in KEYS} | {("part", "pixel_z_score")} < set(shared)
+    cut = splits.supervised(index.read_category(root, "part"), seed=0)
+    images = list(cut.loc[cut["part"] == "test", "image_id"])
+    values = []
+    for seed in (0, 3):
+        scores = transfer.load(whole / "part" / "padim-small" / f"{seed}.zip").table("scores.csv").set_index("image_id")
+        values.append(roc_auc_score(scores.loc[images, "label"], scores.loc[images, "score"]))
+    assert shared["part", "padim-small"]["metrics"]["image_auroc"]["values"] == pytest.approx(values)
 
 
 KILLED = """
@@ -393,6 +411,7 @@ def test_supervised_rows_are_gathered_on_their_part(root: Path, own_home: Path) 
     where = ["--root", str(root), "--category", "part", "--seeds", "0", "1", "--jobs", "1"]
     assert main(["sweep", row, *where, "--false-alarm-rate", "0.3"]) == 0
     folder = own_home / "transfer" / "sweeps" / "default"
+    assert [own["part"] for own in measured() if own["method"] == "classifier"] == ["supervised test"]
     (report,) = gather(folder)
     assert (report["protocol"], report["thresholds"], report["seeds"]) == ("supervised", {}, [0, 1])
     kept = [transfer.load(path).json("reports.json")[0] for path in zips(folder).values()]

@@ -12,6 +12,7 @@ from mvtec_ad.commands.options import add_data_options
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mvtec_ad.comparison import Scored
     from mvtec_ad.sweep import Cell
 
 
@@ -56,7 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
     failed = _measure(cells, folder, arguments)
     done = [cell.key for cell in cells if cell.key not in failed]
     if done:
-        _report(sweep.gather(folder, done), folder)
+        reports = sweep.gather(folder, done)
+        _report(reports, folder)
+        _compare(sweep.scored(folder, reports), tables)
     if failed:
         (category, row, seed), reason = next(iter(failed.items()))
         raise MvtecAdError(
@@ -125,7 +128,34 @@ def _report(reports: list[dict[str, Any]], folder: Path) -> None:
         file.write(sweep.overview(reports).to_csv(index=False).encode())
     print(f"{folder / 'summary.csv'}: {len(reports)} rows; cells beside it")
     for report in reports:
-        record(report)
+        if report.get("protocol", "official") == "official":  # the others are kept by `_compare`
+            record(report)
+
+
+def _compare(rows: list[Scored], tables: dict[str, tuple[pd.DataFrame, str]]) -> None:
+    """All rows of a category on the images that every method may be asked about: print the table, keep the reports."""
+    from mvtec_ad import comparison
+    from mvtec_ad.errors import DataError
+    from mvtec_ad.results import record
+    from mvtec_ad.results import tables as results_tables
+
+    for category, (table, source) in tables.items():
+        own = [row for row in rows if row.category == category]
+        try:
+            images = comparison.common_part(table)
+        except DataError as problem:
+            print(f"no part of {category} can be kept for all methods: {problem}")
+            continue
+        own += comparison.trivial(table, data_source=source, profile="custom") if own else []
+        reports = []
+        for row in (comparison.only(row, images) for row in own):
+            reports.append(comparison.report(row, comparison.measure(row, comparison.masks_for(row, table))))
+            reports[-1] |= {key: row.report[key] for key in ("second", "bands", "verdicts") if key in row.report}
+            if "cost" in row.report:
+                reports[-1]["mistakes"] = row.report["cost"]
+            record(reports[-1])
+        if reports:
+            print(f"\n{results_tables(reports)}")
 
 
 def _title(key: tuple[str, str, int]) -> str:

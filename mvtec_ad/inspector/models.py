@@ -112,6 +112,11 @@ class Models:
                 missing[stage] = f"{path.name} is missing: run notebooks/{transfer.MAKERS[stage]}.ipynb, which makes it"
         if not {"models", *stages[4:]} & set(artifacts):
             raise ArtifactError(f"{folder} holds no model to inspect with: {missing['models']}")
+        stale = _of_other_inputs(artifacts)
+        if stale:
+            del artifacts["inspection"]
+            maker = transfer.MAKERS["inspection"]
+            missing["inspection"] = f"inspection.zip belongs to another {stale}: run notebooks/{maker}.ipynb again"
         _check_same_images(artifacts)
         return cls(artifacts, missing, second)
 
@@ -228,6 +233,20 @@ def entry(
 
 def _of_method(artifact: transfer.Artifact, method: str | None) -> list[dict[str, Any]]:
     return [one for one in model_artifact.models(artifact) if one["method"] == method]
+
+
+def _of_other_inputs(artifacts: dict[str, transfer.Artifact]) -> str:
+    """The input that inspection.zip was not made from; empty where all fit. Its bands are those of one classifier."""
+    if "inspection" not in artifacts:
+        return ""
+    own = {one["name"]: one["sha256"] for one in artifacts["inspection"].manifest.get("inputs", [])}
+    if "models" in artifacts and own.get("models.zip", artifacts["models"].sha256) != artifacts["models"].sha256:
+        return "models.zip"
+    for stage, artifact in artifacts.items():
+        for one in artifact.manifest.get("inputs", []) if stage != "inspection" else []:
+            if one["name"] in ("data.zip", "packages.zip") and own.get(one["name"], one["sha256"]) != one["sha256"]:
+                return one["name"]
+    return ""
 
 
 def _check_same_images(artifacts: dict[str, transfer.Artifact]) -> None:

@@ -6,7 +6,7 @@ cluster, and `gather` turns the kept cells into reports over all seeds.
 
 from mvtec_ad.sweep.cells import Cell, Outcome, keep, plan, run_cell, state, sweep_folder
 from mvtec_ad.sweep.engine import run_cells
-from mvtec_ad.sweep.gather import METRICS, gather, overview
+from mvtec_ad.sweep.gather import METRICS, gather, overview, scored
 from mvtec_ad.sweep.rows import SUPERVISED, Row, parse_row, parse_rows
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "plan",
     "run_cell",
     "run_cells",
+    "scored",
     "state",
     "sweep_folder",
 ]

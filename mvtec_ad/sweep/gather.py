@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation, transfer
+from mvtec_ad import comparison, evaluation, transfer
+from mvtec_ad.comparison import Scored
 from mvtec_ad.errors import ArtifactError
 from mvtec_ad.inspector import trial
 from mvtec_ad.methods import Scores, Trial, experiment
@@ -40,6 +42,22 @@ def gather(folder: Path, keys: Iterable[tuple[str, str, int]] | None = None) -> 
     for category, row, seed in keys:
         seeds.setdefault((category, row), []).append(seed)
     return [_over_seeds(folder / category / row, sorted(own)) for (category, row), own in seeds.items()]
+
+
+def scored(folder: Path, reports: Sequence[dict[str, Any]]) -> list[Scored]:
+    """The rows of reports of `gather` with the scores and maps of all their seeds, for `comparison`.
+
+    Raises:
+        ArtifactError: a cell is missing or damaged.
+    """
+    rows = []
+    for report in reports:
+        places = [folder / report["category"] / report["row"] / f"{seed}.zip" for seed in report["seeds"]]
+        cells = [one for place in places for one in comparison.read([place])]
+        maps = {seed: maps for cell in cells for seed, maps in cell.maps.items()}
+        scores = np.concatenate([cell.scores for cell in cells])
+        rows.append(replace(cells[0], seeds=tuple(report["seeds"]), scores=scores, maps=maps, report=report))
+    return rows
 
 
 def overview(reports: Sequence[dict[str, Any]]) -> pd.DataFrame:

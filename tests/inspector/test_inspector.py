@@ -286,6 +286,23 @@ def test_models_of_different_images_are_refused(folder: Path, tmp_path: Path, pa
         Inspector.load(target, second="padim")
 
 
+def test_a_band_of_another_classifier_is_not_used(folder: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    """Where models.zip was made anew, inspection.zip counts as missing, and says what to do."""
+    target = tmp_path / "stale"
+    shutil.copytree(folder, target)
+    given = {"profile": "custom", "data_source": "own", "categories": [], "settings": {}, "seed": 0}
+    for inputs, missing in ((["models"], 0), (["padim"], 1)):
+        kept = transfer.load(folder / "inspection.zip")
+        kept.extract(tmp_path / "members")
+        one = tmp_path / "models.zip"
+        shutil.copy(target / f"{inputs[0]}.zip", one)
+        members = {name: tmp_path / "members" / name for name in kept.names}
+        transfer.save("inspection", members, **given, inputs=[transfer.load(one)], path=target / "inspection.zip")
+        found = Inspector.load(target, second="padim")
+        assert len(found.missing) == missing
+        assert all("belongs to another models.zip" in line and "08_" in line for line in found.missing)
+
+
 def test_the_command_on_a_folder_of_mixed_images(
     folder: Path, table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
