@@ -228,8 +228,7 @@ def _name(report: dict[str, Any]) -> str:
     identity = json.dumps([report.get(key) for key in keys], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     backbone = (report.get("backbone") or "none").replace(":", "-")
-    method = report["row"] if report["method"] == "trivial" else report["method"]
-    parts = [report["data_source"], report["category"], method, backbone, digest]
+    parts = [report["data_source"], report["category"], report.get("row", report["method"]), backbone, digest]
     if "part" in report:
         parts.append(report["part"].replace(" ", "-"))
     return "-".join(parts)
