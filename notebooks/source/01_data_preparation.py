@@ -13,7 +13,7 @@
 # * **measure** how far one gets with no model at all, the row that every later table must beat;
 # * **hand over** `data.zip` and `packages.zip` to the notebooks that follow.
 #
-# **You need** nothing but this package: in the profile *quick* the products are drawn by code. Half a minute on 2 CPU
+# **You need** nothing but this package: in the profile *quick* the products are drawn by code. A minute on 2 CPU
 # cores. In *full* it reads real MVTec AD from your disk; no GPU is used here.
 
 # %%

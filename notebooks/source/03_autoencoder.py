@@ -14,7 +14,7 @@
 # * **compare** with methods that draw nothing: PatchCore, by hand and at scale, and PaDiM.
 #
 # **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb) and `padim.zip` from [02 · PaDiM](02_padim.ipynb).
-# Profile *quick*: about two minutes on 2 CPU cores, drawn products. Profile *full*: real MVTec AD, seven products, a GPU.
+# Profile *quick*: a minute and a half on 2 CPU cores, drawn products. Profile *full*: real MVTec AD, seven products, a GPU.
 #
 # The methods: Bergmann, Löwe, Fauser, Sattlegger, Steger, *Improving Unsupervised Defect Segmentation by Applying Structural
 # Similarity To Autoencoders*, 2019, [arXiv:1807.02011](https://arxiv.org/abs/1807.02011); Kingma, Welling, *Auto-Encoding

@@ -11,7 +11,7 @@
 # * **judge** it: per class, per view, jointly from two views, against rows that need no network;
 # * **calibrate** its probabilities, and choose a threshold from what a missed defect and a false alarm cost.
 #
-# **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: three minutes on
+# **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: two minutes on
 # 2 CPU cores, drawn parts, a network that never saw a photograph. Profile *full*: ImageNet weights, a GPU.
 #
 # Yosinski, Clune, Bengio, Lipson, *How transferable are features in deep neural networks?*, 2014, [arXiv:1411.1792](https://arxiv.org/abs/1411.1792); He et

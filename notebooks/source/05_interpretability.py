@@ -14,7 +14,7 @@
 # * **watch it fail**: explanations that look convincing, of verdicts that are wrong.
 #
 # **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` from
-# [04 · Supervised classification](04_supervised_classifier.ipynb). Profile *quick*: two and a half minutes on 2 CPU cores.
+# [04 · Supervised classification](04_supervised_classifier.ipynb). Profile *quick*: a minute and a half on 2 CPU cores.
 #
 # The methods: Sundararajan, Taly, Yan, *Axiomatic Attribution for Deep Networks*, 2017, [arXiv:1703.01365](https://arxiv.org/abs/1703.01365);
 # Selvaraju et al., *Grad-CAM*, 2017, [arXiv:1610.02391](https://arxiv.org/abs/1610.02391); Chattopadhay et al., *Grad-CAM++*, 2018,

@@ -12,7 +12,7 @@
 # * **draw the map** of how defects relate, and ask which of its features are stable.
 #
 # **You need** `data.zip` from [01](01_data_preparation.ipynb) and `padim.zip` from [02](02_padim.ipynb) (without it, PaDiM is fitted here). Profile
-# *quick*: two and a half minutes on 2 CPU cores, drawn products. Profile *full*: seven products, ImageNet weights.
+# *quick*: two minutes on 2 CPU cores, drawn products. Profile *full*: seven products, ImageNet weights.
 #
 # Chen, Kornblith, Norouzi, Hinton, *SimCLR*, 2020, [arXiv:2002.05709](https://arxiv.org/abs/2002.05709); Khosla et al., *Supervised Contrastive
 # Learning*, 2020, [arXiv:2004.11362](https://arxiv.org/abs/2004.11362); Snell, Swersky, Zemel, *Prototypical Networks*, 2017,

@@ -13,7 +13,7 @@
 # * **compare** both with an autoencoder and with PCA, which needs no network: on digits, then on products;
 # * **say plainly** where it fails.
 #
-# **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: about two minutes on 2 CPU cores,
+# **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: a minute and a half on 2 CPU cores,
 # scikit-learn's small digits and drawn products. Profile *full*: MNIST, 50 epochs, real products at 64 pixels, a GPU.
 #
 # The methods: Goodfellow et al., *Generative Adversarial Nets*, 2014, [arXiv:1406.2661](https://arxiv.org/abs/1406.2661); Radford, Metz, Chintala,

@@ -14,7 +14,7 @@
 #
 # **You need** `data.zip` and `packages.zip` from [01](01_data_preparation.ipynb), and the models of [02](02_padim.ipynb),
 # [03](03_autoencoder.ipynb), [04](04_supervised_classifier.ipynb), [06](06_contrastive_typing.ipynb) and [07](07_dcgan_anogan.ipynb); a stage whose
-# models are missing is skipped, and the inspector says so. Profile *quick*: about a minute and a half on 2 CPU cores.
+# models are missing is skipped, and the inspector says so. Profile *quick*: a minute on 2 CPU cores.
 #
 # Lee, Lee, Lee, Shin, *A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks*, 2018,
 # [arXiv:1807.03888](https://arxiv.org/abs/1807.03888); Chow, *On optimum recognition error and reject tradeoff*, 1970; Elkan, *The Foundations

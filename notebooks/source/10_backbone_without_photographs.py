@@ -12,7 +12,7 @@
 #   ImageNet weights;
 # * **look** at the first layer's filters, and at what such a network cannot do.
 #
-# **You need** nothing: no download, no photograph, no GPU. Profile *quick*: two and a half minutes on 2 CPU cores. Profile *full*
+# **You need** nothing: no download, no photograph, no GPU. Profile *quick*: a minute and a half on 2 CPU cores. Profile *full*
 # repeats the training of the carried weights.
 
 # %%
