@@ -34,16 +34,17 @@ def reported() -> list[dict[str, Any]]:
 def record(report: dict[str, Any]) -> Path:
     """Keep a report of `methods.experiment.run` under `transfer/results/`; a newer run of the same replaces it.
 
-    Date, commit, versions and device are added; the profile is `custom` where the report names none.
+    Date, commit, versions and device are added where the report does not know them (the cells of a sweep do), and the
+    profile `custom`.
     """
     path = transfer_folder() / "results" / f"{_name(report)}.json"
     stamped = {
         "profile": "custom",
         "device": device(),
-        **report,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "git_commit": git_commit(),
         "versions": versions(),
+        **report,
     }
     with replacing(path) as file:
         file.write((json.dumps(stamped, indent=1) + "\n").encode())

@@ -437,6 +437,9 @@ def test_a_record_says_where_it_was_made(own_home: Path) -> None:
     assert kept["device"]
     again = json.loads(results.record(make_report(profile="full", device="a GPU")).read_text(encoding="utf-8"))
     assert (again["profile"], again["device"]) == ("full", "a GPU")
+    measured_before = {"git_commit": "abc", "date": "2020-01-01", "versions": {}}
+    kept = json.loads(results.record(make_report(**measured_before)).read_text(encoding="utf-8"))
+    assert {key: kept[key] for key in measured_before} == measured_before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

@@ -212,6 +212,8 @@ def test_gathered_is_as_measured_together(root: Path, whole: Path) -> None:
         for key in ("seeds", "settings", "images", "trivial", "weights", "backbone", "data_source", "false_alarm_rate"):
             assert found[key] == together[key], key
         assert set(together) <= set(found)
+        cell = transfer.load(whole / "part" / row.name / "3.zip").manifest
+        assert (found["git_commit"], found["date"]) == (str(cell["git_commit"]), cell["created_utc"][:10])
 
 
 def test_the_overview_says_what_the_reports_say(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

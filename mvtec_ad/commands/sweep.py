@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STRONGEST = "pixel_z_score"  # of the trivial rows: on parts that lie still it keeps up with most methods
 
+KEPT = ("second", "bands", "verdicts", "date", "git_commit", "device", "versions")  # of a row's own report
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
@@ -154,7 +156,7 @@ def _compare(rows: list[Scored], tables: dict[str, tuple[pd.DataFrame, str]]) ->
         reports = []
         for row in (comparison.only(row, images) for row in own):
             reports.append(comparison.report(row, comparison.measure(row, comparison.masks_for(row, table))))
-            reports[-1] |= {key: row.report[key] for key in ("second", "bands", "verdicts") if key in row.report}
+            reports[-1] |= {key: row.report[key] for key in KEPT if key in row.report}
             if "cost" in row.report:
                 reports[-1]["mistakes"] = row.report["cost"]
             record(reports[-1])

@@ -123,7 +123,7 @@ def deletion_insertion_curves(results: Mapping[str, Mapping[str, ArrayLike]]) ->
     """
     if not results:
         raise DataError("the curves need at least one method")
-    figure = new_figure(10, 4.2)
+    figure = new_figure(10, 5.0)  # curves go anywhere, so the legends stand below them
     panels = figure.subplots(1, 2, sharey=True)
     for axes, kind, done, good in zip(
         panels, ("deletion", "insertion"), ("deleted", "inserted"), ("small", "large"), strict=True
@@ -141,7 +141,7 @@ def deletion_insertion_curves(results: Mapping[str, Mapping[str, ArrayLike]]) ->
             )
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"share of pixels {done}")
         axes.set_title(f"{kind}: a {good} area is good")
-        axes.legend(title="mean area", alignment="left")
+        axes.legend(title="mean area", alignment="left", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     panels[0].set_ylabel("probability of the answer explained, mean")
     return figure
 

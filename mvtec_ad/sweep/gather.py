@@ -93,10 +93,20 @@ def _over_seeds(folder: Path, seeds: list[int]) -> dict[str, Any]:
         "settings": {**_without_home(reports[0]["settings"]), "seeds": seeds},
         **_measured(labels, trials, read[0][1], reports[0]),
         **_judged(labels, reports),
+        **_origin(artifacts),
         "seconds": {key: sum(report["seconds"][key] for report in reports) for key in reports[0]["seconds"]},
         "ms_per_image": float(np.mean([report["ms_per_image"] for report in reports])),
         "peak_memory_gb": max(report["peak_memory_gb"] for report in reports),
     }
+
+
+def _origin(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """When, where and from which code the cells were measured, which may be long before they are gathered."""
+    manifests = [artifact.manifest for artifact in artifacts]
+    commits = sorted({str(manifest["git_commit"]) for manifest in manifests})
+    last = max(manifests, key=lambda manifest: manifest["created_utc"])
+    origin = {key: last[key] for key in ("device", "versions")}
+    return origin | {"date": last["created_utc"][:10], "git_commit": ", ".join(commits)}
 
 
 def _without_home(settings: dict[str, Any]) -> dict[str, Any]:

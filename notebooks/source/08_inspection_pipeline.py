@@ -34,6 +34,7 @@ import pandas as pd
 from mvtec_ad import evaluation, plotting, profile, transfer
 from mvtec_ad.backbones import load_backbone
 from mvtec_ad.data import index, items, prepare, rendered
+from mvtec_ad.data.abstract import draw_abstract
 from mvtec_ad.inspector import Inspector, choose_band, models, products, trial
 from mvtec_ad.inspector.stages import heat_of
 from mvtec_ad.methods import Scores, Trial, classifier
@@ -70,6 +71,7 @@ for view, rows in boxes[boxes["split"] == "train"].groupby("view"):
     pictures[f"{line}/{view}"] = [items.read_image(path) for path in rows["image_path"]]
 names = sorted(set(rendered.CATEGORIES) - set(categories))
 strangers = [rendered.draw(name, seed).image for seed in range(5) for name in names]
+strangers = strangers or [draw_abstract(seed).image for seed in range(25)]  # where all products are known
 examples = {name: own[0] for name, own in pictures.items()} | {"a stranger": strangers[0]}
 plotting.gallery(
     list(examples.values())[:5], titles=[name.replace("/", " ") for name in examples][:5], columns=5, side=1.7
