@@ -370,7 +370,7 @@ for (way, shots), rows in taught.groupby(["way", "shots"]):
         "low": values.mean() - reach,
         "high": values.mean() + reach,
     }
-plotting.few_shot_curve(curves, measure="balanced accuracy over all types (band: 95 %, over types)")
+plotting.few_shot_curve(curves, measure="balanced accuracy\n(band: 95 %, over types)")
 
 # %% [markdown]
 # One image of the new type is enough to come close, and eight add little. The frozen embedding takes new types as well as the trained one, or better: training has made
