@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 from mvtec_ad.errors import ArtifactError
 
 TARGET = Path(__file__).resolve().parent / "atlas.jpg"
@@ -34,7 +34,7 @@ return [share(map.x_range, data.x[at]), -share(map.y_range, data.y[at])];
 
 def main() -> None:
     """Open the page, click, point, take the picture."""
-    artifact = transfer.load("contrastive")
+    artifact = artifacts.load("contrastive")
     if artifact.manifest["data_source"] != "rendered":
         raise ArtifactError(f"{artifact.path} shows images that are not drawn: run notebook 06 in the profile quick")
     with tempfile.TemporaryDirectory() as folder:

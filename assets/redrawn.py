@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mvtec_ad import plotting, transfer
+from mvtec_ad import plotting
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.acquire import locate
-from mvtec_ad.methods import model_artifact
+from mvtec_ad.methods import load_model
 from mvtec_ad.plotting.style import to_jpeg
 
 TARGET = Path(__file__).resolve().parent / "redrawn.jpg"
@@ -22,15 +22,15 @@ SHOWN = {"good": 2, "broken_large": 2, "broken_small": 1, "contamination": 2}  #
 
 def main() -> None:
     """Load the model, choose images, draw."""
-    model, _ = model_artifact.restore(transfer.load(Path(sys.argv[1])))
+    detector, _ = load_model(sys.argv[1])
     table = index.read_category(locate("bottle", source="rendered"), "bottle").query("split == 'test'")
     rows = [row for kind, number in SHOWN.items() for row in table[table["defect"] == kind].head(number).index]
     table = table.loc[rows]
-    images = loading.load_images(list(table["image_path"]), model.settings.image_size)
+    images = detector.load(list(table["image_path"]))
     figure = plotting.picture_rows(
-        {"seen": images, "redrawn": model.redraw(images), "difference": model.score(images).maps},
+        {"seen": images, "redrawn": detector.reconstruct(images), "difference": detector.score(images).maps},
         titles=list(table["defect"]),
-        masks=loading.load_masks(table, model.settings.image_size),
+        masks=loading.load_masks(table, detector.image_size, detector.crop),
         side=1.6,
     )
     TARGET.write_bytes(to_jpeg(figure, dpi=100))

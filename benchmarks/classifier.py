@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation, transfer
+from mvtec_ad import artifacts, metrics
+from mvtec_ad.config import home, transfer_folder
 from mvtec_ad.data import index, splits
-from mvtec_ad.evaluation import format_metric, format_number, markdown_table
 from mvtec_ad.methods import attribution, classifier
 from mvtec_ad.methods.attribution import study
 from mvtec_ad.methods.classifier import experiment
-from mvtec_ad.settings import AttributionSettings, ClassifierSettings, as_dict, home, transfer_folder
+from mvtec_ad.metrics import format_metric, format_number, markdown_table
+from mvtec_ad.settings import AttributionSettings, ClassifierSettings
 
 SCRATCH = ("mobilenet_v3_large", "efficientnet_b0")
 TRIED = {  # heads on the frozen network, without fine-tuning
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     settings = ClassifierSettings(weights=arguments.weights)
-    found = Found(transfer_folder() / "classifier.json", as_dict(settings))
+    found = Found(transfer_folder() / "classifier.json", settings.options())
     product(arguments.product, replace(settings, look="whole", image_size=128), found)
     packages(arguments.packages, settings, found)
     text = tables(found.values)
@@ -66,7 +67,7 @@ class Found:
         self.values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if self.values.setdefault("settings", settings) != settings:
             raise SystemExit(f"{path} holds results of other settings: remove it to begin again")
-        self.values.setdefault("git_commit", transfer.git_commit())
+        self.values.setdefault("git_commit", artifacts.git_commit())
 
     def stage(self, name: str, task: Callable[[], dict[str, Any]]) -> None:
         """Do what is not done yet; CPU minutes are those of the run that finished it."""
@@ -110,7 +111,7 @@ def packages(folder: Path, settings: ClassifierSettings, found: Found) -> None:
         parts = [experiment.trivial_rows(train[fold != k], train[fold == k]) for k in range(5)]
         scores = pd.concat(parts).loc[train.index]
         return {
-            view: {name: evaluation.image_auroc(rows["label"], scores.loc[rows.index, name]) for name in scores}
+            view: {name: metrics.image_auroc(rows["label"], scores.loc[rows.index, name]) for name in scores}
             for view, rows in train.groupby("view")
         }
 
@@ -132,7 +133,7 @@ def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
     """Where the models per view look on the test items: completeness, and whether peaks lie in the boxes."""
     rows, errors = [], []
     for view in sorted(test["view"].unique()):
-        artifact = transfer.load(transfer_folder() / f"classifier-resnet18-{view}.zip")
+        artifact = artifacts.load(transfer_folder() / f"classifier-resnet18-{view}.zip")
         model, _ = classifier.restore(artifact, category, f"resnet18-{view}")
         own = test[test["view"] == view].reset_index(drop=True)
         images, transforms = model.cut(own)
@@ -160,14 +161,14 @@ def keep(category: str, architecture: str, way: str, models: list[classifier.Def
     """Each trained model in an artifact of its own: transfer/classifier-NAME.zip."""
     for model in models:
         name = f"{architecture}-{'all' if way == experiment.TOGETHER else next(iter(model.finders))}"
-        limit = evaluation.bayes_threshold(10, 1, model.temperature)
-        transfer.save(
+        limit = metrics.bayes_threshold(10, 1, model.temperature)
+        artifacts.save(
             "models",
             classifier.members(model, category, name, threshold=limit, metrics={}),
             profile="custom",
             data_source="own",
             categories=[category],
-            settings=as_dict(model.settings),
+            options=model.settings.options(),
             seed=model.seed,
             path=transfer_folder() / f"classifier-{name}.zip",
         )

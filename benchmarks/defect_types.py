@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 from stages import stage, stages
 
+from mvtec_ad.config import DataSettings, home, transfer_folder
 from mvtec_ad.data import acquire, index
-from mvtec_ad.evaluation import format_metric, format_number, markdown_table
 from mvtec_ad.methods.contrastive import material, report
-from mvtec_ad.settings import LOOKS, PROFILES, TypingSettings, home, transfer_folder
+from mvtec_ad.metrics import format_metric, format_number, markdown_table
+from mvtec_ad.settings import LOOKS, TypingSettings
 
-DRAWN = replace(PROFILES["full"].data, rendered_train=100)
+DRAWN = DataSettings.preset("full", rendered_train=100)
 DRAWN_LOOKS = ("mask", "predicted")
 REPEATS = 5  # of five folds, on the real product
 WAYS = {

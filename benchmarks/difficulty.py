@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from mvtec_ad.backbones import load_backbone
-from mvtec_ad.data import index, loading, rendered
-from mvtec_ad.evaluation import format_metric, image_auroc, markdown_table
-from mvtec_ad.methods import experiment, padim
-from mvtec_ad.results import reported, write_between
-from mvtec_ad.settings import PadimSettings, data_folder, home
+from mvtec_ad import benchmark
+from mvtec_ad.benchmark.published import published, write_between
+from mvtec_ad.config import data_folder, home
+from mvtec_ad.data import index, rendered
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.metrics import format_metric, image_auroc, markdown_table
 
 ROWS = ("mean_intensity", "distance_to_mean", "pixel_z_score")
 BANDS = ((0.1, 0.4), (0.4, 0.7), (0.7, 1.0))  # of severity
@@ -42,10 +42,9 @@ def measure(root: Path, category: str, weights: str) -> dict[str, Any]:
     source = index.data_source(root, category, table)
     row: dict[str, Any] = {"category": category, "data_source": source, "differences": index.audit(table)}
     for name, kind in (("imagenet", weights), ("random", "random")):
-        settings = PadimSettings(weights=kind)
-        found = experiment.run("padim", table, settings, data_source=source, progress=False)
+        found = benchmark.run(Padim(weights=kind), table, data_source=source, progress=False)
         row[name] = {key: found.report["metrics"][key] for key in ("image_auroc", "pixel_auroc", "au_pro")}
-        if name == "imagenet" and "severity" in found.test:
+        if name == "imagenet" and "severity" in found.table:
             row["by_severity"] = by_severity(found)
     trivial = found.report["trivial"]
     row["trivial"] = {key: trivial[key] for key in ROWS}
@@ -53,44 +52,38 @@ def measure(root: Path, category: str, weights: str) -> dict[str, Any]:
     return row
 
 
-def by_severity(found: experiment.Experiment) -> list[float]:
+def by_severity(found: benchmark.Result) -> list[float]:
     """Image AUROC of all good images against the defects of each band, mean over the seeds."""
-    severity, labels = found.test["severity"].to_numpy(), found.labels
-    scores = [trial.scores.image for trial in found.trials]
+    severity, labels = found.table["severity"].to_numpy(), found.labels
     values = []
     for low, high in BANDS:
         kept = (labels == 0) | ((severity >= low) & (severity < high))
-        values.append(float(np.mean([image_auroc(labels[kept], one[kept]) for one in scores])))
+        values.append(float(np.mean([image_auroc(labels[kept], one[kept]) for one in found.scores])))
     return values
 
 
 def order_of_difficulty(rows: list[dict[str, Any]]) -> float:
     """Spearman's rank correlation of our image AUROC with the published one, over the drawn products."""
-    published = {
+    theirs = {
         row["category"]: row["value"]
-        for row in reported()
+        for row in published()
         if row["backbone"] == "resnet18" and row["metric"] == "image_auroc" and row["source"].startswith("xiahaifeng")
     }
     ours = [row["imagenet"]["image_auroc"]["mean"] for row in rows]
-    return float(spearmanr(ours, [published[row["category"]] for row in rows]).statistic)
+    return float(spearmanr(ours, [theirs[row["category"]] for row in rows]).statistic)
 
 
 def realism(drawn_root: Path, real_root: Path, weights: str) -> list[dict[str, Any]]:
     """PaDiM fitted on drawn and on real bottles, each on the test images of both; one row a model and a seed."""
-    settings = PadimSettings(weights=weights)
-    size = settings.image_size, settings.crop
     tables = {"drawn": index.read_category(drawn_root, "bottle"), "real": index.read_category(real_root, "bottle")}
     tested = {name: table[table["split"] == "test"].reset_index(drop=True) for name, table in tables.items()}
-    images = {name: loading.load_images(list(table["image_path"]), *size) for name, table in tested.items()}
     rows = []
     for fitted, other in (("drawn", "real"), ("real", "drawn")):
-        good = tables[fitted].query("split == 'train'")
-        models = padim.create(load_backbone(settings.backbone, weights), settings)
-        padim.fit_many(models, loading.load_images(list(good["image_path"]), *size), progress=False)
-        own_scores = padim.score_many(models, images[fitted], progress=False)
-        other_scores = padim.score_many(models, images[other], progress=False)
-        for own, strange in zip(own_scores, other_scores, strict=True):
-            rows.append({"fitted": fitted, **_gap(own.image, strange.image, tested[fitted], tested[other])})
+        good = list(tables[fitted].query("split == 'train'")["image_path"])
+        for seed in (0, 1, 2):
+            detector = Padim(weights=weights).fit(good, seed)
+            own, strange = (detector.score(list(tested[name]["image_path"])).image for name in (fitted, other))
+            rows.append({"fitted": fitted, **_gap(own, strange, tested[fitted], tested[other])})
     return rows
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,20 @@ import torch
 from sklearn.decomposition import PCA
 from stages import stage, stages
 
-from mvtec_ad import evaluation, plotting, results
-from mvtec_ad.data import digits, index, loading, splits
-from mvtec_ad.evaluation import format_metric, markdown_table
-from mvtec_ad.methods import anogan, experiment
-from mvtec_ad.methods.anogan import one_class
-from mvtec_ad.methods.gan import dcgan, quality
-from mvtec_ad.methods.sampling import normal
-from mvtec_ad.methods.scores import Scores, Trial
-from mvtec_ad.methods.trivial import mean_image
-from mvtec_ad.settings import DIGITS_AS_ANOMALIES, AnoganSettings, DcganSettings, as_dict, home, transfer_folder
-from mvtec_ad.training import checkpoint_path
+from mvtec_ad import benchmark, metrics, plotting
+from mvtec_ad.benchmark import published
+from mvtec_ad.benchmark.digits import compare, in_colour, mean_auroc
+from mvtec_ad.config import home, torch_device, transfer_folder
+from mvtec_ad.data import digits, index
+from mvtec_ad.methods import detector_class
+from mvtec_ad.methods import gan_quality as quality
+from mvtec_ad.methods.anogan import search
+from mvtec_ad.methods.base import Scores, normal, peak
+from mvtec_ad.methods.baselines import mean_image
+from mvtec_ad.methods.f_anogan import FAnogan
+from mvtec_ad.methods.gan import Dcgan
+from mvtec_ad.metrics import format_metric, markdown_table
+from mvtec_ad.training import checkpoint_path, checkpoints_folder
 
 NORMALS = (0, 2, 4, 6, 8)
 COMPONENTS = (8, 16, 32, 64, 128)
@@ -73,16 +75,16 @@ def main() -> None:
 
 def drawn(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[str, Any]:
     """DCGAN on the digits; what a classifier trained on the real ones says of 1,000 drawn ones, and of real ones."""
-    settings = DcganSettings(digits="mnist")
+    model = Dcgan(digits="mnist")
     judge = quality.fit_judge(train, test)
-    kept.append(checkpoint_path("dcgan", as_dict(settings), train.images))
+    kept.append(checkpoint_path(checkpoints_folder(), "dcgan", model.options(), train.images))
     begun = time.process_time()
-    model = dcgan.fit(settings, train.images, checkpoint=kept[0])
+    model.fit(train.images, checkpoint=kept[0], progress=True)
     minutes = (time.process_time() - begun + model.curve.attrs["seconds_before"]) / 60
     return {
         "source": train.source,
-        "settings": as_dict(settings),
-        "steps": settings.steps(len(train.images)),
+        "settings": model.options(),
+        "steps": model.steps(len(train.images)),
         "training_minutes": minutes,
         "judge_accuracy": judge.accuracy,
         "drawn": quality.quality(judge, train.images, model.sample(SAMPLES)),
@@ -93,23 +95,23 @@ def drawn(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[s
 
 
 def anomalous(train: digits.Digits, test: digits.Digits, one: int, kept: list[Path]) -> dict[str, Any]:
-    """Every way of redrawing, with one digit as the normal one."""
-    settings = DIGITS_AS_ANOMALIES
-    kept.append(checkpoint_path("one-class", {**as_dict(settings), "normal": one}, train.images))
+    """Every way of reconstruction, with one digit as the normal one."""
     good = train.of(one)
-    model = one_class.fit_on(settings, good, checkpoint=kept[0])
-    found = one_class.compare(model, good, test)
+    detector = FAnogan.preset("digits")
+    detector.fit(in_colour(good.images), checkpoints=checkpoints_folder(), progress=True)
+    kept += detector.checkpoint_files
+    found = compare(detector, good, test)
     labels = (test.labels != one).astype(int)
     rows = {}
-    for name, redrawn in found.items():
-        auroc = evaluation.image_auroc(labels, redrawn.scores)
-        low, high = evaluation.newcombe(auroc, int(labels.sum()), int((labels == 0).sum()))
+    for name, way in found.items():
+        auroc = metrics.image_auroc(labels, way.scores)
+        low, high = metrics.newcombe(auroc, int(labels.sum()), int((labels == 0).sum()))
         rows[name] = {
             "auroc": {"mean": auroc, "low": low, "high": high},
-            "milliseconds": redrawn.milliseconds,
-            "scores": [float(score) for score in redrawn.scores],
+            "milliseconds": way.milliseconds,
+            "scores": [float(score) for score in way.scores],
         }
-    return {"source": train.source, "settings": as_dict(settings), "normal": one, "ways": rows}
+    return {"source": train.source, "settings": detector.options(), "normal": one, "ways": rows}
 
 
 def linear(train: digits.Digits, test: digits.Digits, size: int) -> dict[str, float]:
@@ -119,56 +121,41 @@ def linear(train: digits.Digits, test: digits.Digits, size: int) -> dict[str, fl
         good = train.of(one).images
         model = PCA(size, random_state=0).fit(good.reshape(len(good), -1))
         scores[one] = np.square(seen - model.inverse_transform(model.transform(seen))).mean(1)
-    return one_class.mean_auroc(scores, test.labels)
+    return mean_auroc(scores, test.labels)
 
 
 def product(name: str, folder: Path) -> dict[str, Any]:
     """The report of `evaluate`, and for f-AnoGAN other scores of the same networks and the mean image beside."""
     method, table = name.split()[1], index.read_category(folder.parent, folder.name)
-    settings = replace(AnoganSettings(), inversion="search" if method == "anogan" else "encoder")
-    source = index.data_source(folder.parent, folder.name, table)
-    found = experiment.run(method, table, settings, data_source=source, keep_models=True)
-    results.record(found.report)
-    rows = {"loss": found.report["metrics"], "peak": _metrics(found, [_peaks(one.scores) for one in found.trials])}
+    detector, source = detector_class(method)(), index.data_source(folder.parent, folder.name, table)
+    found = benchmark.run(detector, table, data_source=source, keep_models=True)
+    published.record(found.report)
+
+    def of(others: list[Scores]) -> dict[str, Any]:
+        """Metrics of other scores of the same images."""
+        scores, maps = np.stack([one.image for one in others]), [one.maps for one in others]
+        return metrics.evaluate(found.labels, scores, maps, found.masks)
+
+    rows = {"loss": found.report["metrics"], "peak": of([Scores(peak(maps), maps) for maps in found.maps.values()])}
     if method == "f_anogan":
-        residual = [
-            anogan.inverted_by(one.model, replace(settings, kappa=0)).score(found.images) for one in found.trials
-        ]
-        rows["loss, izi"] = _metrics(found, residual)
-        good = splits.official(table).query("part == 'train'")
-        train = loading.load_images(list(good["image_path"]), settings.image_size, settings.crop)
-        rows["mean image"] = _metrics(found, [mean_image(train, found.images, settings.sigma)])
+        images = detector.load(list(found.table["image_path"]))
+        rows["loss, izi"] = of([one.rescored(kappa=0.0).score(images) for one in found.detectors])
+        good = detector.load(list(table.query("split == 'train' and label == 0")["image_path"]))
+        rows["mean image"] = of([mean_image(good, images, detector.sigma)])
     return {"report": found.report, "rows": rows}
-
-
-def _peaks(scores: Scores) -> Scores:
-    return Scores(scores.maps.reshape(len(scores.maps), -1).max(1), scores.maps)
-
-
-def _metrics(found: experiment.Experiment, scores: list[Scores]) -> dict[str, Any]:
-    """Metrics of other scores of the same images; thresholds are not looked at."""
-    trials = [Trial(seed, None, np.zeros(40), one, 0, 0) for seed, one in enumerate(scores)]
-    return experiment.measure(found.labels, trials, found.masks, 0.05)["metrics"]
 
 
 def searched() -> dict[str, Any]:
     """20 steps for 32 digits at once, and for one after the other, in the same run; the largest difference."""
-    settings = DIGITS_AS_ANOMALIES
-    networks = anogan.Networks(settings).eval()
+    detector = FAnogan.preset("digits")
+    networks = detector.new_networks(0).eval()
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.uniform(-1, 1, (TOGETHER, 3, 28, 28)).astype(np.float32))
-    starts = normal((TOGETHER, 1, settings.latent), rng).cpu()
+    images = torch.from_numpy(rng.uniform(-1, 1, (TOGETHER, 3, 28, 28)).astype(np.float32)).to(torch_device())
+    starts = normal((TOGETHER, 1, detector.latent), rng)
 
     def losses(part: slice) -> torch.Tensor:
-        return anogan.search(
-            networks.averaged,
-            networks.critic,
-            images[part],
-            starts[part],
-            steps=STEPS,
-            rate=settings.search_rate,
-            feature_share=settings.feature_share,
-        ).losses
+        how = {"steps": STEPS, "lr": detector.search_lr, "feature_share": detector.feature_share}
+        return search(networks.averaged, networks.critic, images[part], starts[part], **how).losses
 
     losses(slice(0, 1))
     ratios, differences = [], []
@@ -215,13 +202,12 @@ def _one_class_table(found: dict[str, Any], test: digits.Digits) -> str:
     lines = []
     for way, words in WAYS.items():
         cells = [format_metric(rows[way]["auroc"]) for rows in own.values()]
-        mean = format_metric(one_class.mean_auroc(scores[way], test.labels))
+        mean = format_metric(mean_auroc(scores[way], test.labels))
         time_ = np.mean([rows[way]["milliseconds"] for rows in own.values()])
         lines.append([words, *cells, f"**{mean}**", f"{time_:.2f}"])
     heads = ["AUROC, normal digit", *map(str, own), "mean", "ms a digit"]
     differences = [
-        f"{WAYS[first]} − {WAYS[second]} "
-        + format_metric(one_class.mean_auroc(scores[first], test.labels, scores[second]))
+        f"{WAYS[first]} − {WAYS[second]} " + format_metric(mean_auroc(scores[first], test.labels, scores[second]))
         for first, second in (("f_anogan", "pca"), ("f_anogan", "autoencoder"), ("f_anogan", "anogan"))
     ]
     sizes = found.get("pca sizes", {}).get("sizes", {})
@@ -238,9 +224,9 @@ def _product_table(found: dict[str, Any]) -> str:
         if "report" not in one:
             continue
         report = one["report"]
-        for score, metrics in one["rows"].items():
+        for score, values in one["rows"].items():
             words = score if score == "mean image" else f"{WAYS[report['method']]}, score: {score}"
-            cells = [format_metric(metrics[key]) for key in ("image_auroc", "pixel_auroc", "au_pro")]
+            cells = [format_metric(values[key]) for key in ("image_auroc", "pixel_auroc", "au_pro")]
             rows.append([f"{name.split()[0]} ({report['data_source']}): {words}", *cells])
         if report["method"] == "f_anogan":
             rows += [[f"trivial: {key}", f"{value:.3f}", "–", "–"] for key, value in report["trivial"].items()]

@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,14 @@ import numpy as np
 import pandas as pd
 from stages import stage, stages
 
-from mvtec_ad import evaluation, profile
+from mvtec_ad import metrics
+from mvtec_ad.benchmark import supervised
+from mvtec_ad.config import DataSettings, home, transfer_folder
 from mvtec_ad.data import acquire, index, items, rendered, splits
-from mvtec_ad.evaluation import format_metric, markdown_table
-from mvtec_ad.inspector import Inspector, products, trial
-from mvtec_ad.settings import DataSettings, InspectionSettings, home, transfer_folder
+from mvtec_ad.inspector import Inspector, products
+from mvtec_ad.methods.autoencoder import Autoencoder
+from mvtec_ad.metrics import format_metric, markdown_table
+from mvtec_ad.settings import ClassifierSettings, InspectionSettings
 
 LEFT_OUT = "bottle"
 DRAWN = DataSettings(rendered_train=60, rendered_test_good=20, rendered_per_defect=10)
@@ -108,23 +110,22 @@ def name_products(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def share(hits: int, count: int) -> dict[str, float]:
     """A share with Wilson's interval."""
-    low, high = evaluation.wilson(float(hits / count), count)
+    low, high = metrics.wilson(float(hits / count), count)
     return {"mean": float(hits / count), "low": low, "high": high}
 
 
 def cost(category: str, table: pd.DataFrame) -> dict[str, Any]:
     """Classifier and inspector of one drawn product, with the settings of the profile *quick*, for each seed."""
-    run = profile("quick")
-    settings = replace(run.classifier, look="whole", image_size=128, seeds=SEEDS)
-    found = trial.run(
-        "inspector", table, settings, data_source="rendered", inspection=run.inspection, second=run.autoencoder
-    )
+    settings = ClassifierSettings.preset("quick", look="whole", image_size=128)
+    second = {"inspection": InspectionSettings.preset("quick"), "second": Autoencoder.preset("quick")}
+    found = supervised.run("inspector", table, settings, SEEDS, data_source="rendered", **second)
     verdicts = [{"label": found.labels.tolist(), "alone": own, "both": both} for own, both in found.report["verdicts"]]
-    return {"report": {key: value for key, value in found.report.items() if key != "verdicts"}, "verdicts": verdicts}
+    report = {key: value for key, value in found.report.items() if key not in ("verdicts", "mistakes")}
+    return {"report": report | {"cost": found.report["mistakes"]}, "verdicts": verdicts}
 
 
 def speed(images: int = 100) -> dict[str, Any]:
-    """Milliseconds an image of `inspect` with the artifacts of this home, second opinion and types included."""
+    """Milliseconds an image of the line, with the artifacts of this home, second opinion and types included."""
     tables = [index.read_category(acquire.locate(name, source="rendered"), name) for name in ("bottle", "screw")]
     paths = pd.concat([table[table["split"] == "test"] for table in tables])["image_path"]
     paths = list(paths.sample(images, replace=len(paths) < images, random_state=0))
@@ -170,7 +171,7 @@ def pooled(found: list[dict[str, Any]]) -> dict[str, Any]:
         for seed in range(len(SEEDS))
     ]
     pairs = [(own["alone"].astype(bool), own["both"].astype(bool)) for own in verdicts]
-    difference = trial.cost_difference(verdicts[0]["label"], pairs, InspectionSettings())
+    difference = supervised.cost_difference(verdicts[0]["label"], pairs, InspectionSettings())
     return {"report": {"cost": difference}, "verdicts": verdicts}
 
 

@@ -11,7 +11,7 @@ the trivial rows. anomalib runs twice: as it comes, and lean (no validation on t
 --anomalib only our row is measured.
 
 The coreset is picked out of the projected patches of the first --coreset-images training images (0: not at all; give
-more than there are for all), by every pick's distance to every patch, and by `mvtec_ad.methods.patchcore.coreset`.
+more than there are for all), by every pick's distance to every patch, and by `mvtec_ad.methods.patchcore.greedy`.
 """
 
 from __future__ import annotations
@@ -26,27 +26,18 @@ from sides import OURS, bars, both_sides, table
 from tqdm import tqdm
 
 from mvtec_ad import plotting
-from mvtec_ad.backbones import batch_size, load_backbone
-from mvtec_ad.data import index, loading
+from mvtec_ad.data import index
 from mvtec_ad.data.acquire import locate
-from mvtec_ad.evaluation import markdown_table
-from mvtec_ad.methods import patchcore
-from mvtec_ad.methods.patchcore import coreset
-from mvtec_ad.settings import PatchcoreSettings
+from mvtec_ad.methods.patchcore import Patchcore, greedy, patch_features, project
+from mvtec_ad.metrics import markdown_table
 
 
-def projected_patches(root: Path, category: str, settings: PatchcoreSettings, images: int) -> torch.Tensor:
+def projected_patches(root: Path, category: str, detector: Patchcore, images: int) -> torch.Tensor:
     """What the coreset is picked out of: (n, projection) float32, patches of the first training images."""
     rows = index.read_category(root, category).query("split == 'train'").head(images)
-    pixels = loading.load_images(list(rows["image_path"]), settings.image_size, settings.crop)
-    backbone = load_backbone(settings.backbone, settings.weights)
-    features = torch.cat(
-        [
-            patchcore.patch_features(backbone(pixels[part]), settings).flatten(0, 2)
-            for part in loading.batches(len(pixels), batch_size())
-        ]
-    )
-    return coreset.project(features, settings.projection, np.random.default_rng(0))
+    seen = detector.batches(list(rows["image_path"]))
+    parts = [patch_features(layers, detector.layers, detector.neighbourhood).flatten(0, 2) for layers in seen]
+    return project(torch.cat(parts), detector.projection, np.random.default_rng(0))
 
 
 def naive(points: torch.Tensor, number: int, first: int) -> np.ndarray:
@@ -62,7 +53,7 @@ def compare_coresets(points: torch.Tensor, share: float) -> str:
     """Markdown: both sides on the same points."""
     number = max(1, round(share * len(points)))
     begun = time.perf_counter()
-    ours = coreset.greedy(points, number, 0)
+    ours = greedy(points, number, 0)
     between = time.perf_counter()
     theirs = naive(points, number, 0)
     slow, fast = time.perf_counter() - between, between - begun
@@ -95,9 +86,9 @@ def main() -> None:
     title = f"PatchCore, resnet18, layers 2 and 3, coreset 0.1, {arguments.category}, median of {arguments.runs}"
     text = f"{title}\n\n{table(rows, OURS)}"
     if arguments.coreset_images:
-        settings = PatchcoreSettings(weights=arguments.weights)
-        points = projected_patches(root, arguments.category, settings, arguments.coreset_images)
-        text += f"\n\n{compare_coresets(points, settings.coreset)}"
+        detector = Patchcore(weights=arguments.weights)
+        points = projected_patches(root, arguments.category, detector, arguments.coreset_images)
+        text += f"\n\n{compare_coresets(points, detector.coreset)}"
     print(f"\n{text}")
     if arguments.out:
         arguments.out.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")

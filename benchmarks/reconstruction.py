@@ -19,53 +19,51 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
+from mvtec_ad.artifacts import atomic_write
+from mvtec_ad.config import data_folder
 from mvtec_ad.data import index, loading, splits
 from mvtec_ad.data.acquire import locate
-from mvtec_ad.evaluation.intervals import newcombe
-from mvtec_ad.methods import autoencoder
-from mvtec_ad.methods.maps import smooth
-from mvtec_ad.methods.scores import Scores
-from mvtec_ad.methods.trivial import trivial_scores
-from mvtec_ad.settings import AutoencoderSettings, as_dict, data_folder
-from mvtec_ad.transfer import replacing
+from mvtec_ad.methods.autoencoder import Autoencoder, Vae, difference_map
+from mvtec_ad.methods.base import Scores, held_out_positions, peak, smooth
+from mvtec_ad.methods.baselines import trivial_scores
 
 MAPS = ("absolute", "ssim", "features")
 LOSSES = ("mse", "ssim", "mse+ssim")
 VECTORS = (8, 32, 128, 512)
-GRIDS = (3, 2, 1)  # halvings: the last grid is the code, up to a number for every value of the image
+GRIDS = (3, 2, 1)  # depths: the last grid is the code, up to a number for every value of the image
 Pair = tuple[float, float]
 
 
-def trainings(steps: int) -> dict[str, AutoencoderSettings]:
-    """Name -> settings of every training."""
-    plain = AutoencoderSettings(loss="mse", map="features", steps=steps, seeds=(0,))
+def trainings(steps: int) -> dict[str, Autoencoder]:
+    """Name -> what is to be trained."""
+    plain = Autoencoder(loss="mse", map="features", steps=steps)
     rows = {f"{loss}, vector {size}": replace(plain, loss=loss, latent=size) for loss in LOSSES for size in VECTORS}
     rows["features, vector 128"] = replace(plain, loss="features")  # one size: each takes minutes
     for corruption in ("none", "noise", "mask"):
-        for halvings in GRIDS if corruption == "none" else (2,):
-            name = f"mse, grid {plain.crop >> halvings}×{plain.crop >> halvings}"
+        for depth in GRIDS if corruption == "none" else (2,):
+            name = f"mse, grid {plain.crop >> depth}×{plain.crop >> depth}"
             name += f", input with {corruption}" if corruption != "none" else ""
-            rows[name] = replace(plain, latent=0, halvings=halvings, corruption=corruption, rate=1e-2, patience=0)
-    rows["VAE, vector 128"] = replace(plain, variational=True)
+            rows[name] = replace(plain, latent=0, depth=depth, corruption=corruption, lr=1e-2, patience=0)
+    rows["VAE, vector 128"] = Vae.from_options(plain.options())
     return rows
 
 
-def measured(test: Any, scores: Any) -> Pair:
+def measured(test: Any, scores: Scores) -> Pair:
     """Image and pixel AUROC."""
     _, labels, masks = test
-    return evaluation.image_auroc(labels, scores.image), evaluation.pixel_metrics(scores.maps, masks)["pixel_auroc"]
+    return metrics.image_auroc(labels, scores.image), metrics.pixel_metrics(scores.maps, masks)["pixel_auroc"]
 
 
-def trained(settings: AutoencoderSettings, train: np.ndarray, test: Any) -> dict[str, Any]:
+def trained(detector: Autoencoder, train: np.ndarray, test: Any) -> dict[str, Any]:
     """Train once; image and pixel AUROC of every map, CPU seconds, and the error inside defects and on good parts."""
     begun = time.process_time()
-    model = autoencoder.fit(settings, train)
-    row: dict[str, Any] = {"cpu_seconds": time.process_time() - begun, "code": model.network.code}
-    for name in MAPS:
-        row[name] = measured(test, autoencoder.scores_of(model, test[0], name))
+    detector.fit(train, progress=True)
+    row: dict[str, Any] = {"cpu_seconds": time.process_time() - begun, "code": detector.network.bottleneck}
     images, labels, masks = test
-    error = np.abs(model.redraw(images).astype(np.float32) - images).mean(-1)
+    for name in MAPS:
+        row[name] = measured(test, detector.score_as(images, name))
+    error = np.abs(detector.reconstruct(images).astype(np.float32) - images).mean(-1)
     return row | {"error_good": float(error[labels == 0].mean()), "error_defect": float(error[masks].mean())}
 
 
@@ -76,13 +74,13 @@ def linear(train: np.ndarray, test: Any, size: int, sigma: float) -> dict[str, A
     mean = flat.mean(0)
     components = np.linalg.svd(flat - mean, full_matrices=False)[2][:size]
     own = images.reshape(len(images), -1).astype(np.float32) / 255 - mean
-    redrawn = ((own @ components.T) @ components + mean).clip(0, 1).reshape(images.shape)
+    reconstructed = ((own @ components.T) @ components + mean).clip(0, 1).reshape(images.shape)
     originals = images.astype(np.float32) / 255
-    pair = [torch.from_numpy(one).permute(0, 3, 1, 2) for one in (originals, redrawn.astype(np.float32))]
+    pair = [torch.from_numpy(one).permute(0, 3, 1, 2) for one in (originals, reconstructed.astype(np.float32))]
     row: dict[str, Any] = {"code": len(components)}
     for name in ("absolute", "ssim"):
-        maps = smooth(autoencoder.difference_map(name, *pair).numpy(), sigma)
-        row[name] = measured(test, Scores(maps.reshape(len(maps), -1).max(1), maps))
+        maps = smooth(difference_map(name, *pair).numpy(), sigma)
+        row[name] = measured(test, Scores(peak(maps), maps))
     return row
 
 
@@ -90,12 +88,12 @@ def table(found: dict[str, Any]) -> str:
     """Markdown."""
     lines = []
     for name, row in found["rows"].items():
-        cells = [" / ".join(map(evaluation.format_number, row[one])) if one in row else "–" for one in MAPS]
-        redrawn = f"{row['error_defect'] / row['error_good']:.1f} ×" if "error_good" in row else "–"
+        cells = [" / ".join(map(metrics.format_number, row[one])) if one in row else "–" for one in MAPS]
+        errors = f"{row['error_defect'] / row['error_good']:.1f} ×" if "error_good" in row else "–"
         seconds = f"{row['cpu_seconds']:.0f}" if "cpu_seconds" in row else "–"
-        lines.append([name, row["code"], *cells, redrawn, seconds])
+        lines.append([name, row["code"], *cells, errors, seconds])
     lines += [
-        [f"trivial: {name}", "–", evaluation.format_number(value), "", "", "", ""]
+        [f"trivial: {name}", "–", metrics.format_number(value), "", "", "", ""]
         for name, value in found["trivial"].items()
     ]
     columns = [
@@ -107,7 +105,7 @@ def table(found: dict[str, Any]) -> str:
         "error inside defects : on good parts",
         "CPU s",
     ]
-    return evaluation.markdown_table(columns, lines)
+    return metrics.markdown_table(columns, lines)
 
 
 def main() -> None:
@@ -119,35 +117,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="OUT.json and OUT.md; data/reconstruction-CATEGORY when not given")
     arguments = parser.parse_args()
     root = arguments.root or locate(arguments.category, source="rendered")
-    settings = AutoencoderSettings()
+    plain = Autoencoder(steps=arguments.steps)
     whole = splits.official(index.read_category(root, arguments.category))
     fitted, shown = (whole[whole["part"] == part].reset_index(drop=True) for part in ("train", "test"))
-    size = settings.image_size, settings.crop
-    train = loading.load_images(list(fitted["image_path"]), *size)
-    images = loading.load_images(list(shown["image_path"]), *size)
-    test = images, shown["label"].to_numpy(), loading.load_masks(shown, *size)
+    train, images = (plain.load(list(rows["image_path"])) for rows in (fitted, shown))
+    test = images, shown["label"].to_numpy(), loading.load_masks(shown, plain.image_size, plain.crop)
     out = arguments.out or data_folder() / f"reconstruction-{arguments.category}"
     file = out.with_suffix(".json")
     source = index.data_source(root, arguments.category, whole)
     about = {"category": arguments.category, "data_source": source, "steps": arguments.steps}
-    about["settings"] = as_dict(replace(settings, seeds=(0,), steps=arguments.steps))
+    about["settings"] = plain.options()
     found = json.loads(file.read_text()) if file.is_file() else about | {"rows": {}}
     if any(found[key] != value for key, value in about.items()):
         raise SystemExit(f"{file} holds another run ({found['category']}, {found['steps']} steps): name another --out")
     found["trivial"] = {
-        name: evaluation.image_auroc(test[1], scores) for name, scores in trivial_scores(train, images).items()
+        name: metrics.image_auroc(test[1], scores) for name, scores in trivial_scores(train, images).items()
     }
-    kept = np.delete(train, autoencoder.held_out_positions(settings, len(train), 0), 0)
+    kept = np.delete(train, held_out_positions(len(train), plain.calibration_images(len(train)), 0), 0)
     for number in VECTORS[:3]:
         if f"PCA {number}" not in found["rows"]:
-            found["rows"][f"PCA {number}"] = linear(kept, test, number, settings.sigma)
+            found["rows"][f"PCA {number}"] = linear(kept, test, number, plain.sigma)
     for name, one in tqdm(trainings(arguments.steps).items(), desc="trainings", unit="training"):
         if name not in found["rows"]:
             found["rows"][name] = trained(one, train, test)
-            with replacing(file) as target:
+            with atomic_write(file) as target:
                 target.write((json.dumps(found, indent=1) + "\n").encode())
     defects = int(test[1].sum())
-    low, high = map(evaluation.format_number, newcombe(0.95, defects, len(test[1]) - defects))
+    low, high = map(metrics.format_number, metrics.newcombe(0.95, defects, len(test[1]) - defects))
     title = (
         f"Image / pixel AUROC by map: {arguments.category} ({source}), {arguments.steps} steps, one seed; "
         f"{len(train)} good images, tested on {len(test[1]) - defects} good and {defects} defective ones. "

@@ -17,7 +17,7 @@ import psutil
 from tqdm import tqdm
 
 from mvtec_ad import plotting
-from mvtec_ad.evaluation import markdown_table
+from mvtec_ad.metrics import markdown_table
 
 OURS = "mvtec_ad"
 

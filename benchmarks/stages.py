@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 
 
 def stage(folder: Path, name: str, task: Callable[[list[Path]], dict[str, Any]]) -> None:
@@ -28,8 +28,8 @@ def stage(folder: Path, name: str, task: Callable[[list[Path]], dict[str, Any]])
     kept: list[Path] = []
     begun = time.process_time()
     result = task(kept)
-    result |= {"cpu_minutes": (time.process_time() - begun) / 60, "git_commit": transfer.git_commit()}
-    with transfer.replacing(path) as file:
+    result |= {"cpu_minutes": (time.process_time() - begun) / 60, "git_commit": artifacts.git_commit()}
+    with artifacts.atomic_write(path) as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
     for checkpoint in kept:
         checkpoint.unlink(missing_ok=True)

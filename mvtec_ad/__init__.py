@@ -5,8 +5,8 @@ Importing it loads neither torch nor TensorFlow; the rooms that need one import 
 
 from importlib import metadata
 
+from mvtec_ad.config import Profile, profile
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
-from mvtec_ad.settings import Profile, profile
 
 try:
     __version__ = metadata.version("mvtec-ad-notebooks")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvtec_ad.__main__ import main
 from mvtec_ad.backbones import carried, load_backbone
-from mvtec_ad.commands import backbone
+from mvtec_ad.benchmark import backbone
+from mvtec_ad.cli import main
 from mvtec_ad.data import rendered
 from mvtec_ad.methods import pretraining
 

@@ -20,12 +20,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mvtec_ad import transfer
-from mvtec_ad.__main__ import main
+from mvtec_ad import artifacts
+from mvtec_ad.cli import main
 from mvtec_ad.errors import MvtecAdError
 
 SIDE = 32
-SMALL = ["--weights", "random", "--channels", "8", "--image-size", str(SIDE), "--sigma", "1", "--seeds", "0"]
+SMALL = ["--weights", "random", "--channels", "8", "--image-size", str(SIDE), "--sigma", "1"]
 RATE = ["--false-alarm-rate", "0.25"]  # three good images are enough for it
 
 
@@ -71,7 +71,8 @@ class Place:
 
     def evaluate(self, *more: str) -> list[str]:
         """The command that measures on this place."""
-        return ["evaluate", "padim", "--root", str(self.root), "--category", "part", *SMALL, *RATE, *more]
+        where = ["--root", str(self.root), "--category", "part", "--seeds", "0"]
+        return ["evaluate", "padim", *where, *SMALL, *RATE, *more]
 
     def train(self, *more: str) -> list[str]:
         """The command that trains a network on this place."""
@@ -104,7 +105,7 @@ class Place:
     def fails(self, function: str, number: int, only: str = "") -> None:
         """Let a function raise this OSError, where its first argument has these letters in it."""
         module, _, name = function.rpartition(".")
-        owner = {"os": os, "Path": Path, "transfer": transfer.files}[module]
+        owner = {"os": os, "Path": Path, "artifacts": artifacts}[module]
         original = getattr(owner, name, open)
 
         def fail(first: Any, *arguments: Any, **options: Any) -> Any:
@@ -296,7 +297,7 @@ def _(place: Place) -> list[str]:
     return place.fit()
 
 
-@kind("two images to train on", "2 good images are too few to train on", "give at least 3")
+@kind("two images to train on", "2 good images are too few to fit autoencoder", "give at least 3")
 def _(place: Place) -> list[str]:
     place.keep(2)
     return place.train()
@@ -392,17 +393,17 @@ def _(place: Place) -> list[str]:
 
 @kind("artifact of another profile", "made with profile 'custom', this run uses 'quick'", "make it again")
 def _(place: Place) -> Callable[[], object]:
-    return lambda: transfer.load(place.artifact, profile="quick")
+    return lambda: artifacts.load(place.artifact, profile="quick")
 
 
 @kind("artifact from other data", "made with data source 'own', this run uses 'mvtec_ad'", "make it again")
 def _(place: Place) -> Callable[[], object]:
-    return lambda: transfer.load(place.artifact, data_source="mvtec_ad")
+    return lambda: artifacts.load(place.artifact, data_source="mvtec_ad")
 
 
-@kind("artifact of a newer schema", f"has schema {transfer.SCHEMA + 1}", "update the package")
+@kind("artifact of a newer schema", f"has schema {artifacts.SCHEMA + 1}", "update the package")
 def _(place: Place) -> list[str]:
-    return place.rewrite(lambda members, manifest: manifest.update(schema=transfer.SCHEMA + 1))
+    return place.rewrite(lambda members, manifest: manifest.update(schema=artifacts.SCHEMA + 1))
 
 
 @kind("artifact with an escaping path", "'../escaped.csv' leaves the folder", "do not trust this file")
@@ -424,13 +425,13 @@ def _(place: Place) -> list[str]:
 def _(place: Place) -> list[str]:
     def halve(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
         description = json.loads(members["part/padim/0/model.json"])
-        del description["grid"]
+        del description["state"]["grid"]
         members["part/padim/0/model.json"] = json.dumps(description).encode()
 
     return place.rewrite(halve)
 
 
-@kind("artifact of an unknown method", "method 'magic' is unknown", "use one of padim, autoencoder, vae")
+@kind("artifact of an unknown method", "part.zip has no member part/magic/0/model.safetensors", "it holds part/padim/0")
 def _(place: Place) -> list[str]:
     def rename(members: dict[str, bytes], manifest: dict[str, Any]) -> None:
         description = json.loads(members["part/padim/0/model.json"])
@@ -497,17 +498,17 @@ def _(place: Place) -> list[str]:
 
 @kind("read-only transfer", "data.zip cannot be written (Read-only file system)", "choose another place")
 def _(place: Place) -> list[str]:
-    place.fails("transfer.open", errno.EROFS)
+    place.fails("artifacts.open", errno.EROFS)
     return ["prepare", "--root", str(place.root), "--category", "part", "--image-size", "8"]
 
 
-@kind("transfer is a file", "transfer cannot be made: File exists", "set MVTEC_AD_HOME")
+@kind("transfer is a file", "transfer cannot be made (File exists)", "set MVTEC_AD_HOME")
 def _(place: Place) -> list[str]:
     (place.folder / "transfer").write_text("mine")
     return ["prepare", "--root", str(place.root), "--category", "part", "--image-size", "8"]
 
 
-@kind("transfer is a file where a checkpoint belongs", "transfer cannot be made: File exists", "set MVTEC_AD_HOME")
+@kind("transfer is a file where a checkpoint belongs", "transfer cannot be made (File exists)", "set MVTEC_AD_HOME")
 def _(place: Place) -> list[str]:
     (place.folder / "transfer").write_text("mine")
     return place.train()
@@ -524,7 +525,7 @@ def _(place: Place) -> list[str]:
     return place.fit("--out", place.out(".png"))
 
 
-@kind("heat maps into a file", "mine.txt cannot be a folder", "choose another name")
+@kind("heat maps into a file", "mine.txt cannot be made", "choose another name")
 def _(place: Place) -> list[str]:
     return [*place.detect(), "--heat-maps", place.out(".txt")]
 
@@ -557,7 +558,7 @@ def _(place: Place) -> list[str]:
     return place.fit("--crop", "64")
 
 
-@kind("images that cannot be halved", "40 pixels cannot be halved 5 times", "change one of the two")
+@kind("images that cannot be halved", "40 pixels cannot be halved 5 times", "change crop or depth")
 def _(place: Place) -> list[str]:
     return place.train("--image-size", "40")
 
@@ -567,9 +568,9 @@ def _(place: Place) -> list[str]:
     return place.train("--loss", "l2")
 
 
-@kind("a score without its distribution", "the score elbo needs a latent distribution", "use the method vae")
+@kind("a score without its distribution", "image_score 'elbo' is unknown", "use one of peak, error")
 def _(place: Place) -> list[str]:
-    return place.train("--score", "elbo")
+    return place.train("--image-score", "elbo")
 
 
 @kind("a loss without weights", "'nowhere.pth': not a file", "use imagenet, random, drawn or the path")
@@ -579,7 +580,7 @@ def _(place: Place) -> list[str]:
 
 @kind("a rate that leads nowhere", "autoencoder, seed 0: the loss is nan at step 1", "lower the learning rate")
 def _(place: Place) -> list[str]:
-    return place.train("--rate", "1e30")
+    return place.train("--lr", "1e30")
 
 
 @kind("an option of another method", "unrecognized arguments: --channels 8", "--help` lists the options")
@@ -659,7 +660,7 @@ def test_the_rows_fail_for_their_own_reason(place: Place) -> None:
     target = Path(place.out())
     for command in (place.fit(), place.train(), place.evaluate(), place.detect()):
         assert main(command) == 0
-    assert transfer.load(target).manifest["categories"] == ["part"]
+    assert artifacts.load(target).manifest["categories"] == ["part"]
 
 
 def test_what_is_unusual_but_whole_is_taken(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
+from mvtec_ad.benchmark.published import published
 from mvtec_ad.data import rendered
-from mvtec_ad.results import reported
 
 ROOT = Path(__file__).parents[1]
 MEASURED = json.loads((ROOT / "assets" / "difficulty.json").read_text(encoding="utf-8"))
@@ -43,14 +43,14 @@ def test_it_was_measured_on_these_pixels_and_all_products() -> None:
 
 
 def test_the_order_of_difficulty_is_the_rank_correlation_with_published_figures() -> None:
-    published = {
+    theirs_of = {
         row["category"]: row["value"]
-        for row in reported()
+        for row in published()
         if row["method"] == "padim" and row["backbone"] == "resnet18" and row["metric"] == "image_auroc"
         if row["source"].startswith("xiahaifeng")
     }
     ours = rankdata([row["imagenet"]["image_auroc"]["mean"] for row in DRAWN.values()])
-    theirs = rankdata([published[category] for category in DRAWN])
+    theirs = rankdata([theirs_of[category] for category in DRAWN])
     assert MEASURED["spearman"] == pytest.approx(np.corrcoef(ours, theirs)[0, 1])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvtec_ad.__main__ import main
+from mvtec_ad.cli import main
+from mvtec_ad.config import transfer_folder
 from mvtec_ad.methods.contrastive import experiment, report
-from mvtec_ad.settings import transfer_folder
 
 COLOURS = {"blot": (200, 30, 30), "cut": (20, 20, 20), "dye": (40, 60, 220)}
 SMALL = ["--weights", "drawn", "--image-size", "32", "--steps", "1", "--batch", "6", "--folds", "2", "--look", "mask"]

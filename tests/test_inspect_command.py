@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 import mvtec_ad.inspector
-from mvtec_ad.__main__ import main
-from mvtec_ad.commands import inspect_page
+from mvtec_ad import pages
+from mvtec_ad.cli import main
 from mvtec_ad.inspector import DEFECT, GOOD, STRANGER, UNDECIDED, UNREADABLE, VERDICTS, Inspection, Opinion, Step
 
 RNG = np.random.default_rng(0)
@@ -55,7 +56,7 @@ def typed(name: str, kind: str = "hole") -> Inspection:
 
 def with_pixels(own: Inspection) -> Inspection:
     """With a picture and a heat map."""
-    return inspect_page.replace(own, picture=PICTURE, heat=HEAT, heat_scale=(0.0, 1.0), heat_name="Grad-CAM")
+    return replace(own, picture=PICTURE, heat=HEAT, heat_scale=(0.0, 1.0), heat_name="Grad-CAM")
 
 
 def stranger(name: str) -> Inspection:
@@ -185,10 +186,15 @@ def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
     (path,) = files(tmp_path / "x", "good.png")
     assert main(["inspect", path]) == 0
     plain = {"product": None, "view": None, "heat": False, "progress": False}
-    assert Fake.asked == [{"folder": None, "second": "autoencoder"}, plain]
+    assert Fake.asked == [{"folder": tmp_path / "transfer", "second": "autoencoder"}, plain]
+    models = tmp_path / "models"
+    models.mkdir()
+    for same in (["detect", str(models), path], ["inspect", path, "--artifacts", str(models)]):
+        assert main(same) == 0
+        assert Fake.asked == [{"folder": models, "second": "autoencoder"}, plain]
     told = ["--product", "package", "--view", "side", "--second", "none", "--artifacts", "elsewhere"]
     assert main(["inspect", path, path, *told, "--page", str(tmp_path / "p.html")]) == 0
-    assert Fake.asked[0] == {"folder": "elsewhere", "second": None}
+    assert Fake.asked[0] == {"folder": Path("elsewhere"), "second": None}
     assert Fake.asked[1] == {"product": "package", "view": "side", "heat": True, "progress": True}
     assert main(["inspect", path, "--second", "padim", "--figures", str(tmp_path / "f")]) == 0
     assert (Fake.asked[0]["second"], Fake.asked[1]["heat"]) == ("padim", True)
@@ -294,14 +300,14 @@ def decoded(uri: str) -> np.ndarray:
 def test_pictures_stay_small() -> None:
     """At most 256 pixels and 60 kB for an image, even where nothing can be compressed; small ones keep their size."""
     noise = RNG.integers(0, 256, (700, 900, 3), np.uint8)
-    own = inspect_page.replace(bad("x.png"), picture=noise, heat=RNG.random((90, 90), np.float32))
-    card = inspect_page.make_card(own)
+    own = replace(bad("x.png"), picture=noise, heat=RNG.random((90, 90), np.float32))
+    card = pages.make_card(own)
     assert decoded(card.picture).shape == decoded(card.heat).shape == (199, 256, 3)
-    assert len(inspect_page.page([card])) - len(inspect_page.page([])) < 60_000
-    assert decoded(inspect_page.make_card(good("x.png")).picture).shape == (32, 32, 3)
+    assert len(pages.inspection_page([card])) - len(pages.inspection_page([])) < 60_000
+    assert decoded(pages.make_card(good("x.png")).picture).shape == (32, 32, 3)
     smooth = np.repeat(np.linspace(0, 255, 64).round().astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
-    assert np.abs(decoded(inspect_page.jpeg(smooth)).astype(int) - smooth).max() <= 4  # made coarse only where it must
-    assert inspect_page.make_card(own, pictured=False).picture == ""
+    assert np.abs(decoded(pages.jpeg(smooth)).astype(int) - smooth).max() <= 4  # made coarse only where it must
+    assert pages.make_card(own, pictured=False).picture == ""
     assert (card.inspection.picture, card.inspection.heat) == (None, None)
 
 
@@ -309,7 +315,7 @@ def test_overlay_by_hand() -> None:
     """Below the scale a fifth of the darkest colour over grey, above it 85 % of the brightest."""
     picture = np.full((2, 2, 3), (30, 60, 90), np.uint8)
     heat = np.array([[-5.0, -5.0], [7.0, 7.0]], np.float32)
-    mixed = inspect_page.overlay(picture, heat, (0.0, 1.0))
+    mixed = pages.overlay(picture, heat, (0.0, 1.0))
     ends = [np.array(colormaps["inferno"](end)[:3]) * 255 for end in (0.0, 1.0)]
     np.testing.assert_allclose(mixed[0, 0], 0.2 * ends[0] + 0.8 * 60, atol=0.51)
     np.testing.assert_allclose(mixed[1, 1], 0.85 * ends[1] + 0.15 * 60, atol=0.51)
@@ -320,8 +326,8 @@ def test_overlay_by_hand() -> None:
     [
         (["--view", "side"], "--view side needs --product"),
         (["--page", "."], "--page . is a folder"),
-        (["--page", "{file}/p.html"], "cannot be a folder, a file is in its way"),
-        (["--figures", "{file}/f"], "cannot be a folder, a file is in its way"),
+        (["--page", "{file}/p.html"], "is a file: choose another name"),
+        (["--figures", "{file}/f"], "is a file: choose another name"),
     ],
 )
 def test_bad_options(options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 from mvtec_ad.errors import ArtifactError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed as POSIX does it")
@@ -26,14 +26,14 @@ SIZE = 500_000  # float64 values: 4 MB an artifact
 NURSERY = f"""
 import itertools, os, sys
 import numpy as np
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 
 def write_for_ever(path):
     print(os.getpid(), flush=True)
     for version in itertools.count(1):
         arrays = {{"version": np.full({SIZE}, float(version))}}
-        transfer.save("padim", {{"a.npz": arrays, "b.npz": arrays}}, profile="quick", data_source="own",
-                      categories=[], settings={{}}, seed=version, path=path)
+        artifacts.save("padim", {{"a.npz": arrays, "b.npz": arrays}}, profile="quick", data_source="own",
+                      categories=[], options={{}}, seed=version, path=path)
 
 for line in sys.stdin:
     child = os.fork()
@@ -50,8 +50,8 @@ for line in sys.stdin:
 def save(path: Path, version: int) -> Path:
     """One version of the artifact, as the writers make it."""
     arrays = {"version": np.full(SIZE, float(version))}
-    about = {"profile": "quick", "data_source": "own", "categories": [], "settings": {}, "seed": version}
-    return transfer.save("padim", {"a.npz": arrays, "b.npz": arrays}, path=path, **about)
+    about = {"profile": "quick", "data_source": "own", "categories": [], "options": {}, "seed": version}
+    return artifacts.save("padim", {"a.npz": arrays, "b.npz": arrays}, path=path, **about)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_fifty_kills_leave_a_whole_artifact(tmp_path: Path, nursery: subprocess.
         os.kill(writer, signal.SIGKILL)
         assert nursery.stdout.readline() == "ended\n"
 
-        artifact = transfer.load(path)
+        artifact = artifacts.load(path)
         version = artifact.manifest["seed"]
         for name in ("a.npz", "b.npz"):
             values = artifact.arrays(name)["version"]
@@ -99,7 +99,7 @@ def test_fifty_kills_leave_a_whole_artifact(tmp_path: Path, nursery: subprocess.
 
 def leftover(path: Path, process: int | str) -> Path:
     """A temporary file as a process of this number on this host would leave it."""
-    with transfer.replacing(path) as file:
+    with artifacts.atomic_write(path) as file:
         own = Path(file.name)
     made = own.with_name(own.name.replace(f".{os.getpid()}.", f".{process}."))
     assert made != own
@@ -133,7 +133,7 @@ def test_a_failed_write_removes_its_own(tmp_path: Path) -> None:
     before = path.read_bytes()
 
     def write(problem: BaseException) -> None:
-        with transfer.replacing(path) as file:
+        with artifacts.atomic_write(path) as file:
             file.write(b"half")
             raise problem
 

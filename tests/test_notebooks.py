@@ -10,8 +10,7 @@ from types import ModuleType
 import nbformat
 import pytest
 
-from mvtec_ad.__main__ import main
-from mvtec_ad.commands.run import choose, drop_progress_bars
+from mvtec_ad.cli import choose_notebooks, drop_progress_bars, main
 from mvtec_ad.errors import SettingsError
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -147,10 +146,10 @@ def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:
     """Numbers with or without zero; all without a number; an unknown one is named."""
     for name in ("02_b", "01_a", "10_c"):
         (tmp_path / f"{name}.ipynb").write_text("{}")
-    assert [path.stem for path in choose(tmp_path, [])] == ["01_a", "02_b", "10_c"]
-    assert [path.stem for path in choose(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
+    assert [path.stem for path in choose_notebooks(tmp_path, [])] == ["01_a", "02_b", "10_c"]
+    assert [path.stem for path in choose_notebooks(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
     with pytest.raises(SettingsError, match="no notebook 3"):
-        choose(tmp_path, ["3"])
+        choose_notebooks(tmp_path, ["3"])
 
 
 @pytest.fixture

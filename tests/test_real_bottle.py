@@ -8,18 +8,16 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 from mvtec_ad.data import index, loading
-from mvtec_ad.methods import padim
-from mvtec_ad.settings import PadimSettings
+from mvtec_ad.methods.padim import Padim
 
 
 def test_padim_reaches_the_published_figures(shared: Callable[[str], Path]) -> None:
     """ResNet-18, 100 channels, 256 → 224 px: .994 to .996 image AUROC and .981 to .983 pixel AUROC are published."""
     root = shared("data/mvtec_anomaly_detection/bottle").parent
-    settings = PadimSettings(weights=str(shared("weights/resnet18_in1k_to_layer3.pth")), seeds=(0,))
+    detector = Padim(weights=str(shared("weights/resnet18_in1k_to_layer3.pth")))
     table = index.read_category(root, "bottle")
-    parts = [table[table["split"] == split] for split in ("train", "test")]
-    train, test = (loading.load_images(list(rows["image_path"]), settings.image_size, settings.crop) for rows in parts)
-    masks = loading.load_masks(parts[1], settings.image_size, settings.crop)
-    (trial,) = padim.fit_and_score(settings, train, test, progress=False)
-    assert roc_auc_score(parts[1]["label"], trial.scores.image) >= 0.99
-    assert roc_auc_score(masks.ravel(), trial.scores.maps.ravel()) >= 0.975
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    scores = detector.fit(list(train["image_path"]), seed=0).score(list(test["image_path"]))
+    masks = loading.load_masks(test, detector.image_size, detector.crop)
+    assert roc_auc_score(test["label"], scores.image) >= 0.99
+    assert roc_auc_score(masks.ravel(), scores.maps.ravel()) >= 0.975

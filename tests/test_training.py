@@ -1,120 +1,288 @@
-"""The training loop: the same numbers whether a run is interrupted or not, and nothing good lost."""
+"""The visible loop: AdamW by its formulas, the same numbers whether a run is interrupted or not, nothing good lost."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from mvtec_ad.errors import TrainingError
-from mvtec_ad.training import checkpoint_path, rng_of, train, warm_cosine
+from mvtec_ad import training
+from mvtec_ad.errors import SettingsError, TrainingError
+from mvtec_ad.training import Run, checkpoint_path, checkpoints_folder, constant, remove_checkpoints, warm_cosine
+
+Weights = dict[str, np.ndarray]
+LAST = r"run\.checkpoint holds the last good state"
 
 
-def line() -> tuple[torch.nn.Module, object]:
-    """A model with two weights, and its loss at a step on random points of y = 3 x + 1."""
-    torch.manual_seed(0)
-    model = torch.nn.Linear(1, 1)
+def state(model: nn.Module) -> Weights:
+    """Weights and buffers as they are now."""
+    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
 
-    def loss_of(step: int) -> torch.Tensor:
-        x = torch.from_numpy(rng_of(4, step).normal(size=(8, 1)).astype(np.float32))
-        return (model(x) - (3 * x + 1)).square().mean()
 
-    return model, loss_of
+def equal(one: Weights, other: Weights) -> bool:
+    """To the bit."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def kept(path: Path) -> int:
+    """Steps that a checkpoint knows."""
+    return len(torch.load(path, weights_only=True)["losses"])
+
+
+# --- models, and how they are trained ---------------------------------------------------------------------------------
+
+
+def line() -> nn.Module:
+    """Two weights, which learn y = 3 x + 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Linear(1, 1)
+
+
+def learn(
+    model: nn.Module,
+    values: list[float] | None = None,
+    *,
+    stop: int | None = None,
+    first: bool = False,
+    worse: Callable[[int], float] = lambda step: 1.0,
+    **options: Any,
+) -> tuple[Run, list[int], list[Weights]]:
+    """A run, the steps it took, and the weights at its checks.
+
+    Args:
+        model: as `line` gives it.
+        values: what the held-out images say at each check of the whole run; no checks when None.
+        stop: step in which it is killed.
+        first: also check before the first step.
+        worse: step -> factor on the loss.
+        **options: of the run.
+    """
+    taken, seen = [], []
+    options = {"lr": 0.1, "steps": 20, "seed": 4, "every": 4, "progress": False} | options
+
+    def check() -> None:
+        with run.evaluating():
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            seen.append(state(model))
+            run.keep_best(values[len(run.measured)])
+        assert model.training
+
+    with Run(model, **options) as run:
+        if first and not run.measured:
+            check()
+        for step in run:
+            if step == stop:
+                raise KeyboardInterrupt
+            taken.append(step)
+            x = torch.from_numpy(run.rng(step).normal(size=(8, 1)).astype(np.float32))
+            run.minimise((model(x) - (3 * x + 1)).square().mean() * worse(step))
+            if values is not None and run.due():
+                check()
+    return run, taken, seen
+
+
+class Game(nn.Module):
+    """Two players in double precision, one with batch statistics and a child of the other's name, a sum in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.left = nn.Linear(3, 2)
+            parts = {"left": nn.Linear(2, 4), "bend": nn.Tanh(), "norm": nn.BatchNorm1d(4), "out": nn.Linear(4, 1)}
+            self.right = nn.Sequential(OrderedDict(parts))
+        self.register_buffer("seen", torch.zeros(3))
+        self.double()
+
+    def loss(self, name: str, rng: np.random.Generator) -> Tensor:
+        """Of either player; passes through both."""
+        points = torch.from_numpy(rng.normal(size=(6, 3)))
+        self.seen += points.mean(0)
+        return (self.right(self.left(points)) + {"left": -1, "right": 0.5}[name]).square().mean()
+
+
+PLAN = [  # name, moves a step, steps it takes part in, learning rate at a step (None: the run's, under its schedule)
+    ("left", 2, {*range(6), *range(10, 12)}, lambda step: 0.1 / (1 + step)),
+    ("right", 3, {*range(3, 9)}, lambda step: None),
+]
+
+
+def play(
+    game: Game, *, stop: tuple[int, str] | None = None, worse: Any = None, **options: Any
+) -> tuple[Run, list[tuple[int, str]]]:
+    """A game by `PLAN`, and whose moves it took at which step; killed at a step before a player's move.
+
+    Args:
+        game: in training.
+        stop: step and player.
+        worse: step, player and move -> factor on the loss.
+        **options: of the run.
+    """
+    options = {"lr": 0.05, "steps": 12, "seed": 9, "every": 4, "schedule": constant, "progress": False} | options
+    taken = []
+    with Run(game, **options) as run:
+        for step in run:
+            for player, (name, moves, active, lr) in enumerate(PLAN):
+                if (step, name) == stop:
+                    raise KeyboardInterrupt
+                for move in range(moves if step in active else 0):
+                    taken.append((step, name))
+                    loss = game.loss(name, run.rng(step, player, move))
+                    loss = loss * (worse(step, name, move) if worse else 1)
+                    run.minimise(loss, of=getattr(game, name), lr=lr(step))
+    return run, taken
+
+
+class ByHand:
+    """AdamW by the formulas of Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2."""
+
+    def __init__(self, weights: list[nn.Parameter], beta1: float, decay: float) -> None:
+        self.weights, self.beta1, self.decay, self.moves = weights, beta1, decay, 0
+        self.means = [np.zeros(tuple(one.shape)) for one in weights]
+        self.squares = [np.zeros(tuple(one.shape)) for one in weights]
+
+    def move(self, loss: Tensor, lrs: list[float]) -> float:
+        """Down the loss, every weight at a rate of its own; the loss."""
+        self.moves += 1
+        gradients = torch.autograd.grad(loss, self.weights)
+        for number, (own, gradient, lr) in enumerate(zip(self.weights, gradients, lrs, strict=True)):
+            slope = gradient.numpy()
+            self.means[number] = self.beta1 * self.means[number] + (1 - self.beta1) * slope
+            self.squares[number] = 0.999 * self.squares[number] + 0.001 * slope**2
+            mean = self.means[number] / (1 - self.beta1**self.moves)
+            square = self.squares[number] / (1 - 0.999**self.moves)
+            before = own.detach().numpy().copy()
+            own.data.copy_(torch.from_numpy(before - lr * self.decay * before - lr * mean / (np.sqrt(square) + 1e-8)))
+        return loss.item()
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def test_it_learns() -> None:
-    """Two weights, known in advance."""
-    model, loss_of = line()
-    curve = train(model, loss_of, steps=300, rate=0.1, decay=0, progress=False)
+    """Two weights, known in advance; a row of the curve a step."""
+    model = line()
+    run, taken, _ = learn(model, steps=300, weight_decay=0)
     assert model.weight.item() == pytest.approx(3, abs=0.01)
     assert model.bias.item() == pytest.approx(1, abs=0.01)
+    curve = run.curve()
     assert list(curve.columns) == ["step", "loss"]
+    assert curve["step"].tolist() == taken == list(range(300))
     assert curve["loss"].iloc[-20:].mean() < 0.01 * curve["loss"].iloc[0]
+    assert run.complete
 
 
-@pytest.mark.parametrize("until", [1, 7, 19])
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, until: int) -> None:
-    """Bit by bit, the curve too."""
-    model, loss_of = line()
-    whole = train(model, loss_of, steps=20, rate=0.1, progress=False)
-    broken, broken_loss = line()
-    path = tmp_path / "run.checkpoint"
-    first = train(broken, broken_loss, steps=20, rate=0.1, checkpoint=path, until=until, every=5, progress=False)
-    assert len(first) == until
-    again, again_loss = line()
-    second = train(again, again_loss, steps=20, rate=0.1, checkpoint=path, progress=False)
-    assert second.equals(whole)
-    for one, other in zip(model.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.parametrize("factors", [{}, {"left": 10.0, "right": 0.5}, {"right": 0.0}])
+@pytest.mark.parametrize(("beta1", "decay"), [(0.9, 1e-4), (0.5, 0.3)])
+def test_one_player_by_hand(factors: dict[str, float], beta1: float, decay: float) -> None:
+    """AdamW under the schedule; a named child, and only it, at a rate of its own: also its decay."""
+    game, twin = Game(), Game().train()
+    hand = ByHand(list(twin.parameters()), beta1, decay)
+    scale = [factors.get(name.partition(".")[0], 1.0) for name, _ in twin.named_parameters()]
+    options = {"lr": 0.02, "steps": 7, "seed": 3, "factors": factors, "beta1": beta1, "weight_decay": decay}
+    losses = []
+    with Run(game, **options, progress=False) as run:
+        for step in run:
+            run.minimise(game.loss("left", run.rng(step)))
+            lr = 0.02 * warm_cosine(step, 7)
+            losses.append(hand.move(twin.loss("left", np.random.default_rng([3, step])), [lr * one for one in scale]))
+    for name, values in state(twin).items():
+        np.testing.assert_allclose(state(game)[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(run.curve()["loss"], losses, rtol=1e-9)
+    begun = state(Game())
+    for name, _ in game.named_parameters():
+        moved = factors.get(name.partition(".")[0], 1.0) != 0
+        assert np.array_equal(state(game)[name], begun[name]) != moved, name
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    """Steps after it are taken again, with the same numbers."""
-    model, loss_of = line()
-    whole = train(model, loss_of, steps=20, rate=0.1, progress=False)
-    broken, broken_loss = line()
-
-    def killed(step: int) -> torch.Tensor:
-        if step == 13:
-            raise KeyboardInterrupt
-        return broken_loss(step)
-
-    path = tmp_path / "run.checkpoint"
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, killed, steps=20, rate=0.1, checkpoint=path, every=5, progress=False)
-    again, again_loss = line()
-    taken = []
-
-    def counted(step: int) -> torch.Tensor:
-        taken.append(step)
-        return again_loss(step)
-
-    assert train(again, counted, steps=20, rate=0.1, checkpoint=path, progress=False).equals(whole)
-    assert taken == list(range(10, 20))
+@pytest.mark.parametrize("factors", [None, {}, {"left": 1.0}])
+def test_torchs_own_adamw_gives_the_same_bits(factors: dict[str, float] | None) -> None:
+    """In single precision, too: no factors are one everywhere."""
+    game, twin = Game().float(), Game().float().train()
+    optimiser = torch.optim.AdamW(twin.parameters(), weight_decay=1e-4)
+    with Run(game, lr=0.01, steps=5, factors=factors, progress=False) as run:
+        for step in run:
+            points = torch.from_numpy(run.rng(step).normal(size=(6, 3)).astype(np.float32))
+            run.minimise(game.right(game.left(points)).square().mean())
+            optimiser.param_groups[0]["lr"] = 0.01 * warm_cosine(step, 5)
+            optimiser.zero_grad()
+            twin.right(twin.left(points)).square().mean().backward()
+            optimiser.step()
+    assert equal(state(game), state(twin))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    """The step is named, and the last good checkpoint stays."""
-    model, loss_of = line()
-    path = tmp_path / "run.checkpoint"
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 12: .*run\.checkpoint holds the last good state"):
-        train(
-            model,
-            lambda step: loss_of(step) * (math.nan if step == 12 else 1),
-            steps=20,
-            rate=0.1,
-            checkpoint=path,
-            every=5,
-            progress=False,
-        )
-    assert len(torch.load(path, weights_only=True)["losses"]) == 10
+@pytest.mark.parametrize("factors", [{}, {"left": 0.5}])
+def test_several_players_by_hand(factors: dict[str, float]) -> None:
+    """Several moves a step, windows, rates of their own: weights, statistics and curve; each player's optimiser apart.
+
+    A factor is that of the child of the network, not of a grandchild with its name.
+    """
+    game, twin = Game(), Game().train()
+    run, _ = play(game, beta1=0.5, weight_decay=0.2, factors=factors)
+    movers = {name: ByHand(list(getattr(twin, name).parameters()), 0.5, 0.2) for name, *_ in PLAN}
+    expected = {name: np.full(12, np.nan) for name in movers}
+    for step in range(12):
+        for player, (name, moves, active, lr) in enumerate(PLAN):
+            if step in active:
+                lrs = [(lr(step) or 0.05) * factors.get(name, 1.0)] * len(movers[name].weights)
+                rngs = [np.random.default_rng([9, step, player, move]) for move in range(moves)]
+                expected[name][step] = np.mean([movers[name].move(twin.loss(name, rng), lrs) for rng in rngs])
+    assert [mover.moves for mover in movers.values()] == [16, 18]
+    for name, values in state(twin).items():
+        np.testing.assert_allclose(state(game)[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+    curve = run.curve()
+    assert list(curve.columns) == ["step", "left", "right"]
+    for name, losses in expected.items():
+        np.testing.assert_allclose(curve[name], losses, rtol=1e-9)  # NaN where it took no part
+    assert np.isnan(curve["left"]).tolist() == 6 * [False] + 4 * [True] + 2 * [False]
 
 
-def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
-    """What differs is named; the file is left as it is."""
-    path = tmp_path / "run.checkpoint"
-    model, loss_of = line()
-    train(model, loss_of, steps=5, rate=0.1, checkpoint=path, identity={"seed": 1}, progress=False)
-    before = path.read_bytes()
-    with pytest.raises(TrainingError, match=r"another run \(rate, seed differ\)"):
-        train(model, loss_of, steps=5, rate=0.2, checkpoint=path, identity={"seed": 2}, progress=False)
-    assert path.read_bytes() == before
+def test_the_others_lie_still() -> None:
+    """Weights and gradients stay, no gradient is computed for them; what was frozen stays frozen, decay or not."""
+    game = Game()
+    asked: list[str] = []
+    for name, weights in game.named_parameters():
+        weights.register_hook(lambda _, name=name: asked.append(name.partition(".")[0]))
+    frozen = game.left.bias.requires_grad_(False)
+    before, begun = state(game), frozen.clone()
+    with Run(game, lr=0.1, steps=2, weight_decay=0.5, progress=False) as run:
+        for step in run:
+            for player, other in (("left", "right"), ("right", "left")):
+                asked.clear()
+                gradients = {name: one.grad for name, one in game.named_parameters() if name.startswith(other)}
+                run.minimise(game.loss(player, run.rng(step)), of=getattr(game, player))
+                assert set(asked) == {player}
+                now, own = state(game), dict(game.named_parameters())
+                for name in own:
+                    moved = name.startswith(player) and own[name] is not frozen
+                    assert np.array_equal(now[name], before[name]) != moved, name
+                assert all(own[name].grad is gradient for name, gradient in gradients.items())
+                before = now
+    assert torch.equal(frozen, begun)
+    assert frozen.grad is None
+    assert not frozen.requires_grad
+    assert game.left.weight.requires_grad
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes | None) -> None:
-    """Empty, something else, or cut off."""
-    path = tmp_path / "run.checkpoint"
-    model, loss_of = line()
-    train(model, loss_of, steps=5, rate=0.1, checkpoint=path, progress=False)
-    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
-    with pytest.raises(TrainingError, match=r"run\.checkpoint cannot be read: remove it"):
-        train(model, loss_of, steps=5, rate=0.1, checkpoint=path, progress=False)
+def test_the_model_is_in_training_mode_at_every_step() -> None:
+    """Also when a part was put into evaluation mode in the step before."""
+    game, modes = Game(), []
+    with Run(game, lr=0.1, steps=3, progress=False) as run:
+        for step in run:
+            modes.append(game.right.training)
+            game.right.eval()
+            run.minimise(game.loss("left", run.rng(step)), of=game.left)
+    assert modes == [True, True, True]
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -124,39 +292,106 @@ def test_the_rate_rises_and_falls() -> None:
     assert max(factors) == factors[49] == factors[50] == 1
     assert factors[525] == pytest.approx(0.5)
     assert 0 < factors[-1] < 1e-4
+    assert warm_cosine(0, 1) == constant(3, 5) == 1
 
 
-def states(model: torch.nn.Module) -> list[np.ndarray]:
-    """The weights as they are now."""
-    return [parameter.detach().numpy().copy() for parameter in model.parameters()]
+def test_what_is_due() -> None:
+    """Every so many steps, and at the last of all; not at the last before an interruption."""
+    asked: dict[Any, list[int]] = {3: [], 100: [], None: []}
+    for until in (8, None):
+        with Run(line(), lr=0.1, steps=11, every=4, until=until, progress=False) as run:
+            for step in run:
+                for every, steps in asked.items():
+                    steps += [step] if run.due(every) else []
+    assert asked == {3: [2, 5, 2, 5, 8, 10], 100: [10], None: [3, 7, 3, 7, 10]}
 
 
-def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    """To the bit."""
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+def test_a_part_that_is_not_there_is_refused() -> None:
+    """A misspelt factor would change nothing, silently; a stranger's weights are in no checkpoint."""
+    with pytest.raises(SettingsError, match="no part 'haed'"):
+        Run(Game(), lr=0.1, steps=1, factors={"haed": 10.0})
+    stranger = nn.Linear(1, 1)
+    with Run(Game(), lr=0.1, steps=1, progress=False) as run:
+        for _ in run:
+            with pytest.raises(SettingsError, match="no child"):
+                run.minimise(stranger(torch.ones(1, 1)).mean(), of=stranger)
 
 
-class HeldOut:
-    """Gives a sequence of losses, one a check, and remembers the weights it was asked about."""
+# --- interrupted ------------------------------------------------------------------------------------------------------
 
-    def __init__(self, model: torch.nn.Module, values: list[float], asked: int = 0) -> None:
-        self.model, self.values, self.asked = model, values, asked
-        self.seen: list[list[np.ndarray]] = []
 
-    def __call__(self) -> dict[str, float]:
-        assert not self.model.training
-        assert not torch.is_grad_enabled()
-        self.seen.append(states(self.model))
-        self.asked += 1
-        return {"held_out": self.values[self.asked - 1]}
+@pytest.mark.parametrize("values", [None, [5, 4, 6, 3, 7], [5, 1, 2, 3, 0]])
+@pytest.mark.parametrize("until", [1, 4, 7, 16, 19])
+def test_a_run_stopped_at_until_ends_the_same(tmp_path: Path, values: list[float] | None, until: int) -> None:
+    """Bit by bit: weights, curve and checks, at whatever step; meanwhile it has its last weights, not its best."""
+    options = {"checkpoint": tmp_path / "run.checkpoint", "patience": 0 if values is None else 2}
+    whole, first, second = line(), line(), line()
+    run, _, _ = learn(whole, values, patience=options["patience"])
+    broken, taken, seen = learn(first, values, until=until, **options)
+    assert taken == list(range(until))[: len(run.curve())]
+    assert broken.complete == (values == [5, 1, 2, 3, 0] and until > 16)  # stopped early by then
+    if until in (4, 16) and values:
+        assert equal(state(first), seen[-1])
+    again, more, _ = learn(second, values, **options)
+    assert taken + more == run.curve()["step"].tolist()
+    assert again.curve().equals(run.curve())
+    assert equal(state(second), state(whole))
+    assert again.seconds_before > 0 == run.seconds_before
+    assert again.curve().attrs["seconds_before"] == again.seconds_before
 
+
+def test_until_zero_takes_no_step(tmp_path: Path) -> None:
+    """0 is not none; and a later run begins at the beginning."""
+    path = tmp_path / "run.checkpoint"
+    model = line()
+    run, taken, _ = learn(model, until=0, checkpoint=path)
+    assert taken == []
+    assert equal(state(model), state(line()))
+    assert not run.complete
+    assert (len(run.curve()), list(run.curve().columns)) == (0, ["step", "loss"])
+    assert learn(model, checkpoint=path)[1] == list(range(20))
+
+
+@pytest.mark.parametrize("player", ["left", "right"])
+@pytest.mark.parametrize("stops", [[1], [2], [5], [7, 9], [8, 8], [9, 10]], ids=str)
+def test_a_game_killed_or_stopped_ends_the_same(tmp_path: Path, stops: list[int], player: str) -> None:
+    """Bit by bit: weights, batch statistics, buffers, moments of every optimiser, curve.
+
+    Also where one player had moved in that step, where one takes part only after the resume, and where one rests
+    through a whole part of the run and is asked again later.
+    """
+    options = {"checkpoint": tmp_path / "run.checkpoint"}
+    whole, first = Game(), Game()
+    expected, moves = play(whole)
+    with pytest.raises(KeyboardInterrupt):
+        play(first, stop=(stops[0], player), **options)
+    assert options["checkpoint"].is_file() == (stops[0] >= 4)
+    done = 4 * (stops[0] // 4)
+    for until in stops[1:]:
+        _, taken = play(Game(), until=until, **options)
+        assert taken == [move for move in moves if done <= move[0] < until]
+        done = until
+    again = Game()
+    run, taken = play(again, **options)
+    assert taken == [move for move in moves if move[0] >= done]
+    assert run.curve().equals(expected.curve())
+    assert equal(state(again), state(whole))
+    assert state(again)["seen"].any()
+    finished = Game()
+    run, taken = play(finished, **options)
+    assert taken == []  # a finished game is not played again
+    assert run.complete
+    assert run.curve().equals(expected.curve())
+    assert equal(state(finished), state(whole))
+
+
+# --- held-out images --------------------------------------------------------------------------------------------------
 
 SEQUENCES = [  # losses at the checks, patience, checks that are made, the best of them
     ([5, 4, 3, 2, 1], 2, 5, 4),  # always better: to the end
     ([5, 1, 2, 3, 0], 2, 4, 1),  # would become better after the stop
     ([5, 1, 2, 3, 0], 3, 5, 4),
-    ([5, 1, 2, 3, 0], 0, 5, 4),  # never stops early
-    ([5, 1, 2, 3, 4], 0, 5, 1),
+    ([5, 1, 2, 3, 4], 0, 5, 1),  # never stops early
     ([1, 2, 3, 4, 5], 1, 2, 0),
     ([3, 3, 3, 3, 3], 2, 3, 0),  # equal is no progress, and the first of the equal ones is kept
     ([3, 4, 2, 3, 2], 2, 5, 2),  # progress begins the count anew
@@ -166,190 +401,232 @@ SEQUENCES = [  # losses at the checks, patience, checks that are made, the best 
 @pytest.mark.parametrize(("values", "patience", "checks", "best"), SEQUENCES)
 def test_early_stopping(values: list[float], patience: int, checks: int, best: int) -> None:
     """After so many checks without progress; the model ends with the weights of the best one, the curve says all."""
-    model, loss_of = line()
-    held_out = HeldOut(model, values)
-    options = {"steps": 20, "rate": 0.1, "every": 4, "progress": False}
-    curve = train(model, loss_of, held_out=held_out, patience=patience, **options)
-    assert held_out.asked == checks
+    model, plain = line(), line()
+    run, taken, seen = learn(model, values, patience=patience)
+    curve = run.curve()
+    assert (len(seen), run.complete) == (checks, True)
     assert list(curve.columns) == ["step", "loss", "held_out"]
-    assert curve["step"].tolist() == list(range(4 * checks))
+    assert curve["step"].tolist() == taken == list(range(4 * checks))
     assert curve["held_out"].dropna().to_dict() == {4 * check + 3: values[check] for check in range(checks)}
-    assert equal(states(model), held_out.seen[best])
-    assert not equal(held_out.seen[0], held_out.seen[1])
-    plain, plain_loss = line()
-    whole = train(plain, plain_loss, **options)
+    assert equal(state(model), seen[best])
+    assert not equal(seen[0], seen[1])
+    whole = learn(plain)[0].curve()
     np.testing.assert_array_equal(curve["loss"], whole["loss"][: 4 * checks])  # looking changes no step
 
 
-def test_the_last_step_is_checked_too() -> None:
-    """Where the number of steps is no multiple of the rhythm."""
-    model, loss_of = line()
-    held_out = HeldOut(model, [3, 2, 1])
-    curve = train(model, loss_of, steps=10, rate=0.1, every=4, held_out=held_out, patience=1, progress=False)
-    assert curve["held_out"].dropna().to_dict() == {3: 3, 7: 2, 9: 1}
-    assert equal(states(model), held_out.seen[2])
-
-
-def test_buffers_belong_to_the_best_weights() -> None:
-    """Batch statistics of the step that was best, not of the last."""
-    torch.manual_seed(0)
-    model = torch.nn.BatchNorm1d(1)
-    means: list[float] = []
-
-    def loss_of(step: int) -> torch.Tensor:
-        return model(torch.from_numpy(rng_of(0, step).normal(step, 1, (8, 1)).astype(np.float32))).square().mean()
-
-    def held_out() -> dict[str, float]:
-        means.append(model.running_mean.item())
-        return {"loss of these": abs(len(means) - 2)}
-
-    train(model, loss_of, steps=12, rate=0.1, every=3, held_out=held_out, progress=False)
-    assert len(set(means)) == 4
-    assert model.running_mean.item() == means[1]
-
-
 @pytest.mark.parametrize(("values", "patience", "checks", "best"), SEQUENCES)
-@pytest.mark.parametrize("killed", [2, 4, 9, 11, 12, 15, 19])
+@pytest.mark.parametrize("killed", [2, 4, 9, 12, 15, 19])
 def test_a_killed_run_stops_where_an_unbroken_one_does(
     tmp_path: Path, values: list[float], patience: int, checks: int, best: int, killed: int
 ) -> None:
     """The same weights, curve and stopping step, whether the best check came before or after the interruption."""
-    options = {"steps": 20, "rate": 0.1, "every": 4, "patience": patience, "progress": False}
-    model, loss_of = line()
-    whole = train(model, loss_of, held_out=HeldOut(model, values), **options)
-    path = tmp_path / "run.checkpoint"
-    broken, broken_loss = line()
-
-    def kill(step: int) -> torch.Tensor:
-        if step == killed:
-            raise KeyboardInterrupt
-        return broken_loss(step)
-
+    options = {"patience": patience, "checkpoint": tmp_path / "run.checkpoint"}
+    model, again, third = line(), line(), line()
+    whole = learn(model, values, patience=patience)[0].curve()
     try:
-        train(broken, kill, held_out=HeldOut(broken, values), checkpoint=path, **options)
+        learn(line(), values, stop=killed, **options)
     except KeyboardInterrupt:
         assert len(whole) > killed
     else:
         assert len(whole) <= killed
-    assert path.is_file() == (killed >= 4)
-    again, again_loss = line()
-    taken: list[int] = []
-
-    def counted(step: int) -> torch.Tensor:
-        taken.append(step)
-        return again_loss(step)
-
     done = min(killed // 4, checks)  # checks that the checkpoint knows
-    held_out = HeldOut(again, values, done)
-    curve = train(again, counted, held_out=held_out, checkpoint=path, **options)
-    assert curve.equals(whole)
-    assert equal(states(again), states(model))
+    assert options["checkpoint"].is_file() == (done > 0)
+    run, taken, seen = learn(again, values, **options)
     assert taken == list(range(4 * done, 4 * checks))
-    assert held_out.asked == checks
+    assert len(seen) == checks - done
+    assert run.curve().equals(whole)
+    assert equal(state(again), state(model))
+    run, taken, seen = learn(third, values, **options)  # neither trained nor measured again
+    assert (taken, seen, run.complete) == ([], [], True)
+    assert run.curve().equals(whole)
+    assert equal(state(third), state(model))
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
-    """Its checkpoint gives curve and best weights; neither a step is taken nor a check made."""
-    path = tmp_path / "run.checkpoint"
-    options = {"steps": 8, "rate": 0.1, "every": 2, "patience": 2, "checkpoint": path, "progress": False}
-    model, loss_of = line()
-    whole = train(model, loss_of, held_out=HeldOut(model, [2, 1, 3, 4]), **options)
-
-    def never(*step: int) -> float:
-        raise AssertionError("trained again")
-
-    again, _ = line()
-    assert train(again, never, held_out=never, **options).equals(whole)
-    assert equal(states(again), states(model))
-
-
-def test_stopped_at_until_the_weights_are_the_last_ones(tmp_path: Path) -> None:
-    """A run that goes on later is not set back to its best weights meanwhile."""
-    model, loss_of = line()
-    held_out = HeldOut(model, [1, 2, 3])
-    options = {"steps": 20, "rate": 0.1, "every": 2, "until": 6, "progress": False}
-    train(model, loss_of, held_out=held_out, checkpoint=tmp_path / "run.checkpoint", **options)
-    assert equal(states(model), held_out.seen[2])
-
-
-def test_the_best_by_an_order_of_ones_own() -> None:
-    """The highest first value, and the lowest second one among equals; the curve holds both."""
-    model, loss_of = line()
-    seen: list[list[np.ndarray]] = []
-    measured = [{"auroc": a, "other": b} for a, b in ((0.9, 5.0), (1.0, 3.0), (1.0, 2.0), (1.0, 4.0), (0.5, 1.0))]
-
-    def held_out() -> dict[str, float]:
-        seen.append(states(model))
-        return measured[len(seen) - 1]
-
-    options = {"steps": 10, "rate": 0.1, "every": 2, "progress": False}
-    curve = train(model, loss_of, held_out=held_out, order=lambda m: (-m["auroc"], m["other"]), **options)
-    assert equal(states(model), seen[2])
-    assert curve[["auroc", "other"]].dropna().to_dict("records") == measured
+def test_the_last_step_is_checked_too() -> None:
+    """Where the number of steps is no multiple of the rhythm."""
+    model = line()
+    run, _, seen = learn(model, [3, 2, 1], steps=10, patience=1)
+    assert run.curve()["held_out"].dropna().to_dict() == {3: 3, 7: 2, 9: 1}
+    assert equal(state(model), seen[2])
 
 
 def test_the_weights_it_began_with_may_stay_the_best(tmp_path: Path) -> None:
-    """They are measured at step −1, also when the run is killed and goes on."""
-    model, loss_of = line()
-    begun = states(model)
+    """They are measured at step −1, once, also when the run is stopped and goes on."""
     path = tmp_path / "run.checkpoint"
-    options = {"steps": 6, "rate": 0.1, "every": 2, "check_first": True, "checkpoint": path, "progress": False}
-    train(model, loss_of, held_out=HeldOut(model, [1, 2]), until=2, **options)
-    again, again_loss = line()
-    curve = train(again, again_loss, held_out=HeldOut(again, [1, 2, 3, 4], 2), **options)
-    assert equal(states(again), begun)
+    options = {"steps": 6, "every": 2, "first": True, "checkpoint": path}
+    model, again = line(), line()
+    assert len(learn(model, [1, 2, 3, 4], until=2, **options)[2]) == 2
+    run, _, seen = learn(again, [1, 2, 3, 4], **options)
+    assert len(seen) == 2
+    assert equal(state(again), state(line()))
+    curve = run.curve()
     assert curve["step"].tolist() == [-1, 0, 1, 2, 3, 4, 5]
     assert curve["loss"].isna().tolist() == [True] + 6 * [False]
     assert curve.set_index("step")["held_out"].dropna().to_dict() == {-1: 1, 1: 2, 3: 3, 5: 4}
+    with Run(line(), lr=0.1, steps=6, seed=4, every=2, checkpoint=path, progress=False) as run:
+        run.keep_best(0.0)  # a run that goes on knows it already
+        assert run.measured[-1] == {"held_out": 1.0}
+        assert run.without_progress() == 3
+
+
+def test_buffers_belong_to_the_best_weights() -> None:
+    """Batch statistics of the step that was best by a rank of one's own, not of the last; all values in the curve."""
+    model, means = nn.BatchNorm1d(1), []
+    measured = [{"auroc": a, "other": b} for a, b in ((0.9, 5.0), (1.0, 3.0), (1.0, 2.0), (1.0, 4.0), (0.5, 1.0))]
+    with Run(model, lr=0.1, steps=10, every=2, progress=False) as run:
+        for step in run:
+            run.minimise(model(torch.from_numpy(run.rng(step).normal(step, 1, (8, 1))).float()).square().mean())
+            if run.due():
+                means.append(model.running_mean.item())
+                now = measured[len(means) - 1]
+                run.keep_best(now, rank=(-now["auroc"], now["other"]))
+    assert len(set(means)) == 5
+    assert model.running_mean.item() == means[2]
+    assert run.curve()[["auroc", "other"]].dropna().to_dict("records") == measured
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("move", [("left", 0), ("left", 1), ("right", 2)])
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, move: tuple[str, int], value: float) -> None:
+    """Any player's, at any move: one line names the step, the last good checkpoint stays and can be gone on from."""
+    options = {"checkpoint": tmp_path / "run.checkpoint"}
+
+    def worse(*now: Any) -> float:
+        return value if now == (5, *move) else 1
+
+    with pytest.raises(TrainingError, match=rf"the loss is (nan|-?inf) at step 5: .*{LAST}") as caught:
+        play(Game(), worse=worse, **options)
+    assert "\n" not in str(caught.value)
+    assert kept(options["checkpoint"]) == 4
+    clean, again = Game(), Game()
+    expected, _ = play(clean)
+    assert play(again, **options)[0].curve().equals(expected.curve())
+    assert equal(state(again), state(clean))
+    with pytest.raises(TrainingError, match=r"at step 5: lower the learning rate$"):
+        play(Game(), worse=worse)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_held_out_loss_that_is_no_number_stops_the_run(tmp_path: Path, value: float) -> None:
-    """One line names value and step; the checkpoint before it stays and can be gone on from."""
-    model, loss_of = line()
+    """As a loss does."""
+    options = {"every": 5, "patience": 3, "checkpoint": tmp_path / "run.checkpoint"}
+    with pytest.raises(TrainingError, match=rf"the loss is {value} at step 9: .*{LAST}"):
+        learn(line(), [2, value], **options)
+    assert kept(options["checkpoint"]) == 5
+    assert learn(line(), [2, 1, 0, 3], **options)[0].curve()["held_out"].dropna().tolist() == [2, 1, 0, 3]
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    """Broken by the last move before a checkpoint, where no loss sees it any more."""
+    game, path = Game(), tmp_path / "run.checkpoint"
+
+    def broken() -> None:
+        with Run(game, lr=0.1, steps=8, every=3, checkpoint=path, progress=False) as run:
+            for step in run:
+                run.minimise(game.loss("left", run.rng(step)))
+                if step == 5:
+                    game.left.weight.data[0, 0] = math.nan
+
+    with pytest.raises(TrainingError, match=rf"the loss is nan at step 5: .*{LAST}"):
+        broken()
+    assert kept(path) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 0.2},
+        {"steps": 6},
+        {"seed": 5},
+        {"beta1": 0.5},
+        {"weight_decay": 0.0},
+        {"every": 5},
+        {"patience": 3},
+        {"factors": {"weight": 2.0}},
+        {"identity": {"name": 2}},
+        {"identity": {}},
+    ],
+    ids=str,
+)
+def test_another_runs_checkpoint_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """What differs is named; the file is left as it is, and so is the model."""
     path = tmp_path / "run.checkpoint"
-    options = {"steps": 20, "rate": 0.1, "every": 5, "patience": 3, "checkpoint": path, "progress": False}
-    words = rf"the loss is {value} at step 9: .*run\.checkpoint holds the last good state"
-    with pytest.raises(TrainingError, match=words) as caught:
-        train(model, loss_of, held_out=HeldOut(model, [2, value]), **options)
+    options = {"steps": 5, "identity": {"name": 1}, "factors": {"weight": 1.5}, "checkpoint": path}
+    learn(line(), **options)
+    before, model = path.read_bytes(), line()
+    name = "name" if "identity" in changes else next(iter(changes))
+    with pytest.raises(TrainingError, match=rf"another run \({name} differ\)") as caught:
+        learn(model, **options | changes)
     assert "\n" not in str(caught.value)
-    assert len(torch.load(path, weights_only=True)["losses"]) == 5
-    again, again_loss = line()
-    curve = train(again, again_loss, held_out=HeldOut(again, [2, 1, 0, 3], 1), **options)
-    assert curve["held_out"].dropna().tolist() == [2, 1, 0, 3]
+    assert path.read_bytes() == before
+    assert equal(state(model), state(line()))
 
 
-def test_another_patience_is_another_run(tmp_path: Path) -> None:
-    """It would have stopped elsewhere."""
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes | None) -> None:
+    """Empty, something else, or cut off."""
     path = tmp_path / "run.checkpoint"
-    model, loss_of = line()
-    options = {"steps": 5, "rate": 0.1, "checkpoint": path, "progress": False}
-    train(model, loss_of, held_out=lambda: {"loss": 1.0}, patience=2, **options)
-    with pytest.raises(TrainingError, match=r"another run \(patience differ\)"):
-        train(model, loss_of, held_out=lambda: {"loss": 1.0}, patience=3, **options)
+    learn(line(), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(TrainingError, match=r"run\.checkpoint cannot be read: remove it"):
+        learn(line(), checkpoint=path)
+
+
+# --- mixed precision --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="half precision is for GPUs")
 def test_mixed_precision_changes_nothing_on_a_cpu() -> None:
     """Not a bit."""
-    (plain, plain_loss), (mixed, mixed_loss) = line(), line()
-    types: set[torch.dtype] = set()
+    plain, mixed = line(), line()
+    assert learn(mixed, mixed=True)[0].curve().equals(learn(plain)[0].curve())
+    assert equal(state(mixed), state(plain))
+    with Run(mixed, lr=0.1, steps=1, mixed=True, progress=False) as run:
+        for _ in run:
+            assert mixed(torch.zeros(1, 1)).dtype == torch.float32
 
-    def watched(step: int) -> torch.Tensor:
-        types.add(mixed(torch.zeros(1, 1)).dtype)
-        return mixed_loss(step)
 
-    one = train(plain, plain_loss, steps=20, rate=0.1, progress=False)
-    other = train(mixed, watched, steps=20, rate=0.1, mixed=True, progress=False)
-    assert other.equals(one)
-    assert equal(states(mixed), states(plain))
-    assert types == {torch.float32}
+def test_half_precision_where_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: in the forward pass of every move, with the weights as they are by then; nowhere else."""
+
+    def on(device: str, mixed: bool) -> tuple[Any, torch.amp.GradScaler]:
+        return lambda: torch.autocast("cpu", torch.bfloat16), torch.amp.GradScaler("cpu", enabled=False)
+
+    monkeypatch.setattr(training, "_precision", on)
+    model, x = line(), torch.ones(1, 1)
+    backward: list[bool] = []
+    model.weight.register_hook(lambda _: backward.append(torch.is_autocast_enabled("cpu")))
+
+    def interrupted() -> None:
+        with Run(model, lr=0.5, steps=3, schedule=constant, progress=False) as run:
+            for step in run:
+                assert torch.is_autocast_enabled("cpu")
+                for _ in range(2):
+                    output = model(x)
+                    assert output.dtype == torch.bfloat16
+                    assert output.item() == pytest.approx((model.weight + model.bias).item(), rel=0.02)
+                    run.minimise((output.float() - 50).square().mean())
+                with run.evaluating():
+                    assert model(x).dtype == torch.float32
+                if step == 1:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not torch.is_autocast_enabled("cpu")
+    assert backward == 4 * [False]
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
 
 
 def another() -> Iterator[tuple[str, Callable[[dict, list[np.ndarray]], None]]]:
-    """Changes that make another run: a setting, a key more, one pixel, an image less, the order, another method."""
-    yield "a value", lambda identity, images: identity.update(rate=0.2)
-    yield "a nested value", lambda identity, images: identity["seeds"].append(1)
+    """Changes that make another run: an option, a key more, one pixel, an image less, the order."""
+    yield "a value", lambda identity, images: identity.update(lr=0.2)
+    yield "a nested value", lambda identity, images: identity["layers"].append(1)
     yield "another key", lambda identity, images: identity.update(more=None)
     yield "a pixel", lambda identity, images: images[0].__setitem__((0, 0, 0, 0), 255)
     yield "an image less", lambda identity, images: images.__setitem__(0, images[0][:-1])
@@ -358,23 +635,34 @@ def another() -> Iterator[tuple[str, Callable[[dict, list[np.ndarray]], None]]]:
 
 
 def test_the_same_run_has_the_same_checkpoint(own_home: Path) -> None:
-    """Whatever the order of the settings and the images' place in memory; any other run has a file of its own."""
-    identity = {"rate": 0.1, "seeds": [0], "weights": None}
+    """Whatever the order of the options and the images' place in memory; any other run has a file of its own."""
+    identity = {"lr": 0.1, "layers": [0], "weights": None}
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
-    path = checkpoint_path("autoencoder", identity, images)
-    assert path.parent == own_home / "transfer" / "checkpoints"
-    assert path.parent.is_dir()
+    folder = checkpoints_folder()
+    assert folder == own_home / "transfer" / "checkpoints"
+    assert folder.is_dir()
+    path = checkpoint_path(folder, "autoencoder", identity, images)
+    assert path.parent == folder
     assert not path.exists()
     assert path.name.startswith("autoencoder-")
     assert path.suffix == ".checkpoint"
-    assert path == checkpoint_path("autoencoder", dict(reversed(identity.items())), images.copy())
-    assert path == checkpoint_path("autoencoder", identity, np.asfortranarray(images))
-    assert path == checkpoint_path("autoencoder", identity, np.repeat(images, 2, 0)[::2])
-    others = {checkpoint_path("other", identity, images): "another method"}
+    assert path == checkpoint_path(folder, "autoencoder", dict(reversed(identity.items())), images.copy())
+    assert path == checkpoint_path(folder, "autoencoder", identity, np.asfortranarray(images))
+    assert path == checkpoint_path(folder, "autoencoder", identity, np.repeat(images, 2, 0)[::2])
+    others = {checkpoint_path(folder, "other", identity, images): "another method"}
     for name, change in another():
         own, arrays = copy.deepcopy(identity), [images.copy()]
         change(own, arrays)
-        found = checkpoint_path("autoencoder", own, *arrays)
+        found = checkpoint_path(folder, "autoencoder", own, *arrays)
         assert found != path, name
         assert found not in others, name
         others[found] = name
+
+
+def test_checkpoints_are_removed(tmp_path: Path) -> None:
+    """Those that are named, where they are there."""
+    mine, other = tmp_path / "mine.checkpoint", tmp_path / "other.checkpoint"
+    mine.touch()
+    other.touch()
+    remove_checkpoints([mine, tmp_path / "gone.checkpoint"])
+    assert list(tmp_path.iterdir()) == [other]

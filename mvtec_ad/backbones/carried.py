@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvtec_ad.artifacts import atomic_write
 from mvtec_ad.errors import WeightsError
-from mvtec_ad.transfer import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def save_drawn(state: dict[str, torch.Tensor], card: dict[str, Any]) -> Path:
         raise WeightsError(f"{infinite[0]} holds values that are not finite in half precision: train again")
     data = save(half)
     card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
-    with replacing(CARRIED) as weights_file, replacing(CARRIED.with_suffix(".json")) as card_file:
+    with atomic_write(CARRIED) as weights_file, atomic_write(CARRIED.with_suffix(".json")) as card_file:
         weights_file.write(data)
         card_file.write((json.dumps(card, indent=1) + "\n").encode())
     return CARRIED
@@ -87,7 +87,7 @@ def drawn_card() -> dict[str, Any]:
 
 def save_comparison(found: dict[str, Any]) -> Path:
     """Write what each objective gave at equal cost, beside the weights."""
-    with replacing(COMPARISON) as file:
+    with atomic_write(COMPARISON) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     return COMPARISON
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from mvtec_ad.backbones import keras_resnet18
-from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone
-from mvtec_ad.backbones.files import describe, unreachable
-from mvtec_ad.backbones.torch_states import state_of
+from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone, describe, state_of, unreachable
+from mvtec_ad.config import torch_device
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_keras, import_tensorflow
-from mvtec_ad.settings import torch_device
 
 
 def load(name: str, weights: str) -> Backbone:

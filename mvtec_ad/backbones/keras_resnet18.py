@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_ad.backbones.backbone import DEVIATION, MEAN
-from mvtec_ad.backbones.torch_states import check_state
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN, check_state
 from mvtec_ad.frameworks import import_keras
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras: γ, β, moving mean, variance

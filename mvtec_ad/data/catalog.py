@@ -1,4 +1,4 @@
-"""What MVTec AD contains: categories, defect types, official counts, licence.
+"""What MVTec AD contains: categories, defect types, official counts, licence; and what any category may be called.
 
 Source: Bergmann et al., "MVTec AD — A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection",
 CVPR 2019, table 1, and the folders of the official archive.
@@ -6,7 +6,11 @@ CVPR 2019, table 1, and the folders of the official archive.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mvtec_ad.errors import DataError
 
 ARCHIVE_SHA256 = "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
 ARCHIVE_BYTES = 5_264_982_680
@@ -21,6 +25,40 @@ OWN_LICENCE = (
     "Own images: their owner says what may be done with them. Those among them that come from MVTec AD stay under "
     f"its licence. {LICENCE}"
 )
+
+LONGEST_NAME = 100  # characters of a category's name
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")  # Unicode: control characters, bytes that were no text, ends of lines and paragraphs
+
+
+def category_name(text: str) -> str:
+    """A category as a user gives it, as the one plain path component that it is everywhere else.
+
+    It names a folder below the root, folders in artifacts, and files of results: a path, or what a zip or another
+    system cannot hold, would end up elsewhere than where it is looked for.
+
+    Args:
+        text: a folder's name; a separator after it or `./` before it, as a shell completes it, are dropped.
+
+    Returns:
+        The folder's name: at most `LONGEST_NAME` characters, without separators, colons and control characters.
+
+    Raises:
+        DataError: it is no such name.
+
+    Examples:
+        >>> category_name("./widget/")
+        'widget'
+    """
+    parts = PurePosixPath(text.replace("\\", "/")).parts  # both separators on every system: artifacts travel
+    name = parts[0] if len(parts) == 1 else ""
+    too_long = len(name) > LONGEST_NAME or len(name.encode(errors="replace")) > 255  # bytes: a file system's limit
+    if not name.strip("./ ") or too_long or ":" in name or any(unicodedata.category(one) in _UNFIT for one in name):
+        shown = repr(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
+        raise DataError(
+            f"category {shown} must be the name of one folder, of at most {LONGEST_NAME} characters, without colons "
+            "and control characters: give the folders above it with --root, or rename it"
+        )
+    return name
 
 
 @dataclass(frozen=True)

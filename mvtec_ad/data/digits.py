@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mvtec_ad.config import data_folder
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.frameworks import import_torchvision
-from mvtec_ad.settings import data_folder
 
 SOURCES = ("auto", "mnist", "sklearn")
 PARTS = {"train": "training", "t10k": "test"}  # how file names begin -> what MNIST calls the part
@@ -75,9 +75,10 @@ def load(source: str = "auto", folder: str | Path | None = None) -> Digits:
         return _small()
     named = folder or os.environ.get("MVTEC_AD_DIGITS")
     place = Path(named).expanduser() if named else data_folder() / "mnist"
-    digits = _part(place, "train") or _part(place, "t10k") if named else _mnist(place)
+    problems: list[str] = []  # of a download
+    digits = _part(place, "train") or _part(place, "t10k") if named else _mnist(place, problems)
     if digits is None and (named or source == "mnist"):
-        tried = "" if named else "MNIST could not be downloaded, and "
+        tried = f"MNIST could not be downloaded ({problems[0]}), and " if problems else ""
         raise DataError(
             f"{tried}{place} holds no digits: put train-images-idx3-ubyte and train-labels-idx1-ubyte there "
             "(or those of t10k; .gz or not)"
@@ -122,17 +123,20 @@ def _some(digits: Digits, rows: np.ndarray, which: str) -> Digits:
     return Digits(digits.images[rows], digits.labels[rows], f"{digits.source}, {rows.sum():,} {which}")
 
 
-def _mnist(folder: Path) -> Digits | None:
-    """MNIST, the training part first, from the folder or the network; None where it cannot be had."""
+def _mnist(folder: Path, problems: list[str]) -> Digits | None:
+    """MNIST, the training part first, from the folder or the network; None where it cannot be had.
+
+    Why a download failed is added to `problems`.
+    """
     return (
         _part(folder / "MNIST" / "raw", "train", "downloaded")
         or _part(folder, "train")
-        or _download(folder)
+        or _download(folder, problems)
         or _part(folder, "t10k")
     )
 
 
-def _download(folder: Path) -> Digits | None:
+def _download(folder: Path, problems: list[str]) -> Digits | None:
     """MNIST's training part from torchvision's mirrors; kept when all of it is there and whole, else None."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
@@ -146,7 +150,8 @@ def _download(folder: Path) -> Digits | None:
             for file in raw.iterdir():
                 file.replace(kept / file.name)
         return digits
-    except Exception:  # no network, a proxy's page, a full disk: whatever it is, there are other digits
+    except Exception as problem:  # no network, a proxy's page, a full disk: whatever it is, there are other digits
+        problems.append(str(problem).partition("\n")[0].rstrip(":") or type(problem).__name__)
         return None
     finally:
         socket.setdefaulttimeout(before)

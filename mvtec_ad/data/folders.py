@@ -1,12 +1,15 @@
-"""What lies in a folder: image files and folders below it, in one order, or an error that names the folder."""
+"""Folders: what lies in one, in one order, and what writing into one can raise; errors name the folder."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from mvtec_ad.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+WAY_OUT = "make room or move what is in the way, or set MVTEC_AD_HOME to a folder of yours"
 
 
 def is_image(path: Path) -> bool:
@@ -34,3 +37,16 @@ def children(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as problem:
         raise DataError(f"folder {folder} cannot be read ({problem.strerror}): check its permissions") from problem
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What the disk can refuse while `place` is made, written, renamed or removed, in one line.
+
+    Raises:
+        DataError: the disk is full or read-only, a file is where a folder should be or the other way round, …
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise DataError(f"{place} cannot be written ({problem.strerror or problem}): {WAY_OUT}") from problem

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mvtec_ad.data.catalog import CATEGORIES
+from mvtec_ad.data.catalog import CATEGORIES, category_name
 from mvtec_ad.data.folders import image_files, subfolders
 from mvtec_ad.data.packages import holds_packages, package_rows
 from mvtec_ad.errors import DataError
@@ -37,16 +37,18 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
 
     Args:
         root: folder that holds one folder per category.
-        category: folder name; any name works, MVTec AD's own are also compared with the official counts.
+        category: folder name (`catalog.category_name`); any works, MVTec AD's own are also compared with the official
+            counts.
 
     Returns:
         One row per image, sorted by split, defect and file name. Drawn categories have one more column, `severity`:
         0 for good images, up to 1 for the most obvious defect.
 
     Raises:
-        DataError: the folder is missing, holds no good training image, repeats a name, or some masks are missing
-            or belong to no image.
+        DataError: the category is a path, the folder is missing, holds no good training image, repeats a name, or some
+            masks are missing or belong to no image.
     """
+    category = category_name(category)
     root = _existing(root)
     folder = root / category
     if not folder.is_dir():
@@ -71,7 +73,12 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
 
 
 def data_source(root: str | Path, category: str, table: pd.DataFrame) -> str:
-    """Where the images come from: `rendered`, `mvtec_ad` (official counts) or `own`."""
+    """Where the images come from: `rendered`, `mvtec_ad` (official counts) or `own`.
+
+    Raises:
+        DataError: the category is a path.
+    """
+    category = category_name(category)
     marker = Path(root) / category / RENDERED
     if marker.is_file():
         return "rendered"

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
     """Resize to a square and cut out its centre.
 
-    Images are averaged over areas when they shrink (no aliasing) and interpolated linearly when they grow. Boolean
-    masks take the nearest pixel, so that a resized mask never grows. A picture that is not square is squeezed: a
-    crop to a square would lose the border, and defects there.
+    Images are averaged over areas along an axis that shrinks (no aliasing) and interpolated linearly along one that
+    grows (`resample`). Boolean masks take the nearest pixel, so that a resized mask never grows; a mark thinner than
+    the distance of two result pixels may vanish from it, though the image still shows it. A picture that is not square
+    is squeezed: a crop to a square would lose the border, and defects there.
 
     Args:
         image: (H, W, 3) uint8 or (H, W) bool.
@@ -42,14 +43,35 @@ def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
         if image.dtype == bool:
             image = cv2.resize(image.view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
         else:
-            shrinks = min(image.shape[:2]) >= size
-            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            image = resample(image, size, size)
     if crop is None or crop == size:
         return image
     if crop > size:
         raise SettingsError(f"crop {crop} is larger than image size {size}: choose a smaller crop")
     start = (size - crop) // 2
     return np.ascontiguousarray(image[start : start + crop, start : start + crop])
+
+
+def resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize, each axis in its own way: area averages where it shrinks, then linear interpolation where it grows.
+
+    OpenCV applies one kind of interpolation to both axes: INTER_LINEAR skips most pixels of a long strip whose short
+    side grows, and INTER_AREA averages only where both axes shrink.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or float32.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width) or (height, width, 3), of the same dtype.
+    """
+    smaller = (min(width, image.shape[1]), min(height, image.shape[0]))  # columns, rows
+    if smaller != image.shape[1::-1]:
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    if smaller != (width, height):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 def load_images(paths: Sequence[str | Path], size: int, crop: int | None = None) -> np.ndarray:

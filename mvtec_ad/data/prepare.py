@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,14 +14,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
+from mvtec_ad.config import DataSettings, Profile, data_folder
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.acquire import locate, locate_packages
 from mvtec_ad.data.boxes import Annotation, read_annotation
-from mvtec_ad.data.catalog import LICENCE, OWN_LICENCE, RENDERED_LICENCE
+from mvtec_ad.data.catalog import LICENCE, OWN_LICENCE, RENDERED_LICENCE, category_name
 from mvtec_ad.data.decoding import check_same_size, read_image, read_mask
+from mvtec_ad.data.folders import WAY_OUT
 from mvtec_ad.errors import ArtifactError, DataError
-from mvtec_ad.settings import DataSettings, Profile, as_dict, data_folder
 
 LICENCES = {"rendered": RENDERED_LICENCE, "mvtec_ad": LICENCE, "own": OWN_LICENCE}
 Member = bytes | Path  # an image, a mask, a box or a marker, encoded or to be copied
@@ -32,7 +34,7 @@ def read_all(
     """Tables of several categories in one.
 
     Args:
-        categories: folder names.
+        categories: folder names (`catalog.category_name`).
         settings: how many images to draw where drawing is needed.
         root: a folder or an archive on disk; None looks for real MVTec AD and draws otherwise (`acquire.locate`).
         source: as in `acquire.locate`.
@@ -40,12 +42,7 @@ def read_all(
     Returns:
         The table, and the data source of each category.
     """
-    return _read(
-        {
-            category: locate(category, root=root, source=source, settings=settings, together=categories)
-            for category in categories
-        }
-    )
+    return _read(_located(categories, root=root, source=source, settings=settings))
 
 
 def prepare(
@@ -66,17 +63,17 @@ def prepare(
         progress: show a bar.
 
     Raises:
-        DataError: categories come from different sources; a number from drawn images must not stand beside one from
-            photographs.
+        DataError: a category is a path, or categories come from different sources; a number from drawn images must not
+            stand beside one from photographs.
     """
-    names = profile.data.categories
-    folders = {name: locate(name, root=root, source=source, settings=profile.data, together=names) for name in names}
+    folders = _located(profile.data.categories, root=root, source=source, settings=profile.data)
     table, sources = _read(folders)
     if len(set(sources.values())) > 1:
         listed = ", ".join(f"{category}: {found}" for category, found in sources.items())
         raise DataError(f"categories come from different data sources ({listed}): prepare them one source at a time")
     members = _members(folders, table, profile.data.image_size, progress)
-    return _save("data", members, table, sources, profile, as_dict(profile.data), path)
+    options = replace(profile.data, categories=tuple(folders)).options()
+    return _save("data", members, table, sources, profile, options, path)
 
 
 def prepare_packages(
@@ -105,7 +102,7 @@ def prepare_packages(
     Raises:
         DataError: the folder has another layout than `data.packages`, or cannot be had.
     """
-    category = category or profile.data.packages
+    category = category_name(category or profile.data.packages)
     folder = locate_packages(category, root=root, source=source, settings=profile.data)
     table, sources = _read({category: folder})
     if (table["view"] == "").any():
@@ -118,27 +115,41 @@ def prepare_packages(
     return _save("packages", members, table, sources, profile, {"packages": category, **settings}, path)
 
 
-def unpack(artifact: transfer.Artifact) -> Path:
+def unpack(artifact: artifacts.Artifact) -> Path:
     """Unpack `data.zip` or `packages.zip` below `data/prepared/`, once per content.
 
     Returns:
         The folder that holds its category folders.
+
+    Raises:
+        ArtifactError: the zip is no longer the one that was loaded, or the folder cannot be written.
     """
     folder = data_folder() / "prepared" / artifact.sha256[:12]
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
     try:
-        artifact.extract(unfinished)
-        unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+        try:
+            artifact.extract(unfinished)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as problem:
         if folder.is_dir():  # another process was faster; its content is the same
             return folder
-        raise ArtifactError(f"{artifact.path} cannot be unpacked into {folder}: {problem.strerror}") from problem
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        raise ArtifactError(
+            f"{artifact.path} cannot be unpacked into {folder} ({problem.strerror or problem}): {WAY_OUT}"
+        ) from problem
     return folder
+
+
+def _located(
+    categories: Sequence[str], *, root: str | Path | None, source: str, settings: DataSettings
+) -> dict[str, Path]:
+    """Where each category folder lies, by its plain name."""
+    names = list(dict.fromkeys(map(category_name, categories)))
+    return {name: locate(name, root=root, source=source, settings=settings, together=names) for name in names}
 
 
 def _read(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -185,13 +196,13 @@ def _save(
     """Write the artifact: what `_members` gives, and beside it the table and the licence."""
     data_source = next(iter(sources.values()))
     listed = table.drop(columns=["image_path", "mask_path", "box_path"], errors="ignore")
-    return transfer.save(
+    return artifacts.save(
         stage,
         {**members, "index.csv": listed, "licence.json": {"licence": LICENCES[data_source]}},
         profile=profile.name,
         data_source=data_source,
         categories=list(sources),
-        settings=settings,
+        options=settings,
         seed=profile.data.rendered_seed,
         metrics={"images": len(table), "defective": int(table["label"].sum())},
         path=path,
@@ -204,7 +215,7 @@ def _image(row: Any, image: np.ndarray, side: int | None) -> tuple[str, Member]:
     A photographed JPEG would triple its size as a PNG, and be none the better.
     """
     suffix = Path(row.image_path).suffix.lower()
-    if side is None and suffix in transfer.SUFFIXES:
+    if side is None and suffix in artifacts.SUFFIXES:
         return f"{row.image_id}{suffix}", Path(row.image_path)
     return f"{row.image_id}.png", _png(image if side is None else loading.resize(image, side))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mvtec_ad.config import transfer_folder
 from mvtec_ad.data.decoding import read_image
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.inspector.inspection import STRANGER, UNREADABLE, Inspection, Step
 from mvtec_ad.inspector.models import Models
 from mvtec_ad.inspector.stages import Case, judged, shown
-from mvtec_ad.settings import transfer_folder
 
 TOGETHER = 16  # images that go through a stage at once
 
@@ -40,7 +40,7 @@ class Inspector:
 
         Args:
             folder: of the artifacts; `transfer/` when None.
-            second: method of the second opinion, one of `settings.OPINIONS`; None asks for none.
+            second: method of the second opinion, a key of `methods.METHODS`; None asks for none.
             profile: refuse artifacts of another profile.
 
         Raises:

@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_ad import transfer
+from mvtec_ad.artifacts import PRODUCED_BY, Artifact, load
 from mvtec_ad.errors import ArtifactError, SettingsError
 from mvtec_ad.inspector import products
 from mvtec_ad.inspector.opinion import Band
-from mvtec_ad.methods import classifier, contrastive, model_artifact
+from mvtec_ad.methods import METHODS, base, classifier, contrastive, load_model
 from mvtec_ad.methods.classifier import DefectClassifier
 from mvtec_ad.methods.contrastive import DefectTyper
-from mvtec_ad.settings import OPINIONS
 
 LOOKING = "padim"  # whose map tells a typer where to look, where there is one
 
 
 def stage_of(method: str | None) -> str:
     """The artifact that holds a method's models; empty for none."""
-    return "gan" if method == "f_anogan" else method or ""
+    return {"f_anogan": "gan", "vae": "autoencoder", None: ""}.get(method, method)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Detector:
     """An unsupervised model of a product, with its calibrated threshold."""
 
     method: str
-    model: Any
+    model: base.Detector
     threshold: float
 
     @property
@@ -85,7 +84,7 @@ class Models:
         second: method of the second opinion, or None.
     """
 
-    artifacts: dict[str, transfer.Artifact]
+    artifacts: dict[str, Artifact]
     missing: dict[str, str]
     second: str | None
     _kept: dict[tuple, Any] = field(default_factory=dict, repr=False)
@@ -99,23 +98,24 @@ class Models:
             ArtifactError: an artifact is damaged, of another profile, made from other images than another one, or
                 there is none at all.
         """
-        if second is not None and second not in OPINIONS:
-            raise SettingsError(f"second opinion {second!r} is unknown: use one of {', '.join(OPINIONS)}, or none")
+        if second is not None and second not in METHODS:
+            raise SettingsError(f"second opinion {second!r} is unknown: use one of {', '.join(METHODS)}, or none")
         stages = ["inspection", "models", LOOKING, "contrastive"]
         stages += [stage_of(second)] if second else []
         artifacts, missing = {}, {}
         for stage in dict.fromkeys(stages):
             path = folder / f"{stage}.zip"
             if path.is_file():
-                artifacts[stage] = transfer.load(path, profile=profile)
+                artifacts[stage] = load(path, profile=profile)
             else:
-                missing[stage] = f"{path.name} is missing: run notebooks/{transfer.MAKERS[stage]}.ipynb, which makes it"
+                maker = f"run notebooks/{PRODUCED_BY[stage]}.ipynb" if stage in PRODUCED_BY else f"run `fit {stage}`"
+                missing[stage] = f"{path.name} is missing: {maker}, which makes it"
         if not {"models", *stages[4:]} & set(artifacts):
             raise ArtifactError(f"{folder} holds no model to inspect with: {missing['models']}")
         stale = _of_other_inputs(artifacts)
         if stale:
             del artifacts["inspection"]
-            maker = transfer.MAKERS["inspection"]
+            maker = PRODUCED_BY["inspection"]
             missing["inspection"] = f"inspection.zip belongs to another {stale}: run notebooks/{maker}.ipynb again"
         _check_same_images(artifacts)
         return cls(artifacts, missing, second)
@@ -141,10 +141,10 @@ class Models:
     def detector(self, method: str | None, category: str) -> Detector | None:
         """The unsupervised model of a product."""
 
-        def restored(artifact: transfer.Artifact) -> Detector | None:
+        def restored(artifact: Artifact) -> Detector | None:
             if category not in {one["category"] for one in _of_method(artifact, method)}:
                 return None
-            model, description = model_artifact.restore(artifact, method=method, category=category)
+            model, description = load_model(artifact, method=method, category=category)
             return Detector(method, model, float(description["threshold"]["value"]))
 
         return self._once(("detector", method, category), stage_of(method), restored)
@@ -152,7 +152,7 @@ class Models:
     def typer(self, category: str) -> tuple[DefectTyper, list[str]] | None:
         """What names the defects of a product, and the image ids of those it knows."""
 
-        def restored(artifact: transfer.Artifact) -> tuple[DefectTyper, list[str]] | None:
+        def restored(artifact: Artifact) -> tuple[DefectTyper, list[str]] | None:
             if (category, "supcon") not in contrastive.names(artifact):
                 return None
             typer, description = contrastive.restore(artifact, category)
@@ -164,7 +164,7 @@ class Models:
     def atlas(self) -> Atlas | None:
         """The map of known defects."""
 
-        def restored(artifact: transfer.Artifact) -> Atlas | None:
+        def restored(artifact: Artifact) -> Atlas | None:
             if "atlas.npz" not in artifact.names:
                 return None
             return Atlas(list(artifact.table("atlas.csv")["image_id"]), artifact.arrays("atlas.npz")["tsne"])
@@ -178,13 +178,11 @@ class Models:
     def _classifiers(self) -> list[tuple[str, str, list[str]]]:
         """Category, name and views of each classifier, in order."""
         if ("classifiers",) not in self._kept:
-            artifact = self.artifacts.get("models")
-            members = [name for name in artifact.names if name.endswith("/model.json")] if artifact else []
-            found = [artifact.json(name) for name in members]
+            found = _descriptions(self.artifacts["models"]) if self.has("models") else []
             self._kept["classifiers",] = [(one["category"], one["name"], one["views"]) for one in found]
         return self._kept["classifiers",]
 
-    def _judge(self, artifact: transfer.Artifact, category: str, view: str) -> Judge | None:
+    def _judge(self, artifact: Artifact, category: str, view: str) -> Judge | None:
         own = [
             (len(views), name)
             for product, name, views in self._classifiers()
@@ -208,7 +206,7 @@ class Models:
         fitting = [one for one in own if all(one[key] == value for key, value in keys.items())]
         return next((one for one in fitting if one["second"] == self.second), fitting[0] if fitting else None)
 
-    def _once(self, key: tuple, stage: str, restore: Callable[[transfer.Artifact], Any]) -> Any:
+    def _once(self, key: tuple, stage: str, restore: Callable[[Artifact], Any]) -> Any:
         """Read a model the first time, keep it for the next; None without its artifact."""
         if not self.has(stage):
             return None
@@ -218,7 +216,7 @@ class Models:
 
 
 def members(known: products.ProductClassifier, bands: list[dict[str, Any]]) -> dict[str, Any]:
-    """What `transfer.save` needs to keep what this stage has learned itself: products, and the entries of `entry`."""
+    """What `artifacts.save` needs to keep what this stage has learned itself: products, and the entries of `entry`."""
     return {"bands.json": bands, **products.members(known)}
 
 
@@ -231,11 +229,16 @@ def entry(
     return {**keys, "band": band.as_dict(), "heat_scale": scale}
 
 
-def _of_method(artifact: transfer.Artifact, method: str | None) -> list[dict[str, Any]]:
-    return [one for one in model_artifact.models(artifact) if one["method"] == method]
+def _of_method(artifact: Artifact, method: str | None) -> list[dict[str, Any]]:
+    return [one for one in _descriptions(artifact) if one["method"] == method]
 
 
-def _of_other_inputs(artifacts: dict[str, transfer.Artifact]) -> str:
+def _descriptions(artifact: Artifact) -> list[dict[str, Any]]:
+    """Of the models that an artifact holds, in order."""
+    return [artifact.json(name) for name in artifact.names if name.endswith("/model.json")]
+
+
+def _of_other_inputs(artifacts: dict[str, Artifact]) -> str:
     """The input that inspection.zip was not made from; empty where all fit. Its bands are those of one classifier."""
     if "inspection" not in artifacts:
         return ""
@@ -249,7 +252,7 @@ def _of_other_inputs(artifacts: dict[str, transfer.Artifact]) -> str:
     return ""
 
 
-def _check_same_images(artifacts: dict[str, transfer.Artifact]) -> None:
+def _check_same_images(artifacts: dict[str, Artifact]) -> None:
     """Models of one product must know the same images: a classifier's test image may be another's training image."""
     seen: dict[str, tuple[str, str]] = {}
     for stage, artifact in artifacts.items():

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from mvtec_ad import evaluation
-from mvtec_ad.backbones import Backbone, batch_size, load_backbone
-from mvtec_ad.backbones.files import packed_weights
+from mvtec_ad import metrics
+from mvtec_ad.artifacts import Artifact, complete
+from mvtec_ad.backbones import Backbone, batch_size, kept_backbone, load_backbone
+from mvtec_ad.backbones.backbone import packed_weights
 from mvtec_ad.data.loading import batches, resize
 from mvtec_ad.data.splits import folds
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import InspectionSettings, as_dict, from_dict
-from mvtec_ad.transfer import Artifact
+from mvtec_ad.settings import InspectionSettings
 
 FOLDS = 5
 
@@ -130,15 +130,15 @@ def _limits(features: list[np.ndarray], rejected: float) -> np.ndarray:
             held[index][part[number]] = _distances(own[part[number]] @ whitening, means[index : index + 1])[:, 0]
     medians = np.array([np.median(own) for own in held])
     shares = np.concatenate([own / median for own, median in zip(held, medians, strict=True)])
-    enough = len(shares) >= evaluation.images_needed(rejected)
-    return (medians * (evaluation.calibrated(shares, rejected) if enough else shares.max())).astype(np.float32)
+    enough = len(shares) >= metrics.images_needed(rejected)
+    return (medians * (metrics.calibrated(shares, rejected) if enough else shares.max())).astype(np.float32)
 
 
 def members(model: ProductClassifier) -> dict[str, Any]:
-    """What `transfer.save` needs to keep it: `products/` with model.json and model.safetensors, and local weights."""
+    """What `artifacts.save` needs to keep it: `products/` with model.json and model.safetensors, and local weights."""
     weights = packed_weights(model.backbone.source)
     description = {
-        "settings": as_dict(model.settings),
+        "settings": model.settings.options(),
         "backbone": model.backbone.name,
         "weights": model.backbone.weights,
         "weights_member": next(iter(weights), None),
@@ -154,15 +154,12 @@ def restore(artifact: Artifact) -> ProductClassifier:
     Raises:
         ArtifactError: there is none, or what is there is no whole one.
     """
-    from mvtec_ad.methods.model_artifact import backbone_of, complete
-
     with complete(artifact):
         description = artifact.json("products/model.json")
-        settings = from_dict(InspectionSettings, description["settings"])
+        settings = InspectionSettings.from_options(description["settings"])
         arrays = artifact.arrays("products/model.safetensors")
         names = tuple(description["names"])
-        network = description["backbone"], description["weights"], description["weights_member"]
         if not len(names) == len(arrays["means"]) == len(arrays["limits"]):
             raise ValueError(f"{len(names)} products have {len(arrays['means'])} means")
-    backbone = backbone_of(artifact, settings.weights, *network)
+    backbone = kept_backbone(artifact, description, settings.weights)
     return ProductClassifier(backbone, settings, names, arrays["means"], arrays["whitening"], arrays["limits"])

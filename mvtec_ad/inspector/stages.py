@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
 from mvtec_ad.data.loading import resize
 from mvtec_ad.inspector.inspection import DEFECT, GOOD, Inspection, Opinion, Step
 from mvtec_ad.inspector.models import LOOKING, Detector, Judge, Models, stage_of
 from mvtec_ad.inspector.opinion import joined
 from mvtec_ad.methods.attribution import grad_cam
+from mvtec_ad.methods.base import as_tensor, enlarge
 from mvtec_ad.methods.classifier import DefectClassifier
 from mvtec_ad.methods.contrastive import DefectTyper
 from mvtec_ad.methods.contrastive.material import loaded_size
 from mvtec_ad.methods.contrastive.regions import Regions, around_peaks, whole
-from mvtec_ad.methods.maps import enlarge
-from mvtec_ad.methods.pixels import as_tensor
 
 SHOWN = 256  # pixels of a picture that no model was shown
 
@@ -74,7 +73,7 @@ def shown(case: Case) -> Case:
 def heat_of(model: DefectClassifier, cuts: np.ndarray) -> np.ndarray:
     """Grad-CAM of what speaks for a defect: (N, S, S, 3) uint8 cuts -> (N, S, S) float32, in logits."""
     grids = grad_cam(model.network, model.network.body, as_tensor(cuts))
-    return enlarge(torch.from_numpy(grids), cuts.shape[1:3])
+    return enlarge(torch.from_numpy(grids), cuts.shape[1])
 
 
 def _classified(judge: Judge, view: str, cases: Sequence[Case], heat: bool) -> tuple[list[Case], list[int]]:
@@ -82,9 +81,9 @@ def _classified(judge: Judge, view: str, cases: Sequence[Case], heat: bool) -> t
     model, band = judge.model, judge.band
     cuts = model.look_at([case.picture for case in cases], view)
     logits = model.logits(cuts).astype(np.float64) / model.temperature
-    chances, unsure = evaluation.probability(logits), band.unsure(logits)
+    chances, unsure = metrics.probability(logits), band.unsure(logits)
     maps = heat_of(model, cuts) if heat else [None] * len(cuts)
-    limit = evaluation.probability(np.array([band.threshold]))[0]
+    limit = metrics.probability(np.array([band.threshold]))[0]
     never = "" if band.costs else "; no band was chosen for it, so it is never unsure"
     found = []
     for case, cut, logit, chance, open_, heat_map in zip(cases, cuts, logits, chances, unsure, maps, strict=True):
@@ -139,9 +138,9 @@ def _score(judge: Judge | None, opinion: Opinion) -> float:
 
 
 def _seen(detector: Detector, pictures: Sequence[np.ndarray]) -> list[Seen]:
-    settings = detector.model.settings
-    images = np.stack([resize(picture, settings.image_size, settings.crop) for picture in pictures])
-    scores = detector.model.score(images)
+    model = detector.model
+    images = np.stack([resize(picture, model.image_size, model.crop) for picture in pictures])
+    scores = model.score_seen(model.parts(images))
     maps = [None] * len(images) if scores.maps is None else scores.maps
     return [Seen(*own) for own in zip(images, map(float, scores.image), maps, strict=True)]
 
@@ -186,5 +185,5 @@ def _regions(looking: Detector, typer: DefectTyper, cases: Sequence[Case]) -> Re
     """Around the peak of an anomaly map, which may show the middle of the picture only."""
     maps = np.stack([own.heat for own in _seen(looking, [case.picture for case in cases])])
     regions = around_peaks(maps, typer.settings.side)
-    share = looking.model.settings.crop / looking.model.settings.image_size
+    share = looking.model.crop / looking.model.image_size
     return Regions(0.5 + (regions.centres - 0.5) * share, regions.side)

@@ -1,34 +1,67 @@
-"""Methods of anomaly detection: `fit(images)`, then `score(images) -> Scores`.
+"""Methods of anomaly detection, one file each: `fit(images, seed)`, then `score(images) -> Scores`.
 
-A method is a module with
-
-    fit(settings, images, *, checkpoint=None, progress=True) -> model   of the settings' first seed
-    fit_and_score(settings, train, test, *, progress=True) -> Iterator[Trial]              a trial per seed
-    pack(model) -> (JSON data, arrays)                                  what a file keeps of it
-    unpack(settings, seed, JSON data, arrays, backbone) -> model
-
-and its model has `settings`, `seed`, `backbone` (or None), `good_scores` and `score(images) -> Scores`.
+A method is a subclass of `methods.base.Detector` and a line here.
 """
 
+from __future__ import annotations
+
 import importlib
-from types import ModuleType
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mvtec_ad.errors import SettingsError
-from mvtec_ad.methods.scores import Scores, Trial
-from mvtec_ad.settings import PRESETS
 
-SHARED = {"vae": "autoencoder", "f_anogan": "anogan"}  # methods that are settings of another one's module
+if TYPE_CHECKING:
+    from mvtec_ad.artifacts import Artifact
+    from mvtec_ad.methods.base import Detector
+
+METHODS = {  # name -> file and class
+    "padim": "padim.Padim",
+    "patchcore": "patchcore.Patchcore",
+    "autoencoder": "autoencoder.Autoencoder",
+    "vae": "autoencoder.Vae",
+    "anogan": "anogan.Anogan",
+    "f_anogan": "f_anogan.FAnogan",
+}
 
 
-def module_of(method: str) -> ModuleType:
-    """The module of a method, a key of `settings.PRESETS`.
+def detector_class(method: str) -> type[Detector]:
+    """The class of a method, a key of `METHODS`.
 
     Raises:
         SettingsError: the method is unknown.
     """
-    if method not in PRESETS:
-        raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(PRESETS)}")
-    return importlib.import_module("mvtec_ad.methods." + SHARED.get(method, method))
+    if method not in METHODS:
+        raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
+    file, name = METHODS[method].split(".")
+    return getattr(importlib.import_module(f"mvtec_ad.methods.{file}"), name)
 
 
-__all__ = ["Scores", "Trial", "module_of"]
+def load_model(
+    artifact: Artifact | str | Path, *, method: str | None = None, category: str | None = None, seed: int | None = None
+) -> tuple[Detector, dict[str, Any]]:
+    """A fitted detector from an artifact, and its description (with `method`, `category` and `threshold`).
+
+    Args:
+        artifact: checked, or the path of one.
+        method: which method; may be None when the artifact holds one only.
+        category: which product; may be None when the artifact holds one only.
+        seed: the first one when None.
+
+    Raises:
+        ArtifactError: no model fits, several do, what is there is no whole model, or it stood on other weights than
+            this package carries.
+    """
+    from mvtec_ad import artifacts
+
+    artifact, description, state = artifacts.read_model(artifact, method=method, category=category, seed=seed)
+    with artifacts.complete(artifact):
+        detector = detector_class(description["method"]).from_options(description["options"])
+        if description["backbone"] is not None:
+            from mvtec_ad.backbones import kept_backbone
+
+            detector.use_backbone(kept_backbone(artifact, description, detector.weights))
+        return detector.load_state(state), description
+
+
+__all__ = ["METHODS", "detector_class", "load_model"]

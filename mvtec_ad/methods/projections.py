@@ -134,7 +134,7 @@ def type_distances(embeddings: ArrayLike, names: ArrayLike) -> pd.DataFrame:
     if names.shape != (len(directions),):
         raise DataError(f"{len(directions)} embeddings need as many names of types, not an array of {names.shape}")
     types = sorted(set(names.tolist()))
-    means = np.stack([directions[names == one].mean(axis=0) for one in types])
+    means = np.stack([directions[names == defect].mean(axis=0) for defect in types])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if lengths.min() < 1e-9:
         raise DataError(f"the embeddings of {types[int(lengths.argmin())]} cancel out: their mean has no direction")

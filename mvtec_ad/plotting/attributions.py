@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.evaluation import format_number
+from mvtec_ad.metrics import format_number
 from mvtec_ad.plotting.images import draw_mask, show_image
 from mvtec_ad.plotting.style import FAINT, HEAT, METHOD_COLOURS, STYLE, new_figure, outlined
 

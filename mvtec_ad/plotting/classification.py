@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.evaluation import calibration_error, cost_threshold, format_number, mean_cost, reliability
+from mvtec_ad.metrics import calibration_error, cost_threshold, format_number, mean_cost, reliability
 from mvtec_ad.plotting.style import CLASS_COLOURS, CLASS_NAMES, FAINT, INK, METHOD_COLOURS, STYLE, new_figure
 
 _CHECKED = ["train_accuracy", "validation_loss", "validation_accuracy", "validation_auroc"]

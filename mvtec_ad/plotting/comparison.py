@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.evaluation import format_metric, format_number
+from mvtec_ad.metrics import format_metric, format_number
 from mvtec_ad.plotting.style import FAINT, INK, METHOD_COLOURS, STYLE, new_figure
 
 
@@ -77,7 +77,7 @@ def difference_matrix(differences: pd.DataFrame, metric: str = "image AUROC") ->
     """How much the method of a row is above the method of a column; framed where the interval excludes 0.
 
     Args:
-        differences: Columns first, second, mean, differs and differs_holm, as from `comparison.paired`.
+        differences: Columns first, second, mean, differs and differs_holm, as from `benchmark.compare.paired`.
         metric: What differs.
 
     Raises:
@@ -131,7 +131,7 @@ def defect_type_table(table: pd.DataFrame, metric: str = "image AUROC") -> Figur
     """A row per method, a column per defect type; value, and below it the 95 % interval.
 
     Args:
-        table: Columns row, defect, images, mean, low and high, as from `comparison.by_defect`.
+        table: Columns row, defect, images, mean, low and high, as from `benchmark.compare.by_defect`.
         metric: What the values are; 0.5 is chance.
 
     Raises:

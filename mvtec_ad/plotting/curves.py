@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.evaluation import average_precision, format_metric, format_number, image_auroc
+from mvtec_ad.metrics import average_precision, format_metric, format_number, image_auroc
 from mvtec_ad.plotting.style import FAINT, INK, METHOD_COLOURS, STYLE, new_figure
 
 _DASHES = ("-", "--", "-.", ":")

@@ -24,9 +24,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation, plotting, profile, transfer
+from mvtec_ad import artifacts, metrics, plotting, profile
 from mvtec_ad.data import boxes, catalog, decoding, index, loading, prepare, rendered, splits
-from mvtec_ad.methods.trivial import trivial_scores
+from mvtec_ad.methods.baselines import trivial_scores
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -42,7 +42,7 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 # `CATEGORIES` picks other products than the profile's, separated by spaces. `SOURCE` says where images come from:
 #
 # * `auto`: real MVTec AD where `data/mvtec_anomaly_detection/` or `transfer/raw-data.zip` (your own zip of its folders; in
-#   Colab `transfer.upload()` brings it) holds the product, and products drawn by code everywhere else;
+#   Colab `artifacts.upload()` brings it) holds the product, and products drawn by code everywhere else;
 # * `mvtec_ad`: the same two places, and an error that says what to do where neither holds it;
 # * `download`: the same, and what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
 #   **CC BY-NC-SA 4.0**: name the authors, no commercial use, share under the same terms. Choose it only if you agree;
@@ -256,7 +256,7 @@ parts[["train", "validation", "test"]]
 
 # %%
 packages_path = prepare.prepare_packages(run, root=ROOT or None, source=SOURCE)
-packages_artifact = transfer.load("packages")
+packages_artifact = artifacts.load("packages")
 packages = index.read_category(prepare.unpack(packages_artifact), run.data.packages)
 print("data source:", packages_artifact.manifest["data_source"])
 packages.groupby(["split", "defect", "view"]).size().unstack("view")
@@ -356,7 +356,7 @@ assert abs(scores[first]["mean_intensity"][0] - by_hand) < 1e-3
 trivial = pd.DataFrame(
     {
         category: {
-            name: evaluation.image_auroc(test_tables[category]["label"], values)
+            name: metrics.image_auroc(test_tables[category]["label"], values)
             for name, values in scores[category].items()
         }
         for category in run.data.categories
@@ -381,7 +381,7 @@ plotting.roc_and_pr(labels, {name: scores[first][name] for name in ("pixel_z_sco
 for category in run.data.categories:
     marks = test_tables[category]["label"].to_numpy()
     floor = 2 * marks.mean() / (1 + marks.mean())  # precision = share of defects, recall = 1
-    assert abs(floor - evaluation.f1_max(marks, np.ones(len(marks)))[0]) < 1e-12
+    assert abs(floor - metrics.f1_max(marks, np.ones(len(marks)))[0]) < 1e-12
     print(f"{category}: F1 of calling everything defective = {floor:.3f}")
 
 # %% [markdown]
@@ -413,21 +413,21 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 # blur = lambda stack: np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in stack])
 # second = run.data.categories[-1]
 # row = trivial_scores(blur(train_images[second]), blur(test_images[second]))["pixel_z_score"]
-# print(evaluation.image_auroc(test_tables[second]["label"], row))
+# print(metrics.image_auroc(test_tables[second]["label"], row))
 # ```
 # In *quick* it prints .452, in place of .478 in the table above: blur cannot undo a rotation.
 # </details>
 #
 # **2.** How uncertain is the number you just computed? Draw the test images again with replacement, 1000 times
-# (`evaluation.resample_weights`), and give the interval.
+# (`metrics.resample_weights`), and give the interval.
 #
 # <details><summary>Solution</summary>
 #
 # ```python
 # marks = test_tables[first]["label"].to_numpy()
-# weights = evaluation.resample_weights(marks, 1000)
+# weights = metrics.resample_weights(marks, 1000)
 # values = scores[first]["pixel_z_score"]
-# drawn = [evaluation.image_auroc(np.repeat(marks, w), np.repeat(values, w)) for w in weights]
+# drawn = [metrics.image_auroc(np.repeat(marks, w), np.repeat(values, w)) for w in weights]
 # print(np.quantile(drawn, [0.025, 0.975]).round(3))
 # ```
 # In *quick* it prints [.775, .973] around .890: a difference of .02 between two methods means nothing on a test set of
@@ -441,10 +441,10 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 
 # %%
 path = prepare.prepare(run, root=ROOT or None, source=SOURCE)
-artifact = transfer.load("data")
+artifact = artifacts.load("data")
 print({key: artifact.manifest[key] for key in ("stage", "profile", "data_source", "categories", "seed", "metrics")})
-transfer.download(path)
-transfer.download(packages_path)
+artifacts.download(path)
+artifacts.download(packages_path)
 
 # %% [markdown]
 # Every member of the zip stands in its manifest with a SHA-256; the next notebook refuses it if a byte differs, or

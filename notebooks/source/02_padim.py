@@ -29,27 +29,29 @@ import pandas as pd
 import torch
 from scipy.spatial.distance import mahalanobis
 
-from mvtec_ad import evaluation, plotting, profile, results, transfer
+from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
 from mvtec_ad.backbones import load_backbone
+from mvtec_ad.benchmark import published
+from mvtec_ad.config import set_seed
 from mvtec_ad.data import index, loading, prepare
-from mvtec_ad.methods import experiment, model_artifact, padim
-from mvtec_ad.methods.padim import gaussians
-from mvtec_ad.settings import as_dict, set_seed
+from mvtec_ad.methods import load_model
+from mvtec_ad.methods.padim import Padim, fit_gaussians, leave_one_out
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
-settings = run.padim
-data = transfer.load("data", profile=run.name)
+detector = Padim.preset(run.name)
+seeds = (0, 1, 2)  # draws of channels
+data = artifacts.load("data", profile=run.name)
 source = data.manifest["data_source"]
 categories = [name for name in run.data.categories if name in data.manifest["categories"]]
 first, last = categories[0], categories[-1]
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}, categories: {', '.join(categories)}")
-print(f"{settings.backbone}, weights: {settings.weights}, {settings.channels} channels, {settings.crop} px")
+print(f"{detector.backbone}, weights: {detector.weights}, {detector.channels} channels, {detector.crop} px")
 
 # %% [markdown]
 # ## Five images first
@@ -58,9 +60,8 @@ print(f"{settings.backbone}, weights: {settings.weights}, {settings.channels} ch
 root = prepare.unpack(data)
 table = index.read_category(root, first)
 train_rows, test_rows = table[table["split"] == "train"], table[table["split"] == "test"].reset_index(drop=True)
-train = loading.load_images(list(train_rows["image_path"]), settings.image_size, settings.crop)
-test = loading.load_images(list(test_rows["image_path"]), settings.image_size, settings.crop)
-masks = loading.load_masks(test_rows, settings.image_size, settings.crop)
+train, test = (detector.load(list(rows["image_path"])) for rows in (train_rows, test_rows))
+masks = loading.load_masks(test_rows, detector.image_size, detector.crop)
 labels = test_rows["label"].to_numpy()
 defective_rows = test_rows[labels == 1].groupby("defect").head(2).index[[0, 2, 3, -1]]
 five = [int(np.flatnonzero(labels == 0)[0]), *defective_rows]
@@ -75,7 +76,7 @@ plotting.gallery(test[five], titles=list(test_rows["defect"].iloc[five]), masks=
 # knows shapes. All three are brought to the finest grid and put side by side: **one long vector per place**.
 
 # %%
-backbone = load_backbone(settings.backbone, settings.weights)
+backbone = detector.network
 layers = backbone(train[:8])
 for name, layer in zip(("shallow", "middle", "deep"), layers, strict=True):
     print(f"{name:<8} {tuple(layer.shape)}")  # images × height × width × channels
@@ -101,21 +102,19 @@ plt.show()
 # III-B): 100 of 448 for ResNet-18. The draw is a hyper-parameter; the package saves the indices with the model.
 
 # %%
-channels = padim.draw_channels(total, settings.channels, settings.seeds[0])
-good = train[padim.fitted_positions(len(train), settings.fit_fraction)]
+fitted = Padim(**detector.options()).fit(list(train_rows["image_path"]), seed=seeds[0])
+good = train[detector.fitted(len(train))]
 
 
 def embedded(images):
-    """Chosen channels of all places, (places, images, channels)."""
+    """Chosen channels of all places, scaled, (places, images, channels)."""
     parts = loading.batches(len(images), 16)
-    return torch.cat([padim.embed(backbone(images[part]), channels, settings.interpolation) for part in parts], 1)
+    return torch.cat([fitted.embed(backbone(images[part])) for part in parts], 1) * fitted.scale
 
 
 features = embedded(good)
-feature_scale = 1.0 if backbone.raw else padim.measured_scale(features)
-features *= feature_scale
 height, width = layers[0].shape[1:3]
-print(tuple(features.shape), f"= places × images × channels, scaled by {feature_scale:.2f}")
+print(tuple(features.shape), f"= places × images × channels, scaled by {fitted.scale:.2f}")
 
 # %% [markdown]
 # The scale: the constant $\epsilon = 0.01$ below is meant beside features of ImageNet networks. Any other network gets one
@@ -134,12 +133,12 @@ print(tuple(features.shape), f"= places × images × channels, scaled by {featur
 # %%
 defective = int(masks.sum((1, 2)).argmax())
 rows, columns = np.nonzero(masks[defective])
-place = int(rows.mean() * height / settings.crop) * width + int(columns.mean() * width / settings.crop)
+place = int(rows.mean() * height / detector.crop) * width + int(columns.mean() * width / detector.crop)
 
 X = features[place].cpu().double().numpy()  # N × d
 mean = X.mean(0)
-covariance = (X - mean).T @ (X - mean) / (len(X) - 1) + settings.ridge * np.eye(X.shape[1])
-x = (embedded(test[[defective]]) * feature_scale)[place, 0].cpu().double().numpy()
+covariance = (X - mean).T @ (X - mean) / (len(X) - 1) + detector.ridge * np.eye(X.shape[1])
+x = embedded(test[[defective]])[place, 0].cpu().double().numpy()
 
 # %% [markdown]
 # How far is the test patch from normal? Not in plain distance: a channel that always varies may vary. Equation (2) counts in
@@ -151,8 +150,8 @@ x = (embedded(test[[defective]]) * feature_scale)[place, 0].cpu().double().numpy
 delta = x - mean
 by_hand = np.sqrt(delta @ np.linalg.solve(covariance, delta))
 by_scipy = mahalanobis(x, mean, np.linalg.inv(covariance))
-fitted = gaussians.fit(features[[place]], settings.ridge)
-by_package = float(fitted.distance(torch.from_numpy(x).float().view(1, 1, -1).to(features.device)))
+gaussian = fit_gaussians(features[[place]], detector.ridge)
+by_package = float(gaussian.distance(torch.from_numpy(x).float().view(1, 1, -1).to(features.device)))
 print(f"by hand {by_hand:.4f}   scipy {by_scipy:.4f}   package {by_package:.4f}")
 assert np.isclose(by_hand, by_scipy, rtol=1e-9)
 assert np.isclose(by_hand, by_package, rtol=1e-4)
@@ -168,7 +167,7 @@ odd = delta - (delta @ usual) * usual
 odd /= np.linalg.norm(odd)
 good_points = np.stack([centred @ usual, centred @ odd], 1)
 test_point = np.array([delta @ usual, delta @ odd])
-plane = np.cov(good_points, rowvar=False) + settings.ridge * np.eye(2)
+plane = np.cov(good_points, rowvar=False) + detector.ridge * np.eye(2)
 
 circle = np.stack([np.cos(np.linspace(0, 2 * np.pi, 100)), np.sin(np.linspace(0, 2 * np.pi, 100))])
 figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
@@ -198,13 +197,13 @@ plt.show()
 
 # %%
 few = centred[:20] - centred[:20].mean(0)  # 20 images, more channels than images
-direct = few.T @ few / 19 + settings.ridge * np.eye(few.shape[1])
-lower = np.linalg.cholesky(few @ few.T + 19 * settings.ridge * np.eye(20))
+direct = few.T @ few / 19 + detector.ridge * np.eye(few.shape[1])
+lower = np.linalg.cholesky(few @ few.T + 19 * detector.ridge * np.eye(20))
 A = np.linalg.solve(lower, few)
-dual = (delta @ delta - np.sum((A @ delta) ** 2)) / settings.ridge
+dual = (delta @ delta - np.sum((A @ delta) ** 2)) / detector.ridge
 assert np.isclose(dual, delta @ np.linalg.solve(direct, delta), rtol=1e-8)
 
-twenty = gaussians.fit(torch.from_numpy(few).float()[None], settings.ridge)
+twenty = fit_gaussians(torch.from_numpy(few).float()[None], detector.ridge)
 assert twenty.dual
 assert np.isclose(float(twenty.distance(torch.from_numpy(delta).float().view(1, 1, -1))) ** 2, dual, rtol=1e-4)
 gigabytes = {"direct, 550×550": 3136 * 550 * 550 * 4 / 1e9, "dual, 209 images": 3136 * 209 * 550 * 4 / 1e9}
@@ -219,19 +218,18 @@ print(f"M² = {dual:.2f} both ways;", {name: f"{size:.2f} GB" for name, size in 
 # the image and smoothed; the score of an image is its worst place.
 
 # %%
-experiments = {
-    name: experiment.run("padim", index.read_category(root, name), settings, data_source=source, keep_models=True)
+results = {
+    name: benchmark.run(detector, index.read_category(root, name), seeds, data_source=source, keep_models=True)
     for name in categories
 }
-found = experiments[first]
-maps, scores = found.trials[0].scores.maps, found.trials[0].scores.image
-model = found.trials[0].model
-at_scale = model.gaussians.distance(embedded(test[[defective]]) * model.scale)[place, 0]
+found = results[first]
+maps, scores = found.maps[seeds[0]], found.scores[0]
+at_scale = found.detectors[0].gaussians.distance(embedded(test[[defective]]))[place, 0]
 assert np.isclose(float(at_scale), by_hand, rtol=1e-3)  # the same patch, one of many now
 print(maps.shape, maps.dtype, "· scores from", scores.min().round(1), "to", scores.max().round(1))
 
 # %%
-threshold = evaluation.calibrated(found.trials[0].good_scores, 0.05)
+threshold = metrics.calibrated(found.good_scores[seeds[0]], 0.05)
 order = np.argsort(-scores)
 shown = [*order[labels[order] == 1][[0, -1]], *order[labels[order] == 0][[0, -1]]]
 scale = (0.0, float(np.quantile(maps, 0.999)))
@@ -258,10 +256,10 @@ def metrics_table(names):
     """Metrics of the categories with their intervals, beside the trivial rows."""
     lines = {}
     for name in names:
-        report = experiments[name].report
-        lines[name] = {key: evaluation.format_metric(value) for key, value in report["metrics"].items()}
+        report = results[name].report
+        lines[name] = {key: metrics.format_metric(value) for key, value in report["metrics"].items()}
         trivial = max((value, key) for key, value in report["trivial"].items())
-        lines[name]["best trivial row"] = f"{evaluation.format_number(trivial[0])} ({trivial[1]})"
+        lines[name]["best trivial row"] = f"{metrics.format_number(trivial[0])} ({trivial[1]})"
     return pd.DataFrame(lines)
 
 
@@ -275,10 +273,10 @@ metrics_table(categories)
 # these very bottles at 224 px (on the screws .672, for a reason that comes below).
 
 # %%
-plotting.roc_and_pr(labels, {f"PaDiM, seed {trial.seed}": trial.scores.image for trial in found.trials})
+plotting.roc_and_pr(labels, {f"PaDiM, seed {seed}": own for seed, own in zip(seeds, found.scores, strict=True)})
 
 # %%
-plotting.pro_curve_figure(*evaluation.pro_curve(maps, masks))
+plotting.pro_curve_figure(*metrics.pro_curve(maps, masks))
 
 # %% [markdown]
 # AUPRO asks a different question than pixel AUROC: not *how many pixels* but *how much of each defect* is found,
@@ -294,9 +292,9 @@ plotting.pro_curve_figure(*evaluation.pro_curve(maps, masks))
 # %%
 others = np.delete(X, 3, axis=0)
 refitted = others - others.mean(0)
-covariance_without = refitted.T @ refitted / (len(others) - 1) + settings.ridge * np.eye(X.shape[1])
+covariance_without = refitted.T @ refitted / (len(others) - 1) + detector.ridge * np.eye(X.shape[1])
 by_refit = mahalanobis(X[3], others.mean(0), np.linalg.inv(covariance_without))
-by_formula = float(gaussians.leave_one_out(features[[place]], settings.ridge)[0, 3])
+by_formula = float(leave_one_out(features[[place]], detector.ridge)[0, 3])
 in_sample = mahalanobis(X[3], mean, np.linalg.inv(covariance))
 print(f"fitted on itself {in_sample:.2f} · refitted without it {by_refit:.2f} · by the formula {by_formula:.2f}")
 assert np.isclose(by_refit, by_formula, rtol=1e-3)
@@ -308,7 +306,7 @@ assert np.isclose(by_refit, by_formula, rtol=1e-3)
 # leave-one-out scores it is an approximation that uses every image twice.)
 
 # %%
-plotting.score_histogram(labels, scores, calibrated=threshold, oracle=evaluation.oracle(labels, scores))
+plotting.score_histogram(labels, scores, calibrated=threshold, oracle=metrics.oracle(labels, scores))
 
 # %%
 points = pd.DataFrame(found.report["thresholds"]).T
@@ -327,8 +325,7 @@ points.round(3)
 def spread(name):
     """Mean variance of the features of good images at each place, (h, w)."""
     rows = index.read_category(root, name).query("split == 'train'")["image_path"]
-    images = loading.load_images(list(rows), settings.image_size, settings.crop)
-    own = embedded(images)
+    own = embedded(detector.load(list(rows)))
     return own.var(1).mean(1).view(height, width).cpu().numpy()
 
 
@@ -341,15 +338,16 @@ figure.colorbar(picture, ax=axes)
 plt.show()
 
 # %%
-turned = experiments[last]
-turned_scores, turned_maps = turned.trials[0].scores.image, turned.trials[0].scores.maps
+turned = results[last]
+turned_scores, turned_maps = turned.scores[0], turned.maps[seeds[0]]
+turned_test = detector.load(list(turned.table["image_path"]))
 best = np.argsort(-turned_scores)
 examples = [*best[turned.labels[best] == 1][[0, -1]], best[turned.labels[best] == 0][0]]
 plotting.heat_maps(
-    turned.images[examples],
+    turned_test[examples],
     turned_maps[examples],
     masks=turned.masks[examples],
-    titles=list(turned.test["defect"].iloc[examples]),
+    titles=list(turned.table["defect"].iloc[examples]),
     scale=(0.0, float(np.quantile(turned_maps, 0.999))),
 )
 
@@ -380,17 +378,15 @@ def align(image):
 
 
 turned_table = index.read_category(root, last)
-turned_train = loading.load_images(
-    list(turned_table.query("split == 'train'")["image_path"]), settings.image_size, settings.crop
-)
+turned_train = detector.load(list(turned_table.query("split == 'train'")["image_path"]))
 plotting.gallery(np.stack([align(image) for image in turned_train[:5]]), titles=["aligned"] * 5, columns=5)
 
 # %%
 straight_train = np.stack([align(image) for image in turned_train])
-straight_test = np.stack([align(image) for image in turned.images])
+straight_test = np.stack([align(image) for image in turned_test])
+whole = Padim(**{**detector.options(), "image_size": detector.crop})  # these are cropped already
 straight = [
-    evaluation.image_auroc(turned.labels, trial.scores.image)
-    for trial in padim.fit_and_score(settings, straight_train, straight_test)
+    metrics.image_auroc(turned.labels, whole.fit(straight_train, seed).score(straight_test).image) for seed in seeds
 ]
 before = turned.report["metrics"]["image_auroc"]["mean"]
 print(f"{last}: image AUROC as it lies {before:.3f}, aligned first {np.mean(straight):.3f}")
@@ -404,14 +400,13 @@ print(f"{last}: image AUROC as it lies {before:.3f}, aligned first {np.mean(stra
 # How much of a result is the random choice of channels? One pass through the network serves all draws.
 
 # %%
-from dataclasses import replace
-
 draws = tuple(range(8))
 by_draw = {}
-for number in (settings.channels // 4, settings.channels):
-    many = replace(settings, channels=number, seeds=draws)
-    drawn_scores = [trial.scores.image for trial in padim.fit_and_score(many, train, test)]
-    by_draw[f"{number} channels"] = evaluation.evaluate(labels, drawn_scores)["image_auroc"]
+for number in (detector.channels // 4, detector.channels):
+    own = Padim(**{**detector.options(), "channels": number})
+    seen = list(own.parts(good)), list(own.parts(test))  # the layers of the network, for all draws
+    drawn_scores = [own.fit_seen(seen[0], len(good), seed).score_seen(seen[1]).image for seed in draws]
+    by_draw[f"{number} channels"] = metrics.evaluate(labels, drawn_scores)["image_auroc"]
 plotting.seeds_strip(by_draw)
 
 # %%
@@ -429,7 +424,7 @@ for name, metric in by_draw.items():
 # network, same weights, other framework: the features must agree.
 
 # %%
-pair = {name: load_backbone(name, settings.weights) for name in ("resnet18", "keras:resnet18")}
+pair = {name: load_backbone(name, detector.weights) for name in ("resnet18", "keras:resnet18")}
 layers = {name: [np.asarray(layer.cpu()) for layer in network(test[:4])] for name, network in pair.items()}
 for depth, (own, other) in enumerate(zip(*layers.values(), strict=True), 1):
     difference = np.abs(own - other).max() / np.abs(own).max()
@@ -437,13 +432,12 @@ for depth, (own, other) in enumerate(zip(*layers.values(), strict=True), 1):
     assert difference < 1e-4
 
 # %%
-keras_settings = replace(settings, backbone="keras:resnet18", feature_scale=None)
-keras_found = experiment.run("padim", table, keras_settings, data_source=source)
-keras_found.report["row"] = "padim-keras"  # its name in the tables of notebook 09
+keras = Padim(**{**detector.options(), "backbone": "keras:resnet18"})
+keras_found = benchmark.run(keras, table, seeds, data_source=source, row="padim-keras")  # its name in notebook 09
 pd.DataFrame(
     {
-        name: {key: evaluation.format_metric(value) for key, value in report["metrics"].items()}
-        for name, report in ((settings.backbone, found.report), ("keras:resnet18", keras_found.report))
+        name: {key: metrics.format_metric(value) for key, value in report["metrics"].items()}
+        for name, report in ((detector.backbone, found.report), ("keras:resnet18", keras_found.report))
     }
 )
 
@@ -454,14 +448,14 @@ pd.DataFrame(
 # named so.
 
 # %%
-reports = [experiments[name].report for name in categories] + [keras_found.report]
+reports = [results[name].report for name in categories] + [keras_found.report]
 lines = []
 for report in reports:
-    yours = evaluation.format_metric(report["metrics"]["image_auroc"])
-    comparable = results.published_for(report) if source == "mvtec_ad" else []
+    yours = metrics.format_metric(report["metrics"]["image_auroc"])
+    comparable = published.published_for(report) if source == "mvtec_ad" else []
     for row in comparable:
-        reported = f"{evaluation.format_number(row['value'])} ({row['source'].split(',')[0]})"
-        lines.append([report["category"], report["backbone"], yours, reported, results.verdict(report, row)])
+        reported = f"{metrics.format_number(row['value'])} ({row['source'].split(',')[0]})"
+        lines.append([report["category"], report["backbone"], yours, reported, published.verdict(report, row)])
     if not comparable:
         why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
         lines.append([report["category"], report["backbone"], yours, "–", why])
@@ -480,8 +474,8 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 #
 # ```python
 # for ridge in (0.0001, 0.01, 1.0):
-#     trials = padim.fit_and_score(replace(settings, ridge=ridge, seeds=(0,)), train, test, progress=False)
-#     print(ridge, round(evaluation.image_auroc(labels, next(iter(trials)).scores.image), 3))
+#     own = Padim(**{**detector.options(), "ridge": ridge}).fit(list(train_rows["image_path"]))
+#     print(ridge, round(metrics.image_auroc(labels, own.score(list(test_rows["image_path"])).image), 3))
 # ```
 # In *quick* it prints .933, .917 and .743. With $\epsilon$ far above every variance, $\Sigma\approx\epsilon I$
 # and $M(x)\approx\lVert x-\mu\rVert/\sqrt\epsilon$: all directions count alike.
@@ -493,8 +487,8 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 #
 # ```python
 # for number in (10, 20, 40, len(train)):
-#     trials = padim.fit_and_score(replace(settings, seeds=(0,)), train[:number], test, progress=False)
-#     print(number, round(evaluation.image_auroc(labels, next(iter(trials)).scores.image), 3))
+#     own = Padim(**detector.options()).fit(list(train_rows["image_path"])[:number])
+#     print(number, round(metrics.image_auroc(labels, own.score(list(test_rows["image_path"])).image), 3))
 # ```
 # In *quick* it prints .777, .817, .898 and .917: most of what a Gaussian needs is there with 40 images. Try
 # `weights="random"` as well.
@@ -506,34 +500,14 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 # the notebooks that want to know *where to look*. Of the run with Keras scores and maps are kept, under a name of their own.
 
 # %%
-keras_scores = keras_found.scores_table().assign(method="padim-keras")
-members = {
-    "reports.json": reports,
-    "scores.csv": pd.concat([*(one.scores_table() for one in experiments.values()), keras_scores]),
-}
-for name, one in experiments.items():
-    trial = one.trials[0]
-    limit = {"value": evaluation.calibrated(trial.good_scores, 0.05), "false_alarm_rate": 0.05}
-    members |= model_artifact.members("padim", trial.model, name, limit)
-    members[f"{name}/padim/{trial.seed}/maps.npz"] = {"maps": trial.scores.maps.astype(np.float16)}
-trial = keras_found.trials[0]
-members[f"{first}/padim-keras/{trial.seed}/maps.npz"] = {"maps": trial.scores.maps.astype(np.float16)}
-path = transfer.save(
-    "padim",
-    members,
-    profile=run.name,
-    data_source=source,
-    categories=categories,
-    settings=as_dict(settings),
-    seed=settings.seeds,
-    inputs=[data],
-    metrics={name: one.report["metrics"]["image_auroc"]["mean"] for name, one in experiments.items()},
+path = benchmark.save_results(
+    "padim", [*results.values(), keras_found], profile=run.name, inputs=[data], models=True, maps="first"
 )
-transfer.download(path)
+artifacts.download(path)
 
 # %%
-restored, description = model_artifact.restore(transfer.load("padim", profile=run.name), category=first)
-assert np.array_equal(restored.score(test[:5]).image, found.trials[0].model.score(test[:5]).image)
+restored, description = load_model(artifacts.load("padim", profile=run.name), category=first)
+assert np.array_equal(restored.score(test_rows["image_path"][:5]).image, found.scores[0][:5])
 print("the model from the file gives the same scores; its threshold is", round(description["threshold"]["value"], 2))
 
 # %% [markdown]

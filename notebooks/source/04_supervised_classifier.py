@@ -30,20 +30,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mvtec_ad import evaluation, plotting, profile, transfer
+from mvtec_ad import artifacts, metrics, plotting, profile
+from mvtec_ad.config import set_seed
 from mvtec_ad.data import index, items, prepare, splits
 from mvtec_ad.methods import classifier
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier import experiment
-from mvtec_ad.methods.pixels import as_tensor
-from mvtec_ad.settings import as_dict, set_seed
+from mvtec_ad.settings import ClassifierSettings
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = run.classifier
-packages = transfer.load("packages", profile=run.name)
-data = transfer.load("data", profile=run.name)
+settings = ClassifierSettings.preset(run.name)
+packages = artifacts.load("packages", profile=run.name)
+data = artifacts.load("data", profile=run.name)
 category, product = packages.manifest["categories"][0], data.manifest["categories"][0]
 source = packages.manifest["data_source"]
 set_seed(0)
@@ -140,7 +141,7 @@ plotting.picture_rows(looks, side=1.4)
 # %%
 trivial = experiment.trivial_rows(train, test)
 lines = {
-    view: {name: evaluation.image_auroc(rows["label"], trivial.loc[rows.index, name]) for name in trivial}
+    view: {name: metrics.image_auroc(rows["label"], trivial.loc[rows.index, name]) for name in trivial}
     for view, rows in test.groupby("view")
 }
 pd.DataFrame(lines).round(3)
@@ -238,10 +239,7 @@ measured = {name: experiment.by_view(frame) for name, frame in ways.items()}
 def metric_table(key):
     """One metric with its interval: a row per way, a column per view."""
     return pd.DataFrame(
-        {
-            name: {view: evaluation.format_metric(m[key]) for view, m in found.items()}
-            for name, found in measured.items()
-        }
+        {name: {view: metrics.format_metric(m[key]) for view, m in found.items()} for name, found in measured.items()}
     ).T
 
 
@@ -249,9 +247,9 @@ metric_table("image_auroc")
 
 # %% [markdown]
 # In *quick* this is a sobering table: .612 [.433, .762] jointly. The drawn damage is faint, the items are few, and the network that the package carries has
-# never seen print or cardboard; from above the mean brightness alone gives .710 on these forty items. One interval of nine leaves out one half, and it belongs
-# to the network from scratch: .704 [.523, .832] on the side. From above the same network gets .452: whoever prints nine intervals of 95 % and tells of the best
-# one will often have such a story. **A number needs its interval**: with 20 items a class it is ± .16 wide, and no two rows can be told apart here.
+# never seen print or cardboard; from above the mean brightness alone gives .710 on these forty items. All nine intervals hold one half.
+# Among nine intervals of 95 % one will often leave it out by chance (on another machine the network from scratch got .704 [.523, .832] on the side, and .452 from above):
+# whoever tells of the best one only has a story. **A number needs its interval**: with 20 items a class it is ± .16 wide, and no two rows can be told apart here.
 #
 # With ImageNet weights the same code, on real renders of packages, gives in a 5-fold cross-validation .962 [.921, .982] from the side, .929
 # [.877, .959] from above and .973 jointly (README, *A few labels*). What follows is worth doing with a weak classifier too: it is how one finds out that it is weak.
@@ -273,7 +271,7 @@ assert np.isclose(np.log(odds), first["score"])
 
 difference = experiment.joint_minus_better_view(scored)
 print(
-    f"joint minus the better view ({difference['better']}): {evaluation.format_metric(difference)}; "
+    f"joint minus the better view ({difference['better']}): {metrics.format_metric(difference)}; "
     "paired, resampling items"
 )
 figure, axis = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
@@ -294,18 +292,18 @@ plt.show()
 # %%
 labels = joint["label"].to_numpy()
 verdicts = joint["score"].to_numpy() > 0
-counts = {view: evaluation.confusion(labels, joint[view] > 0) for view in views} | {
-    "joint": evaluation.confusion(labels, verdicts)
+counts = {view: metrics.confusion(labels, joint[view] > 0) for view in views} | {
+    "joint": metrics.confusion(labels, verdicts)
 }
 plotting.confusion_matrices(counts)
 
 # %%
-classes = evaluation.per_class(labels, verdicts)
+classes = metrics.per_class(labels, verdicts)
 rows = {
-    name: {key: evaluation.format_metric(value) if key != "support" else value for key, value in one.items()}
+    name: {key: metrics.format_metric(value) if key != "support" else value for key, value in one.items()}
     for name, one in classes.items()
 }
-print(f"accuracy of the joint verdict {evaluation.format_metric(evaluation.accuracy(labels, verdicts))}")
+print(f"accuracy of the joint verdict {metrics.format_metric(metrics.accuracy(labels, verdicts))}")
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -338,8 +336,8 @@ own_labels = test.loc[test["view"] == views[-1], "label"].to_numpy()
 raw = scored.loc[scored["view"] == views[-1], "score"].to_numpy() * top.temperature
 plotting.reliability_diagram(
     {
-        "as trained": (own_labels, evaluation.probability(raw)),
-        "divided by T": (own_labels, evaluation.probability(raw, top.temperature)),
+        "as trained": (own_labels, metrics.probability(raw)),
+        "divided by T": (own_labels, metrics.probability(raw, top.temperature)),
     },
     bins=5,
 )
@@ -357,13 +355,13 @@ plotting.reliability_diagram(
 MISS, ALARM = 10.0, 1.0
 limits = {
     "probability ½": 0.0,
-    "from the costs": evaluation.bayes_threshold(MISS, ALARM, top.temperature),
-    "cheapest on validation": evaluation.cost_threshold(validation["label"], validation["score"], MISS, ALARM),
+    "from the costs": metrics.bayes_threshold(MISS, ALARM, top.temperature),
+    "cheapest on validation": metrics.cost_threshold(validation["label"], validation["score"], MISS, ALARM),
 }
 lines = {}
 for name, limit in limits.items():
-    (_, alarms), (missed, _) = evaluation.confusion(own_labels, raw > limit)
-    cost = evaluation.mean_cost(own_labels, raw, limit, MISS, ALARM)
+    (_, alarms), (missed, _) = metrics.confusion(own_labels, raw > limit)
+    cost = metrics.mean_cost(own_labels, raw, limit, MISS, ALARM)
     lines[name] = {
         "threshold": round(limit, 2),
         "missed": missed,
@@ -399,8 +397,8 @@ found, (bottle_model,), _ = experiment.score_unseen(
 )
 product_measured = experiment.measure(found["label"].to_numpy(), found["score"].to_numpy())
 rows = experiment.trivial_rows(learned, judged)
-print(f"{product}: AUROC {evaluation.format_metric(product_measured['image_auroc'])} on {len(judged)} images")
-print("trivial rows:", {name: round(evaluation.image_auroc(judged["label"], rows[name]), 3) for name in rows})
+print(f"{product}: AUROC {metrics.format_metric(product_measured['image_auroc'])} on {len(judged)} images")
+print("trivial rows:", {name: round(metrics.image_auroc(judged["label"], rows[name]), 3) for name in rows})
 
 # %% [markdown]
 # In *quick* it gets .648 [.356, .855] on fifteen bottles, and the z-score per pixel, a trivial row, .870: a part that always lies alike can be judged without a network.
@@ -411,8 +409,8 @@ print("trivial rows:", {name: round(evaluation.image_auroc(judged["label"], rows
 good = found.loc[found["label"] == 0, "score"]
 lines = {}
 for defect, rows in found[found["label"] == 1].groupby("defect"):
-    auroc = evaluation.image_auroc([0] * len(good) + [1] * len(rows), [*good, *rows["score"]])
-    low, high = evaluation.newcombe(auroc, len(rows), len(good))
+    auroc = metrics.image_auroc([0] * len(good) + [1] * len(rows), [*good, *rows["score"]])
+    low, high = metrics.newcombe(auroc, len(rows), len(good))
     lines[defect] = {"images": len(rows), "AUROC against good": f"{auroc:.3f} [{low:.3f}, {high:.3f}]"}
 pd.DataFrame(lines).T
 
@@ -436,7 +434,7 @@ plotting.gallery(pictures, titles=titles, labels=list(wrong["label"]), columns=4
 
 # %%
 lines = [
-    [name, view, evaluation.format_metric(m["image_auroc"]), evaluation.format_metric(m["accuracy"])]
+    [name, view, metrics.format_metric(m["image_auroc"]), metrics.format_metric(m["accuracy"])]
     for name, one in measured.items()
     for view, m in one.items()
 ]
@@ -468,7 +466,7 @@ pd.DataFrame(
 # plain, _, _ = experiment.score_unseen(
 #     replace(settings, pyramid=(1,)), own_train, own_test, finders=finders, resumable=False
 # )
-# print(evaluation.image_auroc(plain["label"], plain["score"]))
+# print(metrics.image_auroc(plain["label"], plain["score"]))
 # ```
 # In *quick*: .745, against .623 with the pyramid. With few items and a weak network the places in the finer grids are more room to be wrong; try
 # the real ones before you drop it.
@@ -482,7 +480,7 @@ pd.DataFrame(
 # for share in (0.25, 0.5):
 #     few = own_train[splits.hold_out(own_train, share)]
 #     less, _, _ = experiment.score_unseen(settings, few, own_test, finders=finders, resumable=False)
-#     print(len(few), evaluation.image_auroc(less["label"], less["score"]))
+#     print(len(few), metrics.image_auroc(less["label"], less["score"]))
 # ```
 # In *quick*: 30 items .620, 60 items .613, all 120 .623. More labels do not help a network that hardly sees the damage.
 # </details>
@@ -501,27 +499,27 @@ members = {
 seen = {f"{settings.architecture}-{view}": rows for view, rows in scored.groupby("view")}
 seen |= {f"{settings.architecture}-all": together, f"{newcomer}-all": scratch}
 for name, model in models.items():
-    limit = evaluation.bayes_threshold(MISS, ALARM, model.temperature)
-    numbers = {"image_auroc": evaluation.image_auroc(seen[name]["label"], seen[name]["score"])}
+    limit = metrics.bayes_threshold(MISS, ALARM, model.temperature)
+    numbers = {"image_auroc": metrics.image_auroc(seen[name]["label"], seen[name]["score"])}
     members |= classifier.members(model, category, name, threshold=limit, metrics=numbers)
-limit = evaluation.bayes_threshold(MISS, ALARM, bottle_model.temperature)
+limit = metrics.bayes_threshold(MISS, ALARM, bottle_model.temperature)
 members |= classifier.members(bottle_model, product, settings.architecture, threshold=limit, metrics=product_measured)
-path = transfer.save(
+path = artifacts.save(
     "models",
     members,
     profile=run.name,
     data_source=source,
     categories=[category, product],
-    settings=as_dict(settings),
+    options=settings.options(),
     seed=settings.seeds,
     inputs=[packages, data],
     metrics={f"{name}, {view}": m["image_auroc"]["mean"] for name, one in measured.items() for view, m in one.items()},
 )
-transfer.download(path)
+artifacts.download(path)
 
 # %%
 restored, description = classifier.restore(
-    transfer.load("models", profile=run.name), category, f"{settings.architecture}-{views[-1]}"
+    artifacts.load("models", profile=run.name), category, f"{settings.architecture}-{views[-1]}"
 )
 few = test[test["view"] == views[-1]][:8]
 assert np.array_equal(restored.score(few), models[f"{settings.architecture}-{views[-1]}"].score(few))

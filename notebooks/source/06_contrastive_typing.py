@@ -29,19 +29,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mvtec_ad import evaluation, plotting, profile, transfer
+from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
+from mvtec_ad.config import set_seed, transfer_folder
 from mvtec_ad.data import index, loading, prepare
+from mvtec_ad.errors import ArtifactError
 from mvtec_ad.methods import contrastive, projections
 from mvtec_ad.methods.contrastive import experiment, material
 from mvtec_ad.methods.contrastive.model import embed, unit
-from mvtec_ad.settings import LOOKS, as_dict, set_seed, transfer_folder
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.settings import LOOKS, TypingSettings
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = run.typing
-data = transfer.load("data", profile=run.name)
+settings = TypingSettings.preset(run.name)
+data = artifacts.load("data", profile=run.name)
 source, categories = data.manifest["data_source"], data.manifest["categories"]
 root = prepare.unpack(data)
 tables = {name: index.read_category(root, name) for name in categories}
@@ -85,16 +88,11 @@ first = categories[-1]  # the product that this notebook looks at closely
 def maps_from_padim(name):
     """PaDiM's maps of the defective images: from `padim.zip`, or fitted here."""
     try:
-        padim = transfer.load("padim", profile=run.name)
-        scores = padim.table("scores.csv").drop_duplicates("image_id")
-        own = scores[scores["image_id"].str.startswith(f"{name}/")].reset_index(drop=True)
-        seed = padim.manifest["seed"][0]
-        maps = padim.arrays(f"{name}/padim/{seed}/maps.npz")["maps"]
-        place = {image: number for number, image in enumerate(own["image_id"])}
-        return maps[[place[image] for image in defects[name]["image_id"]]].astype(np.float32)
-    except transfer.ArtifactError as problem:
+        found = benchmark.Result.load("padim", category=name, row="padim").only(list(defects[name]["image_id"]))
+        return found.maps[found.seeds[0]].astype(np.float32)
+    except ArtifactError as problem:
         print(problem, "- fitting PaDiM here instead")
-        return material.anomaly_maps(tables[name], settings, run.padim, progress=False)
+        return material.anomaly_maps(tables[name], settings, Padim.preset(run.name), progress=False)
 
 
 anomaly = {name: maps_from_padim(name) for name in categories}
@@ -257,7 +255,7 @@ chance = {name: 1 / len(set(rows["defect"]) - set(settings.mixtures)) for name, 
 def metric_table(found):
     """A row per way, with intervals."""
     rows = {
-        way: {metric: evaluation.format_metric(value) for metric, value in one.items() if metric in experiment.METRICS}
+        way: {metric: metrics.format_metric(value) for metric, value in one.items() if metric in experiment.METRICS}
         for way, one in found.items()
     }
     return pd.DataFrame(rows).T.fillna("")
@@ -273,7 +271,7 @@ metric_table(measured[categories[0]])
 # %%
 for name in categories:
     way = measured[name]["supcon, prototypes"]
-    difference = evaluation.format_metric(way["balanced_accuracy_difference"])
+    difference = metrics.format_metric(way["balanced_accuracy_difference"])
     print(f"{name}: SupCon minus frozen prototypes {difference}; chance {chance[name]:.3f}")
 
 # %% [markdown]
@@ -312,7 +310,7 @@ plotting.compared(
 
 # %%
 own = verdicts[first].query("way == 'supcon, prototypes' and defect not in @settings.mixtures")
-rows, columns, counts = evaluation.type_confusion(own["defect"], own["said"])
+rows, columns, counts = metrics.type_confusion(own["defect"], own["said"])
 pd.DataFrame(counts, index=[f"is {name}" for name in rows], columns=[f"called {name}" for name in columns])
 
 # %% [markdown]
@@ -486,7 +484,7 @@ plotting.gallery(
 
 # %%
 lines = [
-    [name, way, evaluation.format_metric(one["balanced_accuracy"]), "–", "no published peer"]
+    [name, way, metrics.format_metric(one["balanced_accuracy"]), "–", "no published peer"]
     for name, found in measured.items()
     for way, one in found.items()
     if way in (*ways, "supcon, prototypes", "simclr, prototypes")
@@ -504,7 +502,7 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 # for tau in (0.05, 0.1, 1.0):
 #     _, frame = experiment.cross_validate(replace(settings, temperature=tau), known, ("supcon",))
 #     found = experiment.summary(frame, settings.folds)["supcon, prototypes"]
-#     print(tau, *(evaluation.format_number(found[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
+#     print(tau, *(metrics.format_number(found[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
 # ```
 # In *quick*, on screws: silhouette .425, .425 and .441, balanced accuracy .840, .840 and .820: neither cares much after ten steps.
 # </details>
@@ -518,7 +516,7 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 #     own = replace(settings, side=side, steps=0, copies=4)
 #     seen = material.gather(tables[first], own, anomaly[first], progress=False)
 #     _, frame = experiment.cross_validate(own, seen, ())
-#     print(side, evaluation.format_number(experiment.summary(frame, 5)[experiment.FROZEN]["balanced_accuracy"]["mean"]))
+#     print(side, metrics.format_number(experiment.summary(frame, 5)[experiment.FROZEN]["balanced_accuracy"]["mean"]))
 # ```
 # In *quick*, on screws: .860, .860 and .820. A wider window shows more of the screw, and the weight in the middle grows with it.
 # </details>
@@ -536,13 +534,13 @@ members = {
 for name, typer in typers.items():
     ids = list(gathered[name].table["image_id"].iloc[gathered[name].typed])
     members |= contrastive.members(typer, name, ids, measured[name])
-path = transfer.save(
+path = artifacts.save(
     "contrastive",
     members,
     profile=run.name,
     data_source=source,
     categories=categories,
-    settings=as_dict(settings),
+    options=settings.options(),
     seed=settings.seeds,
     inputs=[data],
     metrics={
@@ -550,10 +548,10 @@ path = transfer.save(
         for name in categories
     },
 )
-transfer.download(path)
+artifacts.download(path)
 
 # %%
-restored, description = contrastive.restore(transfer.load("contrastive", profile=run.name), first)
+restored, description = contrastive.restore(artifacts.load("contrastive", profile=run.name), first)
 few = known.typed[:6]
 again = restored.embed(known.images[few], known.regions[few])
 assert np.array_equal(again, typers[first].embed(known.images[few], known.regions[few]))

@@ -31,24 +31,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation, plotting, profile, transfer
+from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
 from mvtec_ad.backbones import load_backbone
+from mvtec_ad.benchmark import supervised
+from mvtec_ad.config import set_seed, transfer_folder
 from mvtec_ad.data import index, items, prepare, rendered
 from mvtec_ad.data.abstract import draw_abstract
-from mvtec_ad.inspector import Inspector, choose_band, models, products, trial
+from mvtec_ad.inspector import Inspector, choose_band, models, products
 from mvtec_ad.inspector.stages import heat_of
-from mvtec_ad.methods import Scores, Trial, classifier
-from mvtec_ad.methods.experiment import Experiment
-from mvtec_ad.settings import OPINIONS, as_dict, set_seed, transfer_folder
+from mvtec_ad.methods import METHODS, classifier
+from mvtec_ad.methods.base import Scores
+from mvtec_ad.settings import InspectionSettings
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
-settings = run.inspection
-data, packages = transfer.load("data", profile=run.name), transfer.load("packages", profile=run.name)
-kept = transfer.load("models", profile=run.name)
+settings = InspectionSettings.preset(run.name)
+data, packages = artifacts.load("data", profile=run.name), artifacts.load("packages", profile=run.name)
+kept = artifacts.load("models", profile=run.name)
 source, line = data.manifest["data_source"], packages.manifest["categories"][0]
 categories = [name for name in run.data.categories if name in data.manifest["categories"]]
 first = next(name for name in categories if name in dict(classifier.names(kept)))  # which a classifier knows
@@ -64,7 +66,7 @@ print(f"second opinion: {settings.second}; a miss costs {settings.miss:g}, a fal
 
 # %%
 tables = {name: index.read_category(prepare.unpack(data), name) for name in categories}
-parts = {name: trial.Parts.of(table) for name, table in tables.items()}
+parts = {name: supervised.Parts.of(table) for name, table in tables.items()}
 boxes = index.read_category(prepare.unpack(packages), line)
 pictures = {name: [items.read_image(path) for path in part.learned["image_path"]] for name, part in parts.items()}
 for view, rows in boxes[boxes["split"] == "train"].groupby("view"):
@@ -168,7 +170,7 @@ assert band.width == min(by_hand, key=by_hand.get)
 
 # %%
 inspectors = {}
-for second in OPINIONS:
+for second in METHODS:
     if (transfer_folder() / f"{models.stage_of(second)}.zip").is_file():
         inspectors[second] = Inspector.load(second=second, profile=run.name)
 bands, entries = {}, []
@@ -177,7 +179,7 @@ for second, inspector in inspectors.items():
         judge, detector = inspector.models.judge(name, ""), inspector.models.detector(second, name)
         if judge is None or detector is None:
             continue
-        own = trial.band_of(judge.model, detector, parts[name], settings)
+        own = supervised.band_of(judge.model, detector, parts[name], settings)
         held = parts[name].learned[parts[name].learned["image_id"].isin(judge.model.validation["image_id"])]
         shade = plotting.heat_scale(heat_of(judge.model, judge.model.cut(held)[0]))
         bands[name, second] = own
@@ -206,18 +208,18 @@ plt.show()
 learned = models.members(known, entries)
 
 
-def save(members, reports=()):
+def save(more, results=()):
     """What this notebook keeps: products and bands, and later the scores."""
-    return transfer.save(
+    return artifacts.save(
         "inspection",
-        {**learned, **members},
+        {**learned, **more},
         profile=run.name,
         data_source=source,
         categories=[*categories, line],
-        settings=as_dict(settings),
+        options=settings.options(),
         seed=0,
         inputs=[data, packages, kept],
-        metrics={report["method"]: report["metrics"]["image_auroc"]["mean"] for report in reports},
+        metrics={one.method: one.report["metrics"]["image_auroc"]["mean"] for one in results},
     )
 
 
@@ -265,14 +267,14 @@ judge = inspector.models.judge(first, "")
 test = parts[first].test
 own_labels = test["label"].to_numpy()
 z = judge.model.score(test).astype(float) / judge.model.temperature
-opinion = trial.opinions(second, test)
+opinion = supervised.opinions(second, test)
 alone = z > judge.band.threshold
 lines = {}
 for width in settings.widths:
     unsure = np.abs(z - judge.band.threshold) < width
     both = np.where(unsure, opinion > second.threshold, alone)
-    cost = trial.cost_difference(own_labels, [(alone, both)], settings)
-    (_, alarms), (missed, _) = evaluation.confusion(own_labels, both)
+    cost = supervised.cost_difference(own_labels, [(alone, both)], settings)
+    (_, alarms), (missed, _) = metrics.confusion(own_labels, both)
     lines[f"{width:g}" + (" (chosen)" if width == judge.band.width else "")] = {
         "asked": int(unsure.sum()),
         "missed": missed,
@@ -310,7 +312,7 @@ stages = {
     "which product": lambda: known.distances(few),
     "classifier": lambda: judge.model.logits(judge.model.look_at(few, "")),
     "Grad-CAM": lambda: heat_of(judge.model, cuts),
-    f"second opinion ({settings.second})": lambda: trial.opinions(second, test[:8]),
+    f"second opinion ({settings.second})": lambda: supervised.opinions(second, test[:8]),
 }
 spent = {name: milliseconds(task, len(few)) for name, task in stages.items()}
 figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
@@ -341,7 +343,7 @@ plotting.gallery([found[n].picture for n in ten], titles=titles, labels=list(tru
 plotting.inspection_figure(found[ten[0]], truth=int(truth[ten[0]]))
 
 # %% [markdown]
-# The figure above is what `python -m mvtec_ad inspect IMAGE --figures FOLDER` draws: picture, heat map of the model that decided, and the way. Here a defect
+# The figure above is what `python -m mvtec_ad detect transfer IMAGE --figures FOLDER` draws: picture, heat map of the model that decided, and the way. Here a defect
 # that was caught, down to its type and its place on the atlas:
 
 # %%
@@ -365,9 +367,9 @@ new = sorted(set(tables[first]["defect"]) - {"good"})[-1]
 told = parts[first].learned[parts[first].learned["defect"] != new].reset_index(drop=True)
 blind = classifier.fit(judge.model.settings, told, seed=0, progress=False)
 never = pd.concat([tables[first][tables[first]["defect"] == new], test[test["label"] == 0]], ignore_index=True)
-blind_band = trial.band_of(blind, second, replace(parts[first], learned=told), settings)
+blind_band = supervised.band_of(blind, second, replace(parts[first], learned=told), settings)
 zs = blind.score(never).astype(float) / blind.temperature
-opinions = trial.opinions(second, never)
+opinions = supervised.opinions(second, never)
 unsure = blind_band.unsure(zs)
 ways = {
     "classifier that knows the type": judge.model.score(never) / judge.model.temperature > judge.band.threshold,
@@ -399,13 +401,13 @@ pd.DataFrame(
 # %%
 mine = [one.score for one, name in zip(found, tests["category"], strict=False) if name == first]
 evaluated = {
-    "classifier": evaluation.evaluate(own_labels, z[None]),
-    "inspector": evaluation.evaluate(own_labels, np.array([mine])),
+    "classifier": metrics.evaluate(own_labels, z[None]),
+    "inspector": metrics.evaluate(own_labels, np.array([mine])),
 }
 pd.DataFrame(
     [
-        [first, name, evaluation.format_metric(metrics["image_auroc"]), "–", "no published peer"]
-        for name, metrics in evaluated.items()
+        [first, name, metrics.format_metric(values["image_auroc"]), "–", "no published peer"]
+        for name, values in evaluated.items()
     ],
     columns=["", "", "image AUROC", "reported", "verdict"],
 )
@@ -420,8 +422,8 @@ pd.DataFrame(
 # ```python
 # other = inspectors["padim"].models.detector("padim", first)
 # width = bands[first, "padim"].width
-# both = np.where(np.abs(z - judge.band.threshold) < width, trial.opinions(other, test) > other.threshold, alone)
-# print(width, trial.cost_difference(own_labels, [(alone, both)], settings)["difference"])
+# both = np.where(np.abs(z - judge.band.threshold) < width, supervised.opinions(other, test) > other.threshold, alone)
+# print(width, supervised.cost_difference(own_labels, [(alone, both)], settings)["difference"])
 # ```
 # In *quick*: the width is 4, so PaDiM decides about nearly every bottle: +.47 [−.33, +1.87] a part. It finds four of nine defects, the autoencoder three.
 # </details>
@@ -431,7 +433,7 @@ pd.DataFrame(
 # <details><summary>Solution</summary>
 #
 # ```python
-# cheap = trial.band_of(judge.model, second, parts[first], replace(settings, miss=2.0))
+# cheap = supervised.band_of(judge.model, second, parts[first], replace(settings, miss=2.0))
 # print(round(cheap.threshold, 2), cheap.width, {w: round(c, 3) for w, c in cheap.costs.items()})
 # ```
 # In *quick*: the threshold moves up to −.69 and the width to 2: a false alarm is worth avoiding now. (With three defects among the validation images, believe none of it.)
@@ -447,16 +449,14 @@ scores = {
     "classifier": Scores(z.astype(np.float32), heat_of(judge.model, judge.model.cut(test)[0])),
     "inspector": Scores(np.array(mine, np.float32)),
 }
-reports, frames = [], []
-for method, own in scores.items():
-    one = Trial(0, judge.model, good, own, float("nan"), spent["classifier"] * len(test) / 1000)
-    report = trial.report(method, parts[first], judge.model.settings, [one], 0.05) | {"data_source": source}
-    frames.append(Experiment(report, test, None, None, [one]).scores_table())
-    reports.append(report)
-members = {"scores.csv": pd.concat(frames), "reports.json": reports, "tree.png": plotting.to_png(tree)}
-members[f"{first}/classifier/0/maps.npz"] = {"maps": scores["classifier"].maps.astype(np.float16)}
-path = save(members, reports)
-transfer.download(path)
+known = {"data_source": source, "weights": judge.model.weights, "false_alarm_rate": 0.05}
+known["seconds"] = {"score": spent["classifier"] * len(test) / 1000}
+results = [
+    supervised.result_of(method, parts[first], judge.model.settings, {0: own}, {0: good}, **known)
+    for method, own in scores.items()
+]
+path = save(benchmark.result_files(results) | {"tree.png": plotting.to_png(tree)}, results)
+artifacts.download(path)
 
 # %%
 again = Inspector.load(second=settings.second, profile=run.name)

@@ -13,7 +13,7 @@
 # * **watch it fail**: a ranking that another cut of the same images turns round.
 #
 # **You need** `data.zip` from [01](01_data_preparation.ipynb) and `padim.zip` from [02](02_padim.ipynb); what else lies in `transfer/` joins in:
-# `autoencoder.zip` and `patchcore.zip` ([03](03_autoencoder.ipynb)), `gan.zip` ([07](07_dcgan_anogan.ipynb)), and `inspection.zip` from notebook 08. Nothing is trained here.
+# `autoencoder.zip` and `patchcore.zip` ([03](03_autoencoder.ipynb)), `gan.zip` ([07](07_dcgan_anogan.ipynb)), and `inspection.zip` from notebook 08. What no artifact holds (k-NN) is measured here.
 # Profile *quick*: half a minute on 2 CPU cores.
 
 # %%
@@ -24,16 +24,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import comparison, evaluation, plotting, profile, results, transfer
+from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
+from mvtec_ad.benchmark import compare, published
+from mvtec_ad.config import set_seed, transfer_folder
 from mvtec_ad.data import index, loading, prepare
-from mvtec_ad.settings import set_seed, transfer_folder
+from mvtec_ad.methods import METHODS, detector_class
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
-data = transfer.load("data", profile=run.name)
+data = artifacts.load("data", profile=run.name)
 source = data.manifest["data_source"]
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
@@ -48,7 +50,7 @@ print(f"profile {run.name}, images: {source}")
 root = prepare.unpack(data)
 categories = [name for name in run.data.categories if name in data.manifest["categories"]]
 tables = {name: index.read_category(root, name) for name in categories}
-common = {name: comparison.common_part(table) for name, table in tables.items()}
+common = {name: compare.common_part(table) for name, table in tables.items()}
 first, last = categories[0], categories[-1]
 
 part = tables[first].set_index("image_id").loc[common[first]].reset_index()
@@ -72,15 +74,22 @@ STAGES = ("padim", "autoencoder", "patchcore", "gan", "inspection")
 present = [stage for stage in STAGES if stage == "padim" or (transfer_folder() / f"{stage}.zip").is_file()]
 for stage in STAGES:
     if stage not in present:
-        print(f"{stage}.zip is not here: its methods are left out (notebooks/{transfer.MAKERS[stage]}.ipynb makes it)")
-artifacts = [transfer.load(stage, profile=run.name, data_source=source) for stage in present]
-rows = [row for row in comparison.read(artifacts, data) if row.category in categories]
+        print(
+            f"{stage}.zip is not here: its methods are left out (notebooks/{artifacts.PRODUCED_BY[stage]}.ipynb makes it)"
+        )
+inputs = [artifacts.load(stage, profile=run.name, data_source=source) for stage in present]
+rows = [row for row in benchmark.load_results(inputs, data) if row.category in categories]
+held = {row.method for row in rows} | {"anogan"}  # which notebook 07 shows beside f-AnoGAN
+for method in [name for name in METHODS if name not in held]:
+    print(f"{method} has no artifact here, so it is measured now")
+    own = detector_class(method).preset(run.name)
+    rows += [benchmark.run(own, tables[name], seeds=(0,), data_source=source, progress=False) for name in categories]
 pd.DataFrame(
     {
         row.name: {
             "method": row.method,
             "learns from": "good and defective parts" if row.protocol == "supervised" else "good parts",
-            "images scored": len(row.images),
+            "images scored": len(row.table),
             "seeds": len(row.seeds),
             "maps": " × ".join(map(str, next(iter(row.maps.values())).shape[1:])) if row.maps else "–",
         }
@@ -99,9 +108,9 @@ pd.DataFrame(
 TRIVIAL = ("all_defective", "mean_intensity", "mean_intensity_inverted", "distance_to_mean", "pixel_z_score")
 BAR = "pixel_z_score"  # the trivial row that is hardest to beat
 for table in tables.values():
-    rows += comparison.trivial(table, data_source=source, profile=run.name)
+    rows += compare.trivial(table, data_source=source, profile=run.name)
 official = {name: [r for r in rows if r.category == name and r.protocol == "official"] for name in categories}
-shared = {name: [comparison.only(r, common[name]) for r in rows if r.category == name] for name in categories}
+shared = {name: [r.only(common[name]) for r in rows if r.category == name] for name in categories}
 for name in categories:
     everything, third = official[name][0].labels, shared[name][0].labels
     print(
@@ -125,13 +134,13 @@ threshold = sorted(defect_scores, reverse=True)[must_be_found - 1]  # the weakes
 by_hand = np.mean([score >= threshold for score in good_scores])
 
 small_labels, small_scores = [0] * 5 + [1] * 4, good_scores + defect_scores
-by_package = evaluation.false_alarms_at(small_labels, small_scores, detection=0.75)
+by_package = metrics.false_alarms_at(small_labels, small_scores, detection=0.75)
 print(f"threshold {threshold}: by hand {by_hand:.2f}, package {by_package:.2f}")
 assert by_hand == by_package
 
 # %% [markdown]
 # One weak defect sets the threshold: at .5 two of five good parts are lost. Let it score .34 instead, and it would be three. So the figure moves with every draw of test images, more than an AUROC does,
-# and its interval has to move the threshold too (`evaluation.false_alarms_interval`). What that looks like for a real row:
+# and its interval has to move the threshold too (`metrics.false_alarms_interval`). What that looks like for a real row:
 
 # %%
 lead = official[first][0]
@@ -145,20 +154,20 @@ axes.axvline(weakest, color="black", linewidth=1)
 axes.set(yticks=[0, 1], yticklabels=["good", "defect"], ylim=(-0.6, 1.6), xlabel=f"score of {lead.row}, {first}")
 axes.set_title("right of the line: 95 % of the defects, and the good parts that go with them")
 plt.show()
-found = evaluation.false_alarms_interval(labels, lead.scores)
-print(f"false alarms at 95 % detection, {lead.row}: {evaluation.format_metric(found)}, {len(lead.seeds)} seeds")
+found = metrics.false_alarms_interval(labels, lead.scores)
+print(f"false alarms at 95 % detection, {lead.row}: {metrics.format_metric(found)}, {len(lead.seeds)} seeds")
 
 # %% [markdown]
 # ## Every row, on both sets of images
 
 
 # %%
-def measured(scored):
+def measure_all(scored):
     """Metrics of every row at its own resolution."""
-    return {row.row: comparison.measure(row, comparison.masks_for(row, tables[row.category])) for row in scored}
+    return {row.row: compare.measure(row) for row in scored}
 
 
-metrics = {name: {"official": measured(official[name]), "common": measured(shared[name])} for name in categories}
+measured = {name: {"official": measure_all(official[name]), "common": measure_all(shared[name])} for name in categories}
 
 
 def metrics_table(name, part):
@@ -172,11 +181,11 @@ def metrics_table(name, part):
         "au_pro": "AUPRO",
     }
     lines = {
-        row: {word: evaluation.format_metric(own[key]) if key in own else "–" for key, word in words.items()}
-        for row, own in metrics[name][part].items()
+        row: {word: metrics.format_metric(own[key]) if key in own else "–" for key, word in words.items()}
+        for row, own in measured[name][part].items()
     }
-    floor = next(iter(metrics[name][part].values()))["f1_max"]["floor"]
-    print(f"{name}, {part}: calling everything defective has an F1 of {evaluation.format_number(floor)}")
+    floor = next(iter(measured[name][part].values()))["f1_max"]["floor"]
+    print(f"{name}, {part}: calling everything defective has an F1 of {metrics.format_number(floor)}")
     return pd.DataFrame(lines).T
 
 
@@ -195,8 +204,8 @@ def interval_figure(name):
     """Image AUROC of all rows on both sets of images."""
     parts = {}
     for part, scored in (("official", official[name]), ("common", shared[name])):
-        words = f"{name}: {'official test images' if part == 'official' else 'common part'} ({len(scored[0].images)})"
-        parts[words] = {row: own["image_auroc"] for row, own in metrics[name][part].items()}
+        words = f"{name}: {'official test images' if part == 'official' else 'common part'} ({len(scored[0].table)})"
+        parts[words] = {row: own["image_auroc"] for row, own in measured[name][part].items()}
     return plotting.interval_rows(parts, trivial=TRIVIAL)
 
 
@@ -217,7 +226,7 @@ interval_figure(last)
 # %%
 six = np.array([0, 0, 0, 1, 1, 1])
 one_scores, other_scores = np.array([1.0, 2, 4, 3, 5, 6]), np.array([1.0, 3, 5, 2, 4, 6])
-draws = evaluation.resample_weights(six, 200)
+draws = metrics.resample_weights(six, 200)
 print("how often each image is in the first three draws:")
 print(draws[:3])
 
@@ -234,14 +243,14 @@ def auroc_by_hand(scores, weights):
 
 
 by_hand = np.array([auroc_by_hand(one_scores, w) - auroc_by_hand(other_scores, w) for w in draws])
-one, other = (evaluation.resampled_ranking(six, s, draws)["image_auroc"] for s in (one_scores, other_scores))
+one, other = (metrics.resampled_ranking(six, s, draws)["image_auroc"] for s in (one_scores, other_scores))
 assert np.allclose(by_hand, one - other)
 
 whole = np.ones(6)
 estimates = auroc_by_hand(one_scores, whole), auroc_by_hand(other_scores, whole)
-package = evaluation.paired_difference(one, other, *estimates, units=3)
+package = metrics.paired_difference(one, other, *estimates, units=3)
 low, high = np.quantile(by_hand, [0.025, 0.975])
-print(f"by hand {estimates[0] - estimates[1]:.3f} [{low:.3f}, {high:.3f}], package {evaluation.format_metric(package)}")
+print(f"by hand {estimates[0] - estimates[1]:.3f} [{low:.3f}, {high:.3f}], package {metrics.format_metric(package)}")
 assert np.allclose([estimates[0] - estimates[1], low, high], [package["mean"], package["low"], package["high"]])
 
 # %% [markdown]
@@ -251,10 +260,8 @@ assert np.allclose([estimates[0] - estimates[1], low, high], [package["mean"], p
 # %%
 pair = [lead, next(row for row in official[first] if not row.row.startswith("padim"))]
 labels = pair[0].labels
-draws = evaluation.resample_weights(labels, 2000)
-drawn = [
-    np.mean([evaluation.resampled_ranking(labels, s, draws)["image_auroc"] for s in row.scores], 0) for row in pair
-]
+draws = metrics.resample_weights(labels, 2000)
+drawn = [np.mean([metrics.resampled_ranking(labels, s, draws)["image_auroc"] for s in row.scores], 0) for row in pair]
 together, apart = drawn[0] - drawn[1], drawn[0] - drawn[1][::-1]  # reversed: the same draws, no longer the same images
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
 bins = np.linspace(min(together.min(), apart.min()), max(together.max(), apart.max()), 40)
@@ -280,13 +287,13 @@ smallest_first = sorted(p)
 adjusted = []
 for place, value in enumerate(smallest_first):
     adjusted.append(max([value * (len(p) - place), *adjusted]))
-by_package = comparison.holm(p)
+by_package = compare.holm(p)
 print({value: round(float(raised), 3) for value, raised in zip(smallest_first, adjusted, strict=True)})
 assert np.allclose([adjusted[smallest_first.index(value)] for value in p], by_package)
 
 # %%
 contest = {
-    name: comparison.paired([r for r in official[name] if r.row not in TRIVIAL or r.row == BAR]) for name in categories
+    name: compare.paired([r for r in official[name] if r.row not in TRIVIAL or r.row == BAR]) for name in categories
 }
 plotting.difference_matrix(contest[first])
 
@@ -297,7 +304,7 @@ for name in categories:
         f"{name}: {len(pairs)} pairs; the interval excludes 0 in {pairs['differs'].sum()}, "
         f"after Holm in {pairs['differs_holm'].sum()}"
     )
-comparison.wins(contest[first])
+compare.wins(contest[first])
 
 # %% [markdown]
 # Read a row of the matrix: how far this method is above each of the others. *Framed*: its interval excludes 0. *Bold*: also with all pairs in mind. **A method "wins" here when it beats the row of the z-score, framed and
@@ -307,7 +314,7 @@ comparison.wins(contest[first])
 
 # %%
 with_maps = [row for row in official[first] if row.maps]
-placed = comparison.paired(with_maps, "au_pro", [comparison.masks_for(row, tables[first]) for row in with_maps])
+placed = compare.paired(with_maps, "au_pro")
 plotting.difference_matrix(placed, metric="AUPRO")
 
 # %% [markdown]
@@ -316,11 +323,11 @@ plotting.difference_matrix(placed, metric="AUPRO")
 # And the common part, where the supervised rows stand beside the others, if notebook 08 has been run:
 
 # %%
-fair = comparison.paired([r for r in shared[first] if r.row not in TRIVIAL or r.row == BAR])
+fair = compare.paired([r for r in shared[first] if r.row not in TRIVIAL or r.row == BAR])
 print(
     f"{len(common[first])} images: {fair['differs'].sum()} of {len(fair)} intervals exclude 0, {fair['differs_holm'].sum()} after Holm"
 )
-comparison.wins(fair)
+compare.wins(fair)
 
 # %% [markdown]
 # ## Defect type by defect type
@@ -328,10 +335,10 @@ comparison.wins(fair)
 # Each type against all good images. A table to find weaknesses in, not winners: with ten images a type every interval is wide.
 
 # %%
-plotting.defect_type_table(comparison.by_defect([r for r in official[first] if r.row not in TRIVIAL or r.row == BAR]))
+plotting.defect_type_table(compare.by_defect([r for r in official[first] if r.row not in TRIVIAL or r.row == BAR]))
 
 # %%
-plotting.defect_type_table(comparison.by_defect([r for r in official[last] if r.row not in TRIVIAL or r.row == BAR]))
+plotting.defect_type_table(compare.by_defect([r for r in official[last] if r.row not in TRIVIAL or r.row == BAR]))
 
 # %% [markdown]
 # On the bottle a large piece of broken glass is found by everybody but f-AnoGAN; a small chip and a stain are what methods differ in. On the screws PaDiM finds
@@ -345,8 +352,8 @@ def costs(name):
     """Costs of a category's rows, beside the AUROC on all images that they have scored."""
     lines = []
     for row in official[name]:
-        auroc = metrics[name]["official"][row.row]["image_auroc"]
-        lines.append({"row": row.row, **{key: auroc[key] for key in ("mean", "low", "high")}, **comparison.cost(row)})
+        auroc = measured[name]["official"][row.row]["image_auroc"]
+        lines.append({"row": row.row, **{key: auroc[key] for key in ("mean", "low", "high")}, **compare.cost(row)})
     return pd.DataFrame(lines)
 
 
@@ -366,11 +373,10 @@ cost.set_index("row")[["fit_seconds", "milliseconds", "memory_gb", "model_mb"]].
 
 # %%
 contenders = [r for r in official[first] if r.row not in TRIVIAL or r.row == BAR]
-cuts = [comparison.common_part(tables[first], seed=seed) for seed in range(40)]
+cuts = [compare.common_part(tables[first], seed=seed) for seed in range(40)]
 by_cut = {
     row.row: [
-        np.mean([evaluation.image_auroc(own.labels, s) for s in own.scores])
-        for own in (comparison.only(row, ids) for ids in cuts)
+        np.mean([metrics.image_auroc(own.labels, s) for s in own.scores]) for own in (row.only(ids) for ids in cuts)
     ]
     for row in contenders
 }
@@ -399,11 +405,11 @@ by_cut.idxmax(axis=1).value_counts().rename("cuts in which it comes first")
 # %%
 lines = []
 for row in [r for r in rows if r.row not in TRIVIAL]:
-    yours = evaluation.format_metric(row.report["metrics"]["image_auroc"])
-    comparable = results.published_for(row.report) if source == "mvtec_ad" else []
-    for published in comparable:
-        reported = f"{evaluation.format_number(published['value'])} ({published['source'].split(',')[0]})"
-        lines.append([row.category, row.row, yours, reported, results.verdict(row.report, published)])
+    yours = metrics.format_metric(row.report["metrics"]["image_auroc"])
+    comparable = published.published_for(row.report) if source == "mvtec_ad" else []
+    for peer in comparable:
+        reported = f"{metrics.format_number(peer['value'])} ({peer['source'].split(',')[0]})"
+        lines.append([row.category, row.row, yours, reported, published.verdict(row.report, peer)])
     if not comparable:
         why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
         lines.append([row.category, row.row, yours, "–", why])
@@ -419,9 +425,9 @@ pd.DataFrame(lines, columns=["category", "row", "yours", "reported", "verdict"])
 # <details><summary>Solution</summary>
 #
 # ```python
-# alarms = comparison.paired(contenders, "false_alarms")
+# alarms = compare.paired(contenders, "false_alarms")
 # print(alarms["differs"].sum(), "of", len(alarms), alarms["differs_holm"].sum())
-# comparison.wins(alarms, lower_is_better=True)
+# compare.wins(alarms, lower_is_better=True)
 # ```
 # In *quick*: of 36 pairs ten intervals exclude 0, all of them between PaDiM (which stands here twice) and a row that was trained on nothing but good bottles: autoencoders, VAE,
 # f-AnoGAN. None is left after Holm. The figure hangs on one or two weak defects, so it tells methods apart
@@ -436,11 +442,11 @@ pd.DataFrame(lines, columns=["category", "row", "yours", "reported", "verdict"])
 # from dataclasses import replace
 #
 # def repeated(row, times):
-#     images = pd.concat([row.images] * times, ignore_index=True)
-#     return replace(row, images=images, scores=np.tile(row.scores, times), maps={})
+#     table = pd.concat([row.table] * times, ignore_index=True)
+#     return replace(row, table=table, scores=np.tile(row.scores, times), maps={}, masks=None)
 #
 # for times in (1, 2, 4):
-#     more = comparison.paired([repeated(row, times) for row in contenders])
+#     more = compare.paired([repeated(row, times) for row in contenders])
 #     print(times * len(labels), "images:", more["differs_holm"].sum(), "of", len(more))
 # ```
 # In *quick*: 7 of 36 pairs with 50 images, 19 with 100, 25 with 200. (Only pretend: copies are not new images, and the estimates stay what they are.)
@@ -462,35 +468,33 @@ flat = [
     }
     for name in categories
     for part in ("official", "common")
-    for row, values in metrics[name][part].items()
+    for row, values in measured[name][part].items()
     for key, own in values.items()
 ]
-reports = [comparison.report(row, metrics[name]["common"][row.row]) for name in categories for row in shared[name]]
-path = transfer.save(
+reports = [compare.report(row, measured[name]["common"][row.row]) for name in categories for row in shared[name]]
+path = artifacts.save(
     "comparison",
     {
         "metrics.csv": pd.DataFrame(flat),
         "differences.csv": pd.concat([pairs.assign(category=name) for name, pairs in contest.items()]),
-        "defect_types.csv": pd.concat(
-            [comparison.by_defect(official[name]).assign(category=name) for name in categories]
-        ),
+        "defect_types.csv": pd.concat([compare.by_defect(official[name]).assign(category=name) for name in categories]),
         "costs.csv": pd.concat([costs(name).assign(category=name) for name in categories]),
         "reports.json": reports,
     },
     profile=run.name,
     data_source=source,
     categories=categories,
-    settings={"rows": sorted({row.row for row in rows}), "split_seed": 0},
+    options={"rows": sorted({row.row for row in rows}), "split_seed": 0},
     seed=0,
-    inputs=[data, *artifacts],
+    inputs=[data, *inputs],
     metrics={f"{r['category']} {r['row']}": r["metrics"]["image_auroc"]["mean"] for r in reports},
 )
-transfer.download(path)
+artifacts.download(path)
 
 # %%
-kept = transfer.load("comparison", profile=run.name)
+kept = artifacts.load("comparison", profile=run.name)
 assert kept.json("reports.json") == reports
-print(results.tables([r for r in reports if r["row"] not in TRIVIAL]))
+print(published.tables([r for r in reports if r["row"] not in TRIVIAL]))
 
 # %% [markdown]
 # ## Recap

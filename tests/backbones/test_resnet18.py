@@ -14,8 +14,8 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from mvtec_ad.backbones import carried, load_backbone
+from mvtec_ad.backbones.backbone import packed_weights
 from mvtec_ad.backbones.carried import load_drawn, save_drawn
-from mvtec_ad.backbones.files import packed_weights
 from mvtec_ad.errors import WeightsError
 
 # torch complains about the driver's absence when TensorFlow looked for one first.

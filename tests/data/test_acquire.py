@@ -17,12 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from mvtec_ad import transfer
-from mvtec_ad.__main__ import main
+from mvtec_ad import artifacts
+from mvtec_ad.cli import main
+from mvtec_ad.config import DataSettings
 from mvtec_ad.data import acquire, catalog, index
 from mvtec_ad.data.acquire import archives, fetch, official
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import DataSettings
 
 Maker = Callable[..., Path]
 WHOLE = "mvtec_anomaly_detection.tar.xz"
@@ -415,7 +415,7 @@ def test_a_folder_that_cannot_be_written(
     (own_home / "data" / "downloads").write_text("mine")
     mirror.files[WHOLE] = Served(whole)
     monkeypatch.setenv("MVTEC_AD_URLS", f"{mirror.url(WHOLE)} {mirror.url(WHOLE)}")
-    with pytest.raises(DataError, match=r"downloads/unfinished-.* cannot be written: ") as caught:
+    with pytest.raises(DataError, match=r"downloads/unfinished-.* cannot be written ") as caught:
         acquire.locate("bottle", source="download")
     one_line(caught)
     assert len(mirror.asked) == 1
@@ -427,7 +427,7 @@ def test_prepare_downloads(mirror: Mirror, whole: bytes, capsys: pytest.CaptureF
     where = ["--category", "bottle", "screw", "--source", "download", "--image-size", "16"]
     assert main(["prepare", "--profile", "quick", *where]) == 0
     assert "8 images of bottle, screw (2 defective), source mvtec_ad" in capsys.readouterr().out
-    artifact = transfer.load("data")
+    artifact = artifacts.load("data")
     assert (artifact.manifest["data_source"], artifact.manifest["categories"]) == ("mvtec_ad", ["bottle", "screw"])
     assert artifact.manifest["metrics"] == {"images": 8, "defective": 2}
     assert "CC BY-NC-SA" in artifact.json("licence.json")["licence"]

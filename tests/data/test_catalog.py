@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mvtec_ad.data.catalog import ARCHIVE_BYTES, ARCHIVE_SHA256, CATEGORIES, LICENCE
+from mvtec_ad.data.catalog import ARCHIVE_BYTES, ARCHIVE_SHA256, CATEGORIES, LICENCE, category_name
+from mvtec_ad.errors import DataError
 
 # name: (train, good test, defective test, defect types)
 TABLE_1 = {
@@ -51,3 +52,36 @@ def test_the_archive_and_its_licence_are_named() -> None:
     assert len(bytes.fromhex(ARCHIVE_SHA256)) == 32
     assert ARCHIVE_BYTES == 5264982680
     assert "CC BY-NC-SA 4.0" in LICENCE
+
+
+@pytest.mark.parametrize(
+    "text", ["widget", "widget/", "widget//", "widget\\", "./widget", ".\\widget\\", "././widget/."]
+)
+def test_a_shell_may_complete_a_name(text: str) -> None:
+    """Separators after it and `./` before it mean the same folder, on every system."""
+    assert category_name(text) == "widget"
+
+
+@pytest.mark.parametrize("text", ["metal_nut", "Größe 3 (neu)", "v1.2", "..x", "-", "部品", "w" * 100])
+def test_any_plain_name_is_a_category(text: str) -> None:
+    """Spaces, dots and other alphabets too."""
+    assert category_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", ".", "./", "..", "../", "...", "/", "//", "\\"),
+        *("../widget", "a/b", "a\\b", "/widget", "\\widget", "C:\\images\\widget", "C:widget"),
+        *("wid\nget", "wid\0get", "wid\x1bget", "wid\u2028get", "wid\udcffget"),
+        *("w" * 101, "部" * 86, "w/" * 300),
+    ],
+)
+def test_a_path_is_no_category(text: str) -> None:
+    """Nor what a zip or another system cannot hold: one line that can be printed names it and the way out."""
+    with pytest.raises(DataError, match="give the folders above it with --root") as caught:
+        category_name(text)
+    words = str(caught.value)
+    assert words.startswith(f"category {text[:100]!r}"[:100])
+    assert len(words.encode().splitlines()) == 1
+    assert len(words) < 600

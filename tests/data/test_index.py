@@ -199,6 +199,13 @@ def test_the_audit_counts_images_and_masks() -> None:
     assert index.audit(table) == ["bottle: 1 defective images have no mask"]
 
 
+def test_a_completed_name_is_the_category(tmp_path: Path, make_category: Maker) -> None:
+    """`part/` is `part` in every column, and `bottle/` is MVTec AD's."""
+    make_category(tmp_path, size=8)
+    pd.testing.assert_frame_equal(index.read_category(tmp_path, "./part/"), index.read_category(tmp_path, "part"))
+    assert index.data_source(tmp_path, "bottle/", official_bottle()) == "mvtec_ad"
+
+
 @pytest.fixture
 def rendered_root(tmp_path: Path) -> Path:
     """A few drawn bottles."""

@@ -152,6 +152,59 @@ def test_growing_interpolates() -> None:
     assert np.abs(large[0, :, 0] - np.interp(centres, np.arange(16), ramp[0, :, 0])).max() <= 1
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_line_across_a_long_strip_stays(transposed: bool) -> None:
+    """4 of 2000 pixels are 0.512 of a cell of 256: one cell or two darken by that in all, wherever the line is."""
+    share = 4 * 256 / 2000
+    for start in (*range(125), *range(1997 - 125, 1997)):  # 125 pixels are 16 cells: all ways to lie on the cells
+        strip = np.full((20, 2000, 3), 250, np.uint8)
+        strip[:, start : start + 4] = 10
+        found = loading.resize(strip.transpose(1, 0, 2) if transposed else strip, 256)
+        darker = 250 - found.astype(float).mean((1, 2) if transposed else (0, 2))
+        assert darker.max() >= 240 * share / 2 - 1, start
+        assert abs(darker.sum() - 240 * share) <= 1, start
+
+
+@pytest.mark.parametrize(("shape", "size"), [((20, 200), 64), ((200, 20), 64), ((63, 65), 64), ((1, 999), 32)])
+def test_each_axis_is_resized_in_its_own_way(shape: tuple[int, int], size: int) -> None:
+    """Area averages along the one that shrinks, then a straight line between pixel centres along the other."""
+    image = RNG.integers(0, 256, (*shape, 3), np.uint8)
+    growing = int(np.argmin(shape))
+    averaged = np.moveaxis(image, 1 - growing, 0).astype(float)  # (long, short, 3)
+    averaged = np.tensordot(area_weights(len(averaged), size), averaged, 1)  # (size, short, 3)
+    places = (np.arange(size) + 0.5) * shape[growing] / size - 0.5
+    columns = [np.interp(places, np.arange(shape[growing]), one) for row in averaged for one in row.T]
+    expected = np.reshape(columns, (size, 3, size)).transpose((2, 0, 1) if growing == 0 else (0, 2, 1))
+    found = loading.resize(image, size)
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= 1.5  # rounded twice
+
+
+@pytest.mark.parametrize(
+    ("shape", "flag"),
+    [
+        ((300, 150), cv2.INTER_AREA),
+        ((100, 64), cv2.INTER_AREA),
+        ((128, 192), cv2.INTER_AREA),
+        ((40, 63), cv2.INTER_LINEAR),
+        ((64, 9), cv2.INTER_LINEAR),
+    ],
+)
+def test_where_no_axis_disagrees_opencv_does_it_alone(shape: tuple[int, int], flag: int) -> None:
+    """Bit by bit: published numbers were measured on such images."""
+    image = RNG.integers(0, 256, (*shape, 3), np.uint8)
+    np.testing.assert_array_equal(loading.resize(image, 64), cv2.resize(image, (64, 64), interpolation=flag))
+
+
+def test_maps_are_resampled_to_any_shape() -> None:
+    """(H, W) float32: the mean of a map is the same after it shrank to a strip and grew along it."""
+    values = RNG.random((64, 64), np.float32)
+    found = loading.resample(values, 8, 640)
+    assert (found.shape, found.dtype) == ((8, 640), np.float32)
+    assert abs(found.mean() - values.mean()) < 0.01
+    np.testing.assert_array_equal(loading.resample(values, 64, 64), values)
+
+
 @pytest.mark.parametrize(("shape", "size"), [((90, 90), 32), ((45, 45), 22), ((30, 60), 30), ((16, 16), 48)])
 def test_masks_take_the_nearest_pixel(shape: tuple[int, int], size: int) -> None:
     """Every pixel of the result is one of the source: masks never grow, and stay bool."""

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
+from mvtec_ad.config import DataSettings, Profile
 from mvtec_ad.data import boxes, index, prepare, splits
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import DataSettings, Profile
 
 Writer = Callable[[Path, np.ndarray], Path]
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -83,7 +83,7 @@ def test_through_data_zip_and_back(line: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path / "home"))
     profile = Profile("quick", data=DataSettings(categories=("line",), image_size=10))
     path = prepare.prepare(profile, root=line.parent, progress=False)
-    artifact = transfer.load(path)
+    artifact = artifacts.load(path)
     table = index.read_category(prepare.unpack(artifact), "line")
     before = index.read_category(line.parent, "line")
     same = ["image_id", "split", "defect", "label", "view", "group"]

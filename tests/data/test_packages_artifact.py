@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvtec_ad import settings, transfer
-from mvtec_ad.__main__ import main
+from mvtec_ad import artifacts, config
+from mvtec_ad.cli import main
+from mvtec_ad.config import DataSettings, profile
 from mvtec_ad.data import boxes, decoding, index, prepare
 from mvtec_ad.data.acquire import locate_packages
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import DataSettings, Profile, profile
 
 Maker = Callable[..., Path]
 FEW = replace(
@@ -52,11 +52,11 @@ def test_images_keep_their_size_and_their_bytes(tmp_path: Path) -> None:
     """Whatever size the products of data.zip have; boxes, labels and groups come back with them."""
     root = make_line(tmp_path, "line")
     path = prepare.prepare_packages(FEW, root=root, category="line", progress=False)
-    artifact = transfer.load("packages", profile="quick", data_source="own")
-    assert artifact.path == path == settings.transfer_folder() / "packages.zip"
+    artifact = artifacts.load("packages", profile="quick", data_source="own")
+    assert artifact.path == path == config.transfer_folder() / "packages.zip"
     assert artifact.manifest["categories"] == ["line"]
     assert artifact.manifest["metrics"] == {"images": 8, "defective": 4}
-    assert artifact.manifest["settings"]["packages"] == "line"
+    assert artifact.manifest["options"]["packages"] == "line"
     assert artifact.json("licence.json")["licence"].startswith("Own images")
     before = index.read_category(root, "line")
     after = index.read_category(prepare.unpack(artifact), "line")
@@ -73,7 +73,7 @@ def test_images_keep_their_size_and_their_bytes(tmp_path: Path) -> None:
 def test_formats_that_artifacts_do_not_hold_become_png(tmp_path: Path) -> None:
     """With the same pixels."""
     root = make_line(tmp_path, suffixes=(".bmp", ".tif"))
-    unpacked = prepare.unpack(transfer.load(prepare.prepare_packages(FEW, root=root, progress=False)))
+    unpacked = prepare.unpack(artifacts.load(prepare.prepare_packages(FEW, root=root, progress=False)))
     before, after = (index.read_category(place, "package") for place in (root, unpacked))
     for old, new in zip(before["image_path"], after["image_path"], strict=True):
         assert new.endswith(".png")
@@ -87,7 +87,7 @@ def test_a_broken_image_gets_no_further(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"0_side\.png is cut off"):
         prepare.prepare_packages(FEW, root=root, progress=False)
-    assert not (settings.transfer_folder() / "packages.zip").exists()
+    assert not (config.transfer_folder() / "packages.zip").exists()
 
 
 def test_other_layouts_are_no_production_line(tmp_path: Path, make_category: Maker) -> None:
@@ -104,10 +104,10 @@ def test_beside_real_products_packages_are_drawn(
     """Two artifacts, two sources, and a line that says so; nobody is asked for images that do not exist."""
     make_category(own_home / "data" / "mvtec_anomaly_detection", "bottle", train=2, test_good=1, size=16)
     prepare.prepare(FEW, source=source, progress=False)
-    assert transfer.load("data").manifest["data_source"] == "own"
+    assert artifacts.load("data").manifest["data_source"] == "own"
     prepare.prepare_packages(FEW, source=source, progress=False)
     assert "no folder package in any place where images are looked for: packages are drawn" in capsys.readouterr().out
-    artifact = transfer.load("packages", data_source="rendered")
+    artifact = artifacts.load("packages", data_source="rendered")
     assert "no photograph" in artifact.json("licence.json")["licence"]
     unpacked = prepare.unpack(artifact)
     table = index.read_category(unpacked, "package")
@@ -182,7 +182,7 @@ def test_the_command(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixtu
     assert not (own_home / "transfer" / "data.zip").exists()
     make_line(tmp_path / "mine")
     assert main(["prepare", "--root", str(root), "--packages"]) == 0
-    assert transfer.load("packages").manifest["categories"] == ["package"]
+    assert artifacts.load("packages").manifest["categories"] == ["package"]
     for option in ("--category", "--image-size"):
         assert main(["prepare", "--packages", "--root", str(root), option, "16"]) == 2
         assert f"{option} says nothing about packages" in capsys.readouterr().err
@@ -191,8 +191,8 @@ def test_the_command(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixtu
 def test_the_real_packages(shared: Callable[[str], Path]) -> None:
     """As they are on the disk: 400 JPEG files take what they took, and every box fits."""
     root = shared("data/packages").parent
-    path = prepare.prepare_packages(Profile("full"), root=root, category="packages", progress=False)
+    path = prepare.prepare_packages(profile("full"), root=root, category="packages", progress=False)
     assert path.stat().st_size < 1.01 * sum(image.stat().st_size for image in (root / "packages").rglob("*.jpg"))
-    table = index.read_category(prepare.unpack(transfer.load(path)), "packages")
+    table = index.read_category(prepare.unpack(artifacts.load(path)), "packages")
     assert table.groupby(["split", "label", "view"]).size().tolist() == [10] * 4 + [90] * 4
     assert ((table["box_path"] != "") == (table["split"] == "test")).all()

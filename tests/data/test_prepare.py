@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mvtec_ad import settings, transfer
+from mvtec_ad import artifacts, config
+from mvtec_ad.config import DataSettings, Profile, profile
 from mvtec_ad.data import acquire, decoding, index, loading
 from mvtec_ad.data.prepare import prepare, unpack
 from mvtec_ad.data.rendered import write_category
 from mvtec_ad.errors import ArtifactError, DataError
-from mvtec_ad.settings import DataSettings, Profile, profile
 
 Maker = Callable[..., Path]
 SIDE = 16
@@ -38,7 +38,7 @@ def root(tmp_path: Path, make_category: Maker) -> Path:
 def test_images_and_labels_come_back(root: Path) -> None:
     """Images of that size already are identical to the pixel; so are masks, labels and the table."""
     path = prepare(settings_for("bolt", "nut"), root=root, progress=False)
-    artifact = transfer.load("data", profile="quick", data_source="own")
+    artifact = artifacts.load("data", profile="quick", data_source="own")
     assert artifact.path == path
     unpacked = unpack(artifact)
     for category in ("bolt", "nut"):
@@ -62,7 +62,7 @@ def test_images_and_labels_come_back(root: Path) -> None:
 def test_larger_images_are_resized_once(tmp_path: Path, make_category: Maker) -> None:
     """To what `resize` gives, masks by their nearest pixel."""
     make_category(tmp_path, "bolt", train=1, test_good=0, defects={"cut": 1}, size=50)
-    unpacked = unpack(transfer.load(prepare(settings_for("bolt", size=32), root=tmp_path, progress=False)))
+    unpacked = unpack(artifacts.load(prepare(settings_for("bolt", size=32), root=tmp_path, progress=False)))
     for name in ("train/good/000", "test/cut/000"):
         image = np.asarray(Image.open(tmp_path / "bolt" / f"{name}.png"))
         found = np.asarray(Image.open(unpacked / "bolt" / f"{name}.png"))
@@ -76,7 +76,7 @@ def test_larger_images_are_resized_once(tmp_path: Path, make_category: Maker) ->
 def test_a_plain_folder_becomes_good_training_images(tmp_path: Path, write_image: Callable[..., Path]) -> None:
     """Own photographs, no layout."""
     write_image(tmp_path / "mine" / "a.bmp", np.full((SIDE, SIDE, 3), 9, np.uint8))
-    unpacked = unpack(transfer.load(prepare(settings_for("mine"), root=tmp_path, progress=False)))
+    unpacked = unpack(artifacts.load(prepare(settings_for("mine"), root=tmp_path, progress=False)))
     table = index.read_category(unpacked, "mine")
     assert table["image_id"].tolist() == ["mine/train/good/a"]
     assert (decoding.read_image(table["image_path"][0]) == 9).all()
@@ -85,7 +85,7 @@ def test_a_plain_folder_becomes_good_training_images(tmp_path: Path, write_image
 def test_the_same_images_give_the_same_members(root: Path, tmp_path: Path) -> None:
     """Twice prepared, twice the same bytes in every member."""
     hashes = [
-        transfer.load(prepare(settings_for("bolt"), root=root, path=tmp_path / f"{run}.zip", progress=False)).manifest[
+        artifacts.load(prepare(settings_for("bolt"), root=root, path=tmp_path / f"{run}.zip", progress=False)).manifest[
             "members"
         ]
         for run in range(2)
@@ -96,7 +96,7 @@ def test_the_same_images_give_the_same_members(root: Path, tmp_path: Path) -> No
 def test_drawn_images_stay_drawn_images() -> None:
     """Source, licence and severity survive the zip; without real images `auto` draws."""
     path = prepare(replace(profile("quick"), data=FEW), progress=False)
-    artifact = transfer.load(path)
+    artifact = artifacts.load(path)
     assert artifact.manifest["data_source"] == "rendered"
     assert "no photograph" in artifact.json("licence.json")["licence"]
     unpacked = unpack(artifact)
@@ -111,33 +111,33 @@ def test_sources_are_never_mixed(root: Path) -> None:
     write_category(root, "screw", train=1, test_good=1, per_defect=1, size=32, progress=False)
     with pytest.raises(DataError, match="bolt: own, screw: rendered"):
         prepare(settings_for("bolt", "screw"), root=root, progress=False)
-    assert not settings.transfer_folder().joinpath("data.zip").exists()
+    assert not config.transfer_folder().joinpath("data.zip").exists()
 
 
 def test_unpacking_twice_reuses_the_folder(root: Path) -> None:
     """Nothing is written again, nothing is left beside it; other content gets another folder."""
-    artifact = transfer.load(prepare(settings_for("bolt"), root=root, progress=False))
+    artifact = artifacts.load(prepare(settings_for("bolt"), root=root, progress=False))
     first = unpack(artifact)
     marker = first / "bolt" / "mark"
     marker.write_text("still here")
     assert unpack(artifact) == first
     assert marker.is_file()
     assert list(first.parent.iterdir()) == [first]
-    other = unpack(transfer.load(prepare(settings_for("nut"), root=root, progress=False)))
+    other = unpack(artifacts.load(prepare(settings_for("nut"), root=root, progress=False)))
     assert other != first
     assert first.is_dir()
 
 
 def test_interrupted_unpacking_leaves_nothing_half_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call starts anew and succeeds."""
-    artifact = transfer.load(prepare(settings_for("bolt"), root=root, progress=False))
+    artifact = artifacts.load(prepare(settings_for("bolt"), root=root, progress=False))
 
-    def fill_the_disk(self: transfer.Artifact, folder: Path) -> None:
+    def fill_the_disk(self: artifacts.Artifact, folder: Path) -> None:
         (folder / "bolt").mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer.Artifact, "extract", fill_the_disk)
+        patch.setattr(artifacts.Artifact, "extract", fill_the_disk)
         with pytest.raises(ArtifactError, match="No space left"):
             unpack(artifact)
     folder = unpack(artifact)

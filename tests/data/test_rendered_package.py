@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from mvtec_ad.config import DataSettings
 from mvtec_ad.data import acquire, index
 from mvtec_ad.data.boxes import read_annotation
 from mvtec_ad.data.rendered import RENDER_VERSION
@@ -23,7 +24,6 @@ from mvtec_ad.data.rendered.package.scene import CAMERAS
 from mvtec_ad.data.rendered.package.view import _look_up
 from mvtec_ad.data.rendered.tools.drawing import streams
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import DataSettings
 
 SMALL, DEFAULT = (90, 160), (270, 480)
 COUNTS = {"train": 2, "test": 2, "size": SMALL}

@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvtec_ad import evaluation, transfer
-from mvtec_ad.__main__ import main
+from mvtec_ad import artifacts, metrics
+from mvtec_ad.cli import main
 from mvtec_ad.data import index, loading
 from mvtec_ad.data.decoding import read_image
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 from mvtec_ad.inspector import DEFECT, GOOD, STRANGER, UNDECIDED, UNREADABLE, Band, Inspector, models, products
-from mvtec_ad.methods import classifier, contrastive, model_artifact, padim
+from mvtec_ad.methods import classifier, contrastive
 from mvtec_ad.methods.contrastive import around_peaks, fitting
-from mvtec_ad.settings import ClassifierSettings, InspectionSettings, PadimSettings, TypingSettings
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.settings import ClassifierSettings, InspectionSettings, TypingSettings
 
 JUDGE = ClassifierSettings(weights="drawn", look="whole", image_size=64, pyramid=(1,), steps=0)
-DETECTOR = PadimSettings(weights="drawn", image_size=64, crop=64, channels=8, sigma=1.0, seeds=(0,))
+DETECTOR = Padim(weights="drawn", image_size=64, crop=64, channels=8, sigma=1.0)
 TYPER = TypingSettings(weights="drawn", side=0.5, image_size=32, copies=2, steps=0, batch=4, neighbours=2)
 SMALL = InspectionSettings(weights="drawn", image_size=64, rejected=0.02)
 THRESHOLD = 9.0  # of the detector; only its place among the scores matters
@@ -32,8 +33,8 @@ THRESHOLD = 9.0  # of the detector; only its place among the scores matters
 def save(folder: Path, stage: str, members: dict[str, Any]) -> None:
     """An artifact of a custom profile."""
     path = folder / f"{stage}.zip"
-    transfer.save(
-        stage, members, profile="custom", data_source="own", categories=["part"], settings={}, seed=0, path=path
+    artifacts.save(
+        stage, members, profile="custom", data_source="own", categories=["part"], options={}, seed=0, path=path
     )
 
 
@@ -51,7 +52,7 @@ def parts(table: pd.DataFrame) -> dict[str, Any]:
     """The fitted models."""
     good = table[(table["split"] == "train") & (table["label"] == 0)]
     bad = table[table["label"] == 1].reset_index(drop=True)
-    detector = padim.fit(DETECTOR, loading.load_images(list(good["image_path"]), 64), progress=False)
+    detector = DETECTOR.fit(list(good["image_path"]), seed=0)
     seen = loading.load_images(list(bad["image_path"]), 64)
     regions = around_peaks(detector.score(seen).maps, TYPER.side)
     typer = contrastive.fit(
@@ -93,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, parts: dict[str, Any], band
         classifier.members(judge, "part", "resnet18", threshold=band.threshold * judge.temperature, metrics={}),
     )
     limit = {"value": THRESHOLD, "false_alarm_rate": 0.05}
-    save(folder, "padim", model_artifact.members("padim", parts["detector"], "part", limit))
+    save(folder, "padim", artifacts.model_files(parts["detector"], "part", limit))
     atlas = {
         "atlas.csv": parts["typed"][["image_id", "category", "defect"]],
         "atlas.npz": {"tsne": parts["places"]},
@@ -123,7 +124,7 @@ def test_every_stage_says_what_its_model_says(
     paths = list(table["image_path"])
     found = list(Inspector.load(folder, second="padim").inspect(paths))
     seen = parts["detector"].score(loading.load_images(paths, 64))
-    chances = evaluation.probability(logits)
+    chances = metrics.probability(logits)
     unsure = np.abs(logits - band.threshold) < band.width
     assert 0 < unsure.sum() < len(unsure)
     for number, one in enumerate(found):
@@ -276,12 +277,12 @@ def test_models_of_different_images_are_refused(folder: Path, tmp_path: Path, pa
     shutil.copytree(folder, target)
     for number, stage in enumerate(("padim", "models")):
         data = tmp_path / str(number) / "data.zip"
-        given = {"profile": "custom", "data_source": "own", "categories": [], "settings": {"n": number}, "seed": 0}
-        transfer.save("data", {}, **given, path=data)
-        artifact = transfer.load(target / f"{stage}.zip")
+        given = {"profile": "custom", "data_source": "own", "categories": [], "options": {"n": number}, "seed": 0}
+        artifacts.save("data", {}, **given, path=data)
+        artifact = artifacts.load(target / f"{stage}.zip")
         members = {name: target / stage / name for name in artifact.names}
         artifact.extract(target / stage)
-        transfer.save(stage, members, **given, inputs=[transfer.load(data)], path=target / f"{stage}.zip")
+        artifacts.save(stage, members, **given, inputs=[artifacts.load(data)], path=target / f"{stage}.zip")
     with pytest.raises(ArtifactError, match=r"two different data\.zip"):
         Inspector.load(target, second="padim")
 
@@ -290,14 +291,14 @@ def test_a_band_of_another_classifier_is_not_used(folder: Path, table: pd.DataFr
     """Where models.zip was made anew, inspection.zip counts as missing, and says what to do."""
     target = tmp_path / "stale"
     shutil.copytree(folder, target)
-    given = {"profile": "custom", "data_source": "own", "categories": [], "settings": {}, "seed": 0}
+    given = {"profile": "custom", "data_source": "own", "categories": [], "options": {}, "seed": 0}
     for inputs, missing in ((["models"], 0), (["padim"], 1)):
-        kept = transfer.load(folder / "inspection.zip")
+        kept = artifacts.load(folder / "inspection.zip")
         kept.extract(tmp_path / "members")
         one = tmp_path / "models.zip"
         shutil.copy(target / f"{inputs[0]}.zip", one)
         members = {name: tmp_path / "members" / name for name in kept.names}
-        transfer.save("inspection", members, **given, inputs=[transfer.load(one)], path=target / "inspection.zip")
+        artifacts.save("inspection", members, **given, inputs=[artifacts.load(one)], path=target / "inspection.zip")
         found = Inspector.load(target, second="padim")
         assert len(found.missing) == missing
         assert all("belongs to another models.zip" in line and "08_" in line for line in found.missing)

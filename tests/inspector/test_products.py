@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.inspector import products
 from mvtec_ad.settings import InspectionSettings
@@ -97,35 +97,35 @@ def test_the_file_gives_the_same(
     known: products.ProductClassifier, learned: dict[str, list[np.ndarray]], tmp_path: Path
 ) -> None:
     """Names, distances and limits, to the bit."""
-    path = transfer.save(
+    path = artifacts.save(
         "inspection",
         products.members(known),
         profile="custom",
         data_source="own",
         categories=["part"],
-        settings={},
+        options={},
         seed=0,
         path=tmp_path / "inspection.zip",
     )
-    again = products.restore(transfer.load(path))
+    again = products.restore(artifacts.load(path))
     assert again.names == known.names
     assert again.distances(learned["dots"][:3]).tobytes() == known.distances(learned["dots"][:3]).tobytes()
 
 
 def test_an_artifact_without_products(tmp_path: Path) -> None:
     """Is one line."""
-    path = transfer.save(
+    path = artifacts.save(
         "inspection",
-        {"products/model.json": {"settings": {}, "names": []}, "products/model.safetensors": {"means": np.ones(2)}},
+        {"products/model.json": {"options": {}, "names": []}, "products/model.safetensors": {"means": np.ones(2)}},
         profile="custom",
         data_source="own",
         categories=[],
-        settings={},
+        options={},
         seed=0,
         path=tmp_path / "inspection.zip",
     )
     with pytest.raises(ArtifactError, match="holds no whole model") as problem:
-        products.restore(transfer.load(path))
+        products.restore(artifacts.load(path))
     assert "\n" not in str(problem.value)
 
 

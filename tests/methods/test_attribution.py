@@ -15,7 +15,7 @@ from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
 from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.methods import attribution
 from mvtec_ad.methods.attribution import METHODS, cascade, randomisation_check
-from mvtec_ad.methods.maps import enlarge
+from mvtec_ad.methods.base import enlarge
 
 HEIGHT, WIDTH = 32, 40
 SIGNS = [1, -1, -1]

@@ -10,7 +10,6 @@ from sklearn.metrics import auc, roc_auc_score
 from torch import nn
 
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.evaluation import wilson
 from mvtec_ad.methods.attribution import (
     agreement,
     covered,
@@ -20,6 +19,7 @@ from mvtec_ad.methods.attribution import (
     pointing_game,
     region_auroc,
 )
+from mvtec_ad.metrics import wilson
 
 MAP = np.array([[0, 1, 2, 0], [0, 5, 3, -4], [0, 0, 9, 0], [-9, 0, 0, 0]], np.float32)
 

@@ -16,8 +16,8 @@ from mvtec_ad.data.items import LEVELS, Finder
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import attribution
 from mvtec_ad.methods.attribution import METHODS, study
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier import Classifier, DefectClassifier
-from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.settings import AttributionSettings, ClassifierSettings
 
 SIZE = 32

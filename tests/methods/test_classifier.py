@@ -13,15 +13,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
+from mvtec_ad.config import torch_device
 from mvtec_ad.data import items
 from mvtec_ad.data.decoding import read_image
 from mvtec_ad.errors import DataError, SettingsError, TrainingError, WeightsError
 from mvtec_ad.frameworks import import_torchvision
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier import Classifier, DefectClassifier, augment, build, find_items, fit, fit_head, fitting
-from mvtec_ad.methods.pixels import as_tensor
-from mvtec_ad.settings import ClassifierSettings, torch_device
-from mvtec_ad.settings.supervised import ARCHITECTURES
+from mvtec_ad.settings import ARCHITECTURES, ClassifierSettings
+from mvtec_ad.training import Run
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
 Writer = Callable[[Path, np.ndarray], Path]
@@ -391,7 +392,7 @@ def test_it_tells_new_items_apart(
     new = make_table(tmp_path, seed=9)
     scores = fitted.score(new)
     assert (scores.shape, scores.dtype) == ((40,), np.float32)
-    assert evaluation.image_auroc(new["label"], scores) == 1
+    assert metrics.image_auroc(new["label"], scores) == 1
     np.testing.assert_array_equal(scores, fitted.logits(fitted.cut(new)[0]))
     assert not any(module.training for module in fitted.network.modules())
     assert fitted.weights.startswith("drawn")
@@ -450,7 +451,7 @@ def test_the_best_check_is_kept(table: pd.DataFrame, seed: int) -> None:
     learnt = shuffled["label"][~shuffled["image_id"].isin(model.validation["image_id"])]
     weight = float((learnt == 0).sum() / (learnt == 1).sum())
     assert weight > 1.2
-    assert evaluation.image_auroc(labels, scores) == pytest.approx(best["validation_auroc"], abs=1e-9)
+    assert metrics.image_auroc(labels, scores) == pytest.approx(best["validation_auroc"], abs=1e-9)
     assert weighted_loss(scores, labels, weight) == pytest.approx(best["validation_loss"], rel=1e-4)
     assert ((scores > 0) == labels).mean() == pytest.approx(best["validation_accuracy"])
     assert checks["validation_loss"].nunique() == 9
@@ -460,7 +461,7 @@ def test_the_temperature_is_that_of_the_validation_part(table: pd.DataFrame) -> 
     """On labels that are wrong now and then, so that it lies between its bounds."""
     noisy = relabelled(table, np.repeat(np.arange(20) % 2 ^ np.isin(np.arange(20), [3, 4, 10, 13]), 2).astype(bool))
     model = fit(replace(SMALL, validation=0.5, steps=0), noisy, progress=False)
-    assert model.temperature == evaluation.fit_temperature(model.validation["label"], model.validation["score"])
+    assert model.temperature == metrics.fit_temperature(model.validation["label"], model.validation["score"])
     assert 0.06 < model.temperature < 19
     assert model.temperature != 1
 
@@ -470,25 +471,24 @@ def test_no_steps_keep_the_head(table: pd.DataFrame) -> None:
     model = fit(replace(SMALL, steps=0), table, progress=False)
     assert model.curve.columns.tolist() == ["step", "loss"]
     assert len(model.curve) == 0
-    assert evaluation.image_auroc(table["label"], model.score(table)) == 1
+    assert metrics.image_auroc(table["label"], model.score(table)) == 1
     assert equal(model.network.cpu().body, build("resnet18", "drawn", (1,))[0].body)
 
 
 def test_from_scratch(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """No head is fitted to features that mean nothing; and the rate is higher."""
     asked: list[float] = []
-    train = fitting.train
 
-    def watch(*given: object, **named: object) -> pd.DataFrame:
-        asked.append(named["rate"])
-        return train(*given, **named)
+    def watch(*given: object, **named: object) -> Run:
+        asked.append(named["lr"])
+        return Run(*given, **named)
 
-    monkeypatch.setattr(fitting, "train", watch)
+    monkeypatch.setattr(fitting, "Run", watch)
     monkeypatch.setattr(fitting, "fit_head", lambda *given: pytest.fail("a head was fitted"))
     model = fit(replace(SMALL, weights="random", steps=1), table, progress=False)
     assert model.curve["loss"].notna().sum() == 1
     monkeypatch.undo()
-    monkeypatch.setattr(fitting, "train", watch)
+    monkeypatch.setattr(fitting, "Run", watch)
     fit(replace(SMALL, steps=1), table, progress=False)
     assert asked == [pytest.approx(30 * SMALL.rate), SMALL.rate]
 
@@ -508,27 +508,26 @@ def test_a_killed_run_goes_on(table: pd.DataFrame, tmp_path: Path, monkeypatch: 
     """From its last checkpoint to the same bits, as if it had not been killed."""
     settings = replace(SMALL, steps=4, rate=1e-3)
     whole = fit(settings, table, seed=3, progress=False)
-    path, stream = tmp_path / "run.checkpoint", fitting.rng_of
+    path, stream = tmp_path / "run.checkpoint", Run.rng
 
-    def interrupt(seed: int, step: int) -> np.random.Generator:
+    def interrupt(run: Run, step: int) -> np.random.Generator:
         if step == 3:
             raise KeyboardInterrupt
-        return stream(seed, step)
+        return stream(run, step)
 
-    monkeypatch.setattr(fitting, "rng_of", interrupt)
+    monkeypatch.setattr(Run, "rng", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(settings, table, seed=3, checkpoint=path, progress=False)
     assert path.is_file()
     taken: list[tuple[int, int]] = []
 
-    def watched(seed: int, step: int) -> np.random.Generator:
-        taken.append((seed, step))
-        return stream(seed, step)
+    def watched(run: Run, step: int) -> np.random.Generator:
+        taken.append((run.seed, step))
+        return stream(run, step)
 
-    monkeypatch.setattr(fitting, "rng_of", watched)
+    monkeypatch.setattr(Run, "rng", watched)
     again = fit(settings, table, seed=3, checkpoint=path, progress=False)
-    assert taken[-1] == (3, 3)
-    assert not {(3, 1), (3, 2)} & set(taken)
+    assert taken == [(3, 0), (3, 3)]  # the first one chooses the training images that are watched
     assert equal(again.network, whole.network)
     assert again.curve.equals(whole.curve)
     assert again.validation.equals(whole.validation)
@@ -550,7 +549,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     for changed, given, seed, message in (
         (settings, other, 0, "images differ"),
         (settings, flipped, 0, "images differ"),
-        (settings, own, 1, "images, seeds differ"),
+        (settings, own, 1, "images, seed differ"),
         (replace(settings, light=0.2), own, 0, "light differ"),
         (replace(settings, weights="random"), own, 0, "weights differ"),
     ):

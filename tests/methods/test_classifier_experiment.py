@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 from mvtec_ad.data import index
 from mvtec_ad.data.rendered import write_packages
 from mvtec_ad.errors import ArtifactError
@@ -142,9 +142,9 @@ def test_the_file_gives_the_same_scores(packages: pd.DataFrame, tmp_path: Path) 
     """To the bit, with a new last block and two finders; what is missing or cut off is one line."""
     model = classifier.fit(SMALL, packages[packages["split"] == "train"], progress=False)
     members = classifier.members(model, "package", "resnet18-all", threshold=0.5, metrics={"a": 1})
-    keep = {"profile": "custom", "data_source": "rendered", "categories": ["package"], "settings": {}, "seed": 0}
-    path = transfer.save("models", members, **keep, path=tmp_path / "models.zip")
-    artifact = transfer.load(path)
+    keep = {"profile": "custom", "data_source": "rendered", "categories": ["package"], "options": {}, "seed": 0}
+    path = artifacts.save("models", members, **keep, path=tmp_path / "models.zip")
+    artifact = artifacts.load(path)
     assert classifier.names(artifact) == [("package", "resnet18-all")]
     again, description = classifier.restore(artifact, "package", "resnet18-all")
     test = packages[packages["split"] == "test"]
@@ -154,7 +154,7 @@ def test_the_file_gives_the_same_scores(packages: pd.DataFrame, tmp_path: Path) 
     with pytest.raises(ArtifactError, match=r"no classifier package/other: it holds package/resnet18-all"):
         classifier.restore(artifact, "package", "other")
     del members["package/resnet18-all/0/model.safetensors"]
-    broken = transfer.load(transfer.save("models", members, **keep, path=tmp_path / "broken.zip"))
+    broken = artifacts.load(artifacts.save("models", members, **keep, path=tmp_path / "broken.zip"))
     with pytest.raises(ArtifactError) as caught:
         classifier.restore(broken, "package", "resnet18-all")
     assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from mvtec_ad.methods.contrastive import (
 )
 from mvtec_ad.methods.contrastive.networks import blank
 from mvtec_ad.settings import TypingSettings
+from mvtec_ad.training import Run
 
 SMALL = TypingSettings(
     weights="drawn",
@@ -649,22 +651,14 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     own = replace(SMALL, objective=objective)
     rows = np.arange(1, 12)
     whole = contrastive.fit(own, seen, NAMES, rows, seed=2, progress=False)
-    original = fitting.train
-    monkeypatch.setattr(fitting, "train", lambda *given, **named: original(*given, **named, until=until))
+    monkeypatch.setattr(fitting, "Run", partial(Run, until=until))
     broken = contrastive.fit(own, seen, NAMES, rows, seed=2, checkpoint=True, progress=False)
     assert len(broken.curve) == until
     path = fitting.checkpoint_of(own, seen, np.array(NAMES, dtype=object), rows, 2)
     assert list((own_home / "transfer" / "checkpoints").iterdir()) == [path]
-    taken: list[int] = []
-
-    def watch(model: torch.nn.Module, loss_of: object, **named: object) -> object:
-        def counted(step: int) -> torch.Tensor:
-            taken.append(step)
-            return loss_of(step)
-
-        return original(model, counted, **named)
-
-    monkeypatch.setattr(fitting, "train", watch)
+    taken, stream = [], Run.rng
+    monkeypatch.setattr(fitting, "Run", Run)
+    monkeypatch.setattr(Run, "rng", lambda run, step: taken.append(step) or stream(run, step))
     for expected in (list(range(until, 4)), []):
         taken.clear()
         again = contrastive.fit(own, seen, NAMES, rows, seed=2, checkpoint=True, progress=False)

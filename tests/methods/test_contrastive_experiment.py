@@ -17,13 +17,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, si
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
 from mvtec_ad.data import index, loading
 from mvtec_ad.errors import DataError
-from mvtec_ad.methods import padim
 from mvtec_ad.methods.contrastive import DefectTyper, experiment, material, regions, views_of, ways
 from mvtec_ad.methods.contrastive.material import Material, gather
-from mvtec_ad.settings import PadimSettings, TypingSettings
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.settings import TypingSettings
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
 Writer = Callable[[Path, np.ndarray], Path]
@@ -189,20 +189,15 @@ def test_missing_masks_and_maps_are_refused(make_types: Callable[..., pd.DataFra
 
 def test_anomaly_maps_are_padims(make_types: Callable[..., pd.DataFrame], table: pd.DataFrame, tmp_path: Path) -> None:
     """Fitted on the good training images, in the order of the defective rows; too few of these are refused."""
-    settings = PadimSettings(image_size=64, crop=64, channels=8, weights="random", seeds=(5, 6))
-    found = material.anomaly_maps(table, SMALL, settings, progress=False)
+    own = Padim(image_size=64, crop=64, channels=8, weights="random")
+    found = material.anomaly_maps(table, SMALL, own, progress=False)
     good = table[(table["split"] == "train") & (table["label"] == 0)]
-    model = padim.fit(
-        replace(settings, backbone="resnet18", weights="drawn", seeds=(0,)),
-        loading.load_images(list(good["image_path"]), 64),
-        progress=False,
-    )
-    images = loading.load_images(list(table.loc[table["label"] == 1, "image_path"]), 64)
-    np.testing.assert_array_equal(found, model.score(images).maps)
+    detector = replace(own, backbone="resnet18", weights="drawn").fit(list(good["image_path"]), 0)
+    np.testing.assert_array_equal(found, detector.score(list(table.loc[table["label"] == 1, "image_path"])).maps)
     assert found.shape == (15, 64, 64)
     one = make_types(tmp_path, train=1)
     with pytest.raises(DataError, match="part has 1 good training images, too few for an anomaly map") as problem:
-        material.anomaly_maps(one, SMALL, settings, progress=False)
+        material.anomaly_maps(one, SMALL, own, progress=False)
     check_line(problem)
 
 
@@ -607,7 +602,7 @@ def test_intervals_stay_within_the_range_of_a_metric() -> None:
     assert found["mean"] == pytest.approx(0.7)
     assert found["high"] == 1
     assert found["low"] == 0
-    assert found["mean"] - evaluation.corrected_t([0.4, 1.0], 0.5)["low"] > 0.7  # it would have left the range
+    assert found["mean"] - metrics.corrected_t([0.4, 1.0], 0.5)["low"] > 0.7  # it would have left the range
 
 
 def test_the_summary_of_a_run_has_every_way(folded: tuple) -> None:

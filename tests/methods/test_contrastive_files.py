@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mvtec_ad import transfer
+from mvtec_ad import artifacts
 from mvtec_ad.errors import ArtifactError, MvtecAdError
 from mvtec_ad.methods import contrastive
 from mvtec_ad.methods.contrastive import DefectTyper, Regions, fitting
 from mvtec_ad.settings import TypingSettings
 
 SMALL = TypingSettings(weights="drawn", side=0.5, image_size=32, copies=2, steps=2, batch=6, projection=8, neighbours=2)
-KEEP = {"profile": "custom", "data_source": "rendered", "categories": ["part"], "settings": {}, "seed": 0}
+KEEP = {"profile": "custom", "data_source": "rendered", "categories": ["part"], "options": {}, "seed": 0}
 TYPES = ["dent", "burn", "cut"] * 2
 IDS = [f"part/test/{name}/{number:03d}" for number, name in enumerate(TYPES)]
 
@@ -43,10 +43,10 @@ def typer() -> DefectTyper:
     return replace(found, limit=float(np.sort(novelty)[2]))
 
 
-def saved(path: Path, *members: dict[str, Any]) -> transfer.Artifact:
+def saved(path: Path, *members: dict[str, Any]) -> artifacts.Artifact:
     """All of them in one artifact."""
     together = {name: content for some in members for name, content in some.items()}
-    return transfer.load(transfer.save("contrastive", together, **KEEP, path=path))
+    return artifacts.load(artifacts.save("contrastive", together, **KEEP, path=path))
 
 
 def same(one: DefectTyper, other: DefectTyper) -> None:

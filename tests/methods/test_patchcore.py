@@ -1,26 +1,33 @@
-"""PatchCore step by step against numpy, scipy and scikit-learn, and as a whole on a surface with a planted patch."""
+"""PatchCore step by step against numpy, scipy and scikit-learn, its coreset against the naive loop, and as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from mvtec_ad.backbones import load_backbone
-from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import patchcore
-from mvtec_ad.settings import PatchcoreSettings
+from mvtec_ad.methods.patchcore import Patchcore
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
+TestSet = tuple[np.ndarray, np.ndarray]
 SIDE = 64
-SMALL = PatchcoreSettings(weights="random", coreset=0.25, projection=32, seeds=(0, 1), image_size=SIDE, crop=SIDE)
+NEIGHBOURS = 9  # of the published recipe
+
+
+def small(**options: Any) -> Patchcore:
+    """Not fitted yet."""
+    default = {"weights": "random", "coreset": 0.25, "projection": 32, "image_size": SIDE, "crop": SIDE}
+    return Patchcore(**{**default, **options})
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def good(draw: Draw) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def test_set(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+def test_set(draw: Draw) -> TestSet:
     """Five good and five defective surfaces, in that order, and their masks."""
     generator = np.random.default_rng(1)
     images, masks = zip(*[draw(generator, SIDE, index >= 5) for index in range(10)], strict=True)
@@ -39,14 +46,14 @@ def test_set(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model(good: np.ndarray) -> patchcore.Patchcore:
-    """Fitted on the good surfaces."""
-    return patchcore.fit(SMALL, good, progress=False)
+def fitted(good: np.ndarray) -> Patchcore:
+    """On the good surfaces, seed 0."""
+    return small().fit(good)
 
 
-def features_of(images: np.ndarray, settings: PatchcoreSettings = SMALL) -> torch.Tensor:
+def features_of(images: np.ndarray) -> torch.Tensor:
     """(B, h, w, C) patch features."""
-    return patchcore.patch_features(load_backbone("resnet18", "random")(images), settings)
+    return patchcore.patch_features(load_backbone("resnet18", "random")(images), (2, 3), 3)
 
 
 def score_by_hand(patches: np.ndarray, bank: np.ndarray, neighbours: int) -> float:
@@ -79,8 +86,7 @@ def test_patch_features_equal_a_loop(side: int, chosen: tuple[int, ...]) -> None
                 pooled[:, row, column] = padded[:, row : row + side, column : column + side].mean((1, 2))
         factor = 2 ** (depth - min(chosen))
         expected.append(ndimage.zoom(pooled, (1, factor, factor, 1), order=1, mode="nearest", grid_mode=True))
-    settings = replace(SMALL, layers=chosen, neighbourhood=side)
-    found = patchcore.patch_features([torch.from_numpy(layer) for layer in layers], settings)
+    found = patchcore.patch_features([torch.from_numpy(layer) for layer in layers], chosen, side)
     np.testing.assert_allclose(found, np.concatenate(expected, -1), atol=1e-5)
 
 
@@ -105,8 +111,7 @@ def test_image_scores_equal_a_loop(neighbours: int, size: int) -> None:
     patches, bank = (
         torch.from_numpy(generator.normal(size=shape).astype(np.float32)) for shape in ((3, 20, 6), (size, 6))
     )
-    settings = replace(SMALL, neighbours=neighbours)
-    scores, distances = patchcore.measure(patches, bank, bank.square().sum(1), settings)
+    scores, distances = patchcore.measure(patches, bank, bank.square().sum(1), neighbours)
     expected = [score_by_hand(one, bank.numpy().astype(np.float64), neighbours) for one in patches.double().numpy()]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     np.testing.assert_allclose(distances, [cdist(one, bank).min(1) for one in patches], rtol=1e-4)
@@ -119,115 +124,222 @@ def test_the_reweighting_survives_any_magnitude(scale: float) -> None:
     patches, bank = (
         torch.from_numpy((scale * generator.normal(size=shape)).astype(np.float32)) for shape in ((4, 5, 6), (30, 6))
     )
-    scores, distances = patchcore.measure(patches, bank, bank.square().sum(1), SMALL)
+    scores, distances = patchcore.measure(patches, bank, bank.square().sum(1), NEIGHBOURS)
     assert torch.isfinite(scores).all()
     assert (scores <= distances.amax(1)).all()
     assert (scores >= distances.amax(1) * (1 - 1 / 2)).all()  # m* is the nearest: its share of the sum is the smallest
 
 
-def test_left_out_images_meet_the_bank_of_the_others(good: np.ndarray, model: patchcore.Patchcore) -> None:
+def test_left_out_images_meet_the_bank_of_the_others(good: np.ndarray, fitted: Patchcore) -> None:
     """The bank filtered by hand, image by image."""
     features = features_of(good).flatten(1, 2)  # 8×64×384
-    bank = model.bank.double().numpy()
-    origins = model.picks // features.shape[1]
-    np.testing.assert_array_equal(model.bank, features.flatten(0, 1)[model.picks])
+    bank = fitted.bank.double().numpy()
+    origins = fitted.picks // features.shape[1]
+    np.testing.assert_array_equal(fitted.bank, features.flatten(0, 1)[fitted.picks])
     expected = [
-        score_by_hand(own.double().numpy(), bank[origins != index], SMALL.neighbours)
-        for index, own in enumerate(features)
+        score_by_hand(own.double().numpy(), bank[origins != index], NEIGHBOURS) for index, own in enumerate(features)
     ]
-    np.testing.assert_allclose(model.good_scores, expected, rtol=1e-4)
-    assert model.good_scores.dtype == np.float32
-    assert (model.good_scores > model.score(good).image).all()
+    np.testing.assert_allclose(fitted.good_scores, expected, rtol=1e-4)
+    assert fitted.good_scores.dtype == np.float32
+    assert (fitted.good_scores > fitted.score(good).image).all()
 
 
-def test_scores_equal_their_derivation_by_hand(
-    model: patchcore.Patchcore, test_set: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_scores_equal_their_derivation_by_hand(fitted: Patchcore, test_set: TestSet) -> None:
     """Distances by scipy, enlarged and blurred by scipy for the map; the image score knows nothing of the blur."""
     images = test_set[0][4:6]
-    scores = model.score(images)
-    bank = model.bank.double().numpy()
+    scores = fitted.score(images)
+    bank = fitted.bank.double().numpy()
     for index, own in enumerate(features_of(images).flatten(1, 2).double().numpy()):
-        assert scores.image[index] == pytest.approx(score_by_hand(own, bank, SMALL.neighbours), rel=1e-4)
+        assert scores.image[index] == pytest.approx(score_by_hand(own, bank, NEIGHBOURS), rel=1e-4)
         grid = cdist(own, bank).min(1).reshape(8, 8)
         large = ndimage.zoom(grid, 8, order=1, mode="nearest", grid_mode=True)
-        np.testing.assert_allclose(scores.maps[index], ndimage.gaussian_filter(large, SMALL.sigma), rtol=1e-3)
+        np.testing.assert_allclose(scores.maps[index], ndimage.gaussian_filter(large, fitted.sigma), rtol=1e-3)
 
 
-def test_a_planted_patch_is_found(good: np.ndarray, test_set: tuple[np.ndarray, np.ndarray]) -> None:
-    """Both seeds, image and pixels, and the trials hold what the models say."""
+def test_a_planted_patch_is_found(good: np.ndarray, fitted: Patchcore, test_set: TestSet) -> None:
+    """Whichever seed, by image and by pixel."""
     images, masks = test_set
-    trials = list(patchcore.fit_and_score(SMALL, good, images, progress=False))
-    assert [trial.seed for trial in trials] == [0, 1]
     labels = masks.any((1, 2))
-    for trial in trials:
-        assert roc_auc_score(labels, trial.scores.image) == 1
-        assert roc_auc_score(masks.ravel(), trial.scores.maps.ravel()) > 0.9
-        assert (trial.scores.image[labels] > trial.good_scores.max()).all()
-        np.testing.assert_array_equal(trial.good_scores, trial.model.good_scores)
-        assert trial.scores.image.dtype == trial.scores.maps.dtype == np.float32
-        assert trial.scores.maps.shape == masks.shape
-    assert (trials[0].model.picks != trials[1].model.picks).any()
+    other = small().fit(good, seed=1)
+    for detector in (fitted, other):
+        scores = detector.score(images)
+        assert roc_auc_score(labels, scores.image) == 1
+        assert roc_auc_score(masks.ravel(), scores.maps.ravel()) > 0.9
+        assert (scores.image[labels] > detector.good_scores.max()).all()
+    assert (fitted.picks != other.picks).any()
 
 
-def test_fitting_again_gives_the_same(
-    good: np.ndarray, model: patchcore.Patchcore, test_set: tuple[np.ndarray, np.ndarray]
-) -> None:
-    """`fit` takes the first seed, whatever random state the process is in."""
+def test_fitting_again_gives_the_same(good: np.ndarray, fitted: Patchcore, test_set: TestSet) -> None:
+    """Whatever random state the process is in, and however little memory distances may take."""
     torch.manual_seed(5)
     np.random.seed(5)
-    again = patchcore.fit(replace(SMALL, seeds=(0,)), good, progress=False)
-    np.testing.assert_array_equal(again.picks, model.picks)
-    np.testing.assert_array_equal(again.good_scores, model.good_scores)
-    np.testing.assert_array_equal(again.score(test_set[0]).image, model.score(test_set[0]).image)
-
-
-def test_a_packed_model_scores_the_same(model: patchcore.Patchcore, test_set: tuple[np.ndarray, np.ndarray]) -> None:
-    """To the bit."""
-    description, arrays = patchcore.pack(model)
-    arrays = {name: array.copy() for name, array in arrays.items()} | {"good_scores": model.good_scores}
-    again = patchcore.unpack(SMALL, model.seed, {**description, "other": 1}, arrays, model.backbone)
-    before, after = (one.score(test_set[0]) for one in (model, again))
-    np.testing.assert_array_equal(before.image, after.image)
-    np.testing.assert_array_equal(before.maps, after.maps)
-    np.testing.assert_array_equal(model.good_scores, again.good_scores)
-    assert again.grid == model.grid == (8, 8)
-    assert again.seed == model.seed
+    again = small(memory_gb=1e-6).fit(good)
+    np.testing.assert_array_equal(again.picks, fitted.picks)
+    np.testing.assert_allclose(again.good_scores, fitted.good_scores, rtol=1e-5)
+    np.testing.assert_allclose(again.score(test_set[0]).image, fitted.score(test_set[0]).image, rtol=1e-5)
 
 
 def test_a_share_of_one_keeps_all_patches(good: np.ndarray) -> None:
     """Then nothing fitted is anomalous, and leaving one out is leaving its patches out."""
-    model = patchcore.fit(replace(SMALL, coreset=1.0), good[:4], progress=False)
+    detector = small(coreset=1.0).fit(good[:4])
     features = features_of(good[:4]).flatten(0, 2)
-    np.testing.assert_array_equal(model.bank, features)
-    np.testing.assert_allclose(model.score(good[:4]).image, 0, atol=1e-4)
-    others = score_by_hand(features[:64].double().numpy(), features[64:].double().numpy(), SMALL.neighbours)
-    assert model.good_scores[0] == pytest.approx(others, rel=1e-4)
+    np.testing.assert_array_equal(detector.bank, features)
+    np.testing.assert_allclose(detector.score(good[:4]).image, 0, atol=1e-4)
+    others = score_by_hand(features[:64].double().numpy(), features[64:].double().numpy(), NEIGHBOURS)
+    assert detector.good_scores[0] == pytest.approx(others, rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 1.0])
 def test_constant_images_divide_nothing_by_zero(share: float) -> None:
     """Many equal patches, in a bank of one row, of some or of all."""
     images = np.full((3, SIDE, SIDE, 3), 127, np.uint8)
-    model = patchcore.fit(replace(SMALL, coreset=share), images, progress=False)
-    scores = model.score(images)
-    assert np.isfinite(model.good_scores).all()
+    detector = small(coreset=share).fit(images)
+    scores = detector.score(images)
+    assert np.isfinite(detector.good_scores).all()
     assert np.isfinite(scores.image).all()
     if share == 1:
         np.testing.assert_allclose(scores.image, 0, atol=1e-4)
-        np.testing.assert_allclose(model.good_scores, 0, atol=1e-4)
+        np.testing.assert_allclose(detector.good_scores, 0, atol=1e-4)
     else:
-        assert len(model.bank) < 3 * 64 * share + 1  # equal patches fill no bank
+        assert len(detector.bank) < 3 * 64 * share + 1  # equal patches fill no bank
 
 
-def test_images_of_another_size_are_refused(model: patchcore.Patchcore) -> None:
+def test_layers_of_another_grid_are_refused(fitted: Patchcore) -> None:
     """With a way out."""
-    with pytest.raises(SettingsError, match="96×96, not the size the model was fitted on: resize"):
-        model.score(np.zeros((1, 96, 96, 3), np.uint8))
+    with pytest.raises(SettingsError, match=r"12, 12.* fitted on \(8, 8\): fit again"):
+        fitted.score_seen([fitted.look(np.zeros((1, 96, 96, 3), np.uint8))])
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_images_are_refused(good: np.ndarray, count: int) -> None:
-    """The message says how many are needed."""
-    with pytest.raises(DataError, match=f"{count} good images are too few .* at least 3"):
-        patchcore.fit(SMALL, good[:count], progress=False)
+# --- the coreset ------------------------------------------------------------------------------------------------------
+
+
+def clusters(count: int, width: int, seed: int) -> torch.Tensor:
+    """Like features: a few kinds of patches of unequal spread and frequency, far from the origin, float32."""
+    generator = np.random.default_rng(seed)
+    kinds = generator.normal(3, 2, (12, width))
+    kind = generator.choice(12, count, p=generator.dirichlet(np.ones(12)))
+    spread = generator.gamma(2, 0.3, 12)
+    points = kinds[kind] + spread[kind, None] * generator.normal(size=(count, width))
+    return torch.from_numpy(points.astype(np.float32))
+
+
+def naive(points: np.ndarray, number: int, first: int) -> list[int]:
+    """Algorithm 1 as it is written: every distance to every pick."""
+    picks, distances = [first], np.full(len(points), np.inf)
+    while len(picks) < number:
+        distances = np.minimum(distances, np.linalg.norm(points - points[picks[-1]], axis=1))
+        picks.append(int(distances.argmax()))
+    return picks
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("count", "width", "number"), [(1000, 8, 300), (3000, 128, 300), (200, 40, 199), (50, 3, 1)])
+def test_picks_equal_those_of_the_naive_loop(count: int, width: int, number: int, seed: int) -> None:
+    """In their order; the active sets are much smaller than the points."""
+    points = clusters(count, width, seed)
+    points -= points.mean(0)
+    found = patchcore.greedy(points, number, first=seed)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, naive(points.double().numpy(), number, seed))
+
+
+@pytest.mark.parametrize(("share", "numbers"), [(4, 1000), (500, 100), (1, 2**22)])
+def test_picks_depend_on_neither_active_set_nor_chunks(
+    monkeypatch: pytest.MonkeyPatch, share: int, numbers: int
+) -> None:
+    """Two active points or all of them, products of a few rows or one."""
+    points = clusters(1000, 16, 0)
+    points -= points.mean(0)
+    expected = naive(points.double().numpy(), 150, 7)
+    monkeypatch.setattr(patchcore, "ACTIVE_SHARE", share)
+    monkeypatch.setattr(patchcore, "ACTIVE_LEAST", 2)
+    monkeypatch.setattr(patchcore, "CHUNK_NUMBERS", numbers)
+    np.testing.assert_array_equal(patchcore.greedy(points, 150, 7), expected)
+
+
+def test_a_far_outlier_hides_nobody() -> None:
+    """It makes the products of all others coarse; the others are still covered as well."""
+    points = clusters(600, 16, 3)
+    points[100] += 3000
+    found = patchcore.greedy(points - points.mean(0), 2, 0)
+    np.testing.assert_array_equal(found, [0, 100])
+    found = patchcore.greedy(points - points.mean(0), 60, 0)
+    distances = cdist(points.double(), points[found].double()).min(1)
+    assert distances.max() <= 1.01 * cdist(points.double(), points[naive(points.double().numpy(), 60, 0)]).min(1).max()
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, 1e4])
+@pytest.mark.parametrize("width", [5, 300])
+def test_equal_points_give_one_pick(value: float, width: int) -> None:
+    """No crash, no index twice: the bank is smaller than asked for."""
+    picks = patchcore.select(torch.full((500, width), value), 50, projection=64)
+    assert len(picks) == 1
+
+
+@pytest.mark.parametrize("width", [6, 200])
+def test_duplicates_are_picked_once(width: int) -> None:
+    """40 distinct points, each 25 times: 40 picks, one of each."""
+    distinct = clusters(40, width, 0)
+    points = distinct[torch.from_numpy(np.random.default_rng(0).permutation(1000) % 40)]
+    picks = patchcore.select(points, 100, projection=64)
+    assert len(picks) == 40
+    assert len(np.unique(points[picks].numpy(), axis=0)) == 40
+
+
+def test_ties_are_filled_evenly() -> None:
+    """Points of a line, of which many are equally far: 5 picks of 0 … 16 leave none farther than 2."""
+    points = torch.arange(17.0)[:, None] - 8
+    picks = patchcore.greedy(points, 5, 0)
+    assert sorted(picks) == [0, 4, 8, 12, 16]
+
+
+def test_the_covering_radius_never_grows() -> None:
+    """More picks cover better, and at most twice as badly as any other choice of as many (Gonzalez 1985)."""
+    points = clusters(800, 10, 5)
+    picks = patchcore.select(points, 100, seed=2)
+    distances = cdist(points, points[picks])
+    radii = np.minimum.accumulate(distances, axis=1).max(0)
+    assert (np.diff(radii) <= 1e-6).all()
+    generator = np.random.default_rng(0)
+    best = min(cdist(points, points[generator.choice(800, 100, replace=False)]).min(1).max() for _ in range(20))
+    assert radii[-1] <= 2 * best
+
+
+def test_all_points_on_request() -> None:
+    """Also where some are equal."""
+    np.testing.assert_array_equal(patchcore.select(torch.ones(7, 3), 7), np.arange(7))
+
+
+def test_the_seed_decides() -> None:
+    """Over the first pick and the projection; distinct indices within range."""
+    points = clusters(400, 150, 1)
+    one, again, other = (patchcore.select(points, 40, projection=20, seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    assert len(np.unique(one)) == 40
+    assert 0 <= one.min() <= one.max() < 400
+
+
+def test_the_projection_keeps_distances() -> None:
+    """Squared ratios scatter around 1 with variance 2/d (Johnson, Lindenstrauss); narrow features stay exact."""
+    points = clusters(60, 500, 0)
+    before = pdist(points)
+    draws = [patchcore.project(points, 200, np.random.default_rng(seed)) for seed in range(20)]
+    assert draws[0].shape == (60, 200)
+    ratios = np.stack([(pdist(draw) / before) ** 2 for draw in draws])
+    assert ratios.mean() == pytest.approx(1, abs=0.05)
+    assert ratios.std(0).mean() == pytest.approx(np.sqrt(2 / 200), rel=0.2)
+    kept = patchcore.project(points, 500, np.random.default_rng(0))
+    np.testing.assert_allclose(kept, points - points.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(kept.mean(0), 0, atol=1e-5)
+
+
+def test_the_number_of_threads_is_given_back() -> None:
+    """The picking takes one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        patchcore.select(clusters(100, 4, 0), 10)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.evaluation import au_pro, evaluate, pro_curve
+from mvtec_ad.metrics import au_pro, evaluate, pro_curve
 from mvtec_ad.plotting import (
     DEFECT,
     GOOD,

@@ -24,6 +24,7 @@ from typing import IO
 from tqdm import tqdm
 
 from mvtec_ad.data import catalog
+from mvtec_ad.data.folders import WAY_OUT
 from mvtec_ad.errors import DataError
 
 # What reading a damaged archive can raise; RuntimeError: a zip member that is, or claims to be, encrypted.
@@ -84,11 +85,13 @@ def unpack(
 
     Raises:
         ArchiveError: the archive is damaged, holds a link or a path that leaves the folder, or lacks the category.
-        DataError: the disk is too small, or cannot be written.
+        DataError: the archive cannot be read, or the disk is too small or cannot be written.
     """
     wanted = {name for name in (category, *together) if not (folder / name).exists()}
+    with _reading(archive), open(archive, "rb"):
+        needed = _unpacked_bytes(archive, wanted)
     try:
-        check_room(folder, _unpacked_bytes(archive, wanted), f"unpacking {', '.join(sorted(wanted))}")
+        check_room(folder, needed, f"unpacking {', '.join(sorted(wanted))}")
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
@@ -107,7 +110,9 @@ def unpack(
     except _DAMAGE as problem:
         raise ArchiveError(f"{archive} is damaged ({problem}): get it again") from problem
     except OSError as problem:
-        raise DataError(f"{archive} cannot be unpacked into {folder}: {problem.strerror or problem}") from problem
+        raise DataError(
+            f"{archive} cannot be unpacked into {folder} ({problem.strerror or problem}): {WAY_OUT}"
+        ) from problem
 
 
 def holds(archive: Path, category: str) -> bool:
@@ -117,9 +122,14 @@ def holds(archive: Path, category: str) -> bool:
         ArchiveError: the archive is damaged.
         DataError: it cannot be read.
     """
+    with _reading(archive), contextlib.closing(_members(archive)) as members:
+        return any(member.place({category}) for member in members)
+
+
+@contextlib.contextmanager
+def _reading(archive: Path) -> Iterator[None]:
     try:
-        with contextlib.closing(_members(archive)) as members:
-            return any(member.place({category}) for member in members)
+        yield
     except _DAMAGE as problem:
         raise ArchiveError(f"{archive} is damaged ({problem}): get it again") from problem
     except OSError as problem:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mvtec_ad.errors import DataError
+from mvtec_ad.data.folders import writing
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 4  # in a row without a megabyte of progress
@@ -67,7 +67,8 @@ def _continue(url: str, path: Path, size: int | None, room: Callable[[int, int],
     """One request, for what is missing."""
     have = _bytes(path)
     if size is not None and have > size:  # cannot be its beginning
-        path.unlink()
+        with writing(path):
+            path.unlink()
         have = 0
     if have == size:
         return
@@ -105,7 +106,7 @@ def _span(response: http.client.HTTPResponse, have: int) -> tuple[int, int | Non
 
 def _receive(response: http.client.HTTPResponse, path: Path, start: int, total: int | None) -> None:
     """Append what comes, or write anew where it begins at 0; returns early when the connection is cut."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open(path, "ab" if start else "wb") as file,
@@ -128,8 +129,6 @@ def _receive(response: http.client.HTTPResponse, path: Path, start: int, total: 
                     return
                 file.write(piece)
                 bar.update(len(piece))
-    except OSError as problem:
-        raise DataError(f"{path} cannot be written: {problem.strerror or problem}") from problem
 
 
 def _bytes(path: Path) -> int:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mvtec_ad.artifacts import file_sha256
+from mvtec_ad.config import data_folder
 from mvtec_ad.data import catalog, index
 from mvtec_ad.data.acquire import archives
 from mvtec_ad.data.acquire.fetch import UNFINISHED, DownloadError, fetch
+from mvtec_ad.data.folders import writing
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import data_folder
-from mvtec_ad.transfer import file_sha256
 
 MANUAL = (
     "download it from the MVTec AD page of mvtec.com, unpack it, and set MVTEC_AD_ROOT to the folder that holds the "
@@ -120,11 +121,11 @@ def _fetch_category(url: str, category: str) -> None:
     try:
         archives.unpack(path, folder(), category, check=_official_counts)
     except archives.ArchiveError as problem:
-        path.unlink()
+        _remove(path)
         if continued:  # the part that lay there may have been of another file: once more, from nothing
             return _fetch_category(url, category)
         raise DownloadError(str(problem)) from problem
-    path.unlink()
+    _remove(path)
 
 
 def _fetch_whole(url: str, category: str, together: Sequence[str]) -> None:
@@ -134,11 +135,18 @@ def _fetch_whole(url: str, category: str, together: Sequence[str]) -> None:
     unpacked = archives.unpacked_estimate(catalog.ARCHIVE_BYTES, {category, *together})
     fetch(url, path, size=catalog.ARCHIVE_BYTES, room=lambda missing, _: _check_room(missing + unpacked, "MVTec AD"))
     if file_sha256(path) != catalog.ARCHIVE_SHA256:
-        path.unlink()
+        _remove(path)
         if continued:
             return _fetch_whole(url, category, together)
         raise DownloadError("its SHA-256 is not that of the official archive")
-    path.rename(path.with_name(ARCHIVE))
+    whole = path.with_name(ARCHIVE)
+    with writing(whole):
+        path.rename(whole)
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink()
 
 
 def _check_room(needed: int, what: str) -> None:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mvtec_ad.config import DataSettings, data_folder, transfer_folder
 from mvtec_ad.data import rendered
 from mvtec_ad.data.acquire import archives, official
+from mvtec_ad.data.catalog import category_name
 from mvtec_ad.errors import DataError
-from mvtec_ad.settings import DataSettings, data_folder, transfer_folder
 
 SOURCES = ("auto", "mvtec_ad", "rendered", "download")
 MANUAL = official.MANUAL
@@ -28,7 +29,7 @@ def locate(
     """The folder that holds `category`, made first where needed.
 
     Args:
-        category: a category folder's name.
+        category: a category folder's name (`catalog.category_name`).
         root: a folder on disk, or an archive (.tar.xz, .zip) to unpack below `data/unpacked/`; then nothing else is
             looked at.
         source: `mvtec_ad` takes real MVTec AD where `MVTEC_AD_ROOT` or `data/mvtec_anomaly_detection` holds the
@@ -42,9 +43,10 @@ def locate(
         A folder with `category` below it.
 
     Raises:
-        DataError: real images were asked for and cannot be had, an archive is damaged or not to be trusted, the disk is
-            too small, or the category cannot be drawn.
+        DataError: the category is a path, real images were asked for and cannot be had, an archive is damaged or not to
+            be trusted, the disk is too small or cannot be written, or the category cannot be drawn.
     """
+    category, together = category_name(category), [category_name(name) for name in together]
     if root is not None:
         root = Path(root).expanduser()
         return _unpacked(root, category, together) if root.is_file() else root
@@ -69,6 +71,7 @@ def locate_packages(
     So `package`, the line that we can draw, is drawn wherever it is not on disk, and a printed line says so: also where
     `source` asks for real images, and where `root` holds other categories only. Any other name must be on disk.
     """
+    category = category_name(category)
     if category != rendered.PACKAGE:
         return locate(category, root=root, source=source, settings=settings)
     if root is not None and not Path(root).expanduser().exists():

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mvtec_ad.data.folders import writing
 from mvtec_ad.errors import DataError
 
 RENDER_VERSION = 2  # raise it whenever a pixel changes
@@ -54,19 +55,21 @@ def write_set(target: Path, head: dict[str, Any], write_images: Callable[[Path],
         `target`.
 
     Raises:
-        DataError: `target` holds images that were not drawn here.
+        DataError: `target` holds images that were not drawn here, or cannot be written; then what lay there is kept.
     """
     head = {"drawn_by": DRAWN_BY, "version": RENDER_VERSION, **head}
-    if _already_there(target, head):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-    try:
-        images = write_images(unfinished)
-        (unfinished / MANIFEST).write_text(json.dumps({**head, "images": images}, indent=1) + "\n", encoding="utf-8")
-        _put_in_place(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with writing(target):
+        if _already_there(target, head):
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        try:
+            images = write_images(unfinished)
+            manifest = json.dumps({**head, "images": images}, indent=1) + "\n"
+            (unfinished / MANIFEST).write_text(manifest, encoding="utf-8")
+            _put_in_place(unfinished, target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
@@ -89,7 +92,12 @@ def _put_in_place(unfinished: Path, target: Path) -> None:
     old = unfinished.with_name(unfinished.name + "-old")
     if target.exists():
         os.replace(target, old)
-    os.replace(unfinished, target)
+    try:
+        os.replace(unfinished, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -25,7 +25,7 @@ def grad_cam(
     """ReLU(Σ_k α_k A_k), α_k being the mean gradient of channel k, on the layer's own grid: (N, h, w) float32.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017
-    (arXiv:1610.02391), eq. 1 and 2. `methods.maps.enlarge` brings it to the size of the image.
+    (arXiv:1610.02391), eq. 1 and 2. `methods.base.enlarge` brings it to the size of the image.
 
     Args:
         network: in evaluation mode, (B, 3, H, W) in [0, 1] -> logits (B,).

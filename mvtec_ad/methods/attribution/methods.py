@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods.attribution.class_activation import grad_cam, grad_cam_plus_plus
 from mvtec_ad.methods.attribution.question import BATCH, ask, stacked
-from mvtec_ad.methods.maps import enlarge
+from mvtec_ad.methods.base import enlarge
 
 SMOOTH_SAMPLES, SMOOTH_NOISE = 25, 0.15  # Smilkov et al. find 10 to 20 % noise best, and little gain beyond 50 samples
 

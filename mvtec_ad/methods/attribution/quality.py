@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.evaluation import wilson
+from mvtec_ad.metrics import wilson
 
 
 def pointing_game(maps: ArrayLike, regions: ArrayLike) -> np.ndarray:

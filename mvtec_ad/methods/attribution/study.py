@@ -28,8 +28,8 @@ from mvtec_ad.methods.attribution.quality import (
     pointing_game,
     region_auroc,
 )
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier.model import DefectClassifier
-from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.settings import AttributionSettings
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
 from mvtec_ad.data import loading, splits
 from mvtec_ad.data.items import Finder
+from mvtec_ad.methods.baselines import SIDE, trivial_scores
 from mvtec_ad.methods.classifier.fitting import fit
 from mvtec_ad.methods.classifier.model import DefectClassifier
-from mvtec_ad.methods.trivial import SIDE, trivial_scores
-from mvtec_ad.settings import ClassifierSettings, as_dict
-from mvtec_ad.training import checkpoint_path
+from mvtec_ad.settings import ClassifierSettings
+from mvtec_ad.training import checkpoint_path, checkpoints_folder, remove_checkpoints
 
 PER_VIEW, TOGETHER = "one model per view", "one model for all views"
 JOINT = "joint"  # the item, from all its views
@@ -37,8 +37,8 @@ def train_one(
     Returns:
         The model, and the checkpoint, for the caller to remove when all is done.
     """
-    run = {**as_dict(settings), "seed": seed, "images": list(table["image_id"]), "labels": table["label"].tolist()}
-    path = checkpoint_path("classifier", run)
+    run = {**settings.options(), "seed": seed, "images": list(table["image_id"]), "labels": table["label"].tolist()}
+    path = checkpoint_path(checkpoints_folder(), "classifier", run)
     return fit(settings, table, seed=seed, finders=finders, checkpoint=path, progress=progress), path
 
 
@@ -105,13 +105,12 @@ def cross_validate(
         scored, _, own = score_unseen(settings, train, test, way, progress=progress)
         frames.append(scored.assign(fold=number))
         paths += own
-    for path in paths:
-        path.unlink(missing_ok=True)
+    remove_checkpoints(paths)
     return pd.concat(frames).loc[table.index]
 
 
 def trivial_rows(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Scores of `methods.trivial` on whole pictures, a column each, in the order of `test`; views apart."""
+    """Scores of `methods.baselines` on whole pictures, a column each, in the order of `test`; views apart."""
     frames = []
     for view, rows in test.groupby("view", sort=True):
         good = train[(train["view"] == view) & (train["label"] == 0)]
@@ -147,20 +146,20 @@ def measure(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray | None = N
             logits of different models have no common scale; `pooled_auroc` ranks them all together nevertheless.
     """
     folds = np.zeros(len(labels), int) if folds is None else folds
-    probabilities = evaluation.probability(scores)
+    probabilities = metrics.probability(scores)
     defects, good = int(labels.sum()), int((labels == 0).sum())
     parts = [(labels[folds == fold], scores[folds == fold]) for fold in np.unique(folds)]
-    auroc = float(np.mean([evaluation.image_auroc(*part) for part in parts]))
-    precision = float(np.mean([evaluation.average_precision(*part) for part in parts]))
+    auroc = float(np.mean([metrics.image_auroc(*part) for part in parts]))
+    precision = float(np.mean([metrics.average_precision(*part) for part in parts]))
     return {
-        "image_auroc": _with_interval(auroc, evaluation.newcombe(auroc, defects, good)),
-        "image_ap": _with_interval(precision, evaluation.wilson(precision, defects)),
-        "pooled_auroc": evaluation.image_auroc(labels, scores),
-        "accuracy": evaluation.accuracy(labels, scores > 0),
-        "classes": evaluation.per_class(labels, scores > 0),
-        "confusion": evaluation.confusion(labels, scores > 0).tolist(),
-        "calibration_error": evaluation.calibration_error(labels, probabilities),
-        "brier": evaluation.brier(labels, probabilities),
+        "image_auroc": _with_interval(auroc, metrics.newcombe(auroc, defects, good)),
+        "image_ap": _with_interval(precision, metrics.wilson(precision, defects)),
+        "pooled_auroc": metrics.image_auroc(labels, scores),
+        "accuracy": metrics.accuracy(labels, scores > 0),
+        "classes": metrics.per_class(labels, scores > 0),
+        "confusion": metrics.confusion(labels, scores > 0).tolist(),
+        "calibration_error": metrics.calibration_error(labels, probabilities),
+        "brier": metrics.brier(labels, probabilities),
     }
 
 
@@ -190,18 +189,18 @@ def joint_minus_better_view(scored: pd.DataFrame, resamples: int = 2000) -> dict
     items = joint_verdict(scored)
     folds = items["fold"].to_numpy() if "fold" in items else np.zeros(len(items), int)
     labels = items["label"].to_numpy()
-    weights = evaluation.resample_weights(labels, resamples)
+    weights = metrics.resample_weights(labels, resamples)
     parts = [folds == fold for fold in np.unique(folds)]
 
     def auroc(name: str, part: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        return evaluation.resampled_ranking(labels[part], items.loc[part, name], drawn[:, part])["image_auroc"]
+        return metrics.resampled_ranking(labels[part], items.loc[part, name], drawn[:, part])["image_auroc"]
 
     once = np.ones((1, len(items)))
     names = ["score", *sorted(scored["view"].unique())]
     estimates = {name: float(np.mean([auroc(name, part, once) for part in parts])) for name in names}
     better = max(names[1:], key=estimates.__getitem__)
     drawn = [np.mean([auroc(name, part, weights) for part in parts], axis=0) for name in ("score", better)]
-    difference = evaluation.paired_difference(*drawn, estimates["score"], estimates[better], int(labels.sum()))
+    difference = metrics.paired_difference(*drawn, estimates["score"], estimates[better], int(labels.sum()))
     return {**difference, "better": better}
 
 
@@ -222,11 +221,10 @@ def repeated_splits(
         scored, _, own = score_unseen(settings, train, test, TOGETHER, seed=seed, progress=progress)
         trivial = trivial_rows(train, test)
         labels = test["label"].to_numpy()
-        rows = {name: evaluation.image_auroc(labels, trivial[name]) for name in trivial}
+        rows = {name: metrics.image_auroc(labels, trivial[name]) for name in trivial}
         found.append({"seed": seed, **measure(labels, scored["score"].to_numpy()), "trivial": rows})
         paths += own
-    for path in paths:
-        path.unlink(missing_ok=True)
+    remove_checkpoints(paths)
     return found
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mvtec_ad.artifacts import Artifact
 from mvtec_ad.backbones.backbone import DEVIATION, MEAN
+from mvtec_ad.config import torch_device
 from mvtec_ad.data.items import Finder
-from mvtec_ad.errors import ArtifactError
+from mvtec_ad.errors import ArtifactError, SettingsError
 from mvtec_ad.methods.classifier.model import DefectClassifier
 from mvtec_ad.methods.classifier.networks import blank
-from mvtec_ad.settings import ClassifierSettings, as_dict, from_dict, torch_device
-from mvtec_ad.transfer import Artifact
+from mvtec_ad.settings import ClassifierSettings
 
 LABELS = {"0": "good", "1": "defective"}
 
@@ -22,7 +23,7 @@ LABELS = {"0": "good", "1": "defective"}
 def members(
     model: DefectClassifier, category: str, name: str, *, threshold: float, metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `transfer.save` needs to keep a fitted classifier.
+    """What `artifacts.save` needs to keep a fitted classifier.
 
     Args:
         model: fitted.
@@ -39,7 +40,7 @@ def members(
         "category": category,
         "name": name,
         "seed": model.seed,
-        "settings": as_dict(model.settings),
+        "settings": model.settings.options(),
         "weights": model.weights,
         "views": sorted(model.finders),
         "labels": LABELS,
@@ -91,7 +92,7 @@ def restore(
     try:
         description = artifact.json(found[0])
         arrays = artifact.arrays(f"{folder}/model.safetensors")
-        settings = from_dict(ClassifierSettings, description["settings"])
+        settings = ClassifierSettings.from_options(description["settings"])
         weights = description["weights"]
         network = blank(
             settings.architecture,
@@ -112,7 +113,7 @@ def restore(
             artifact.table(f"{folder}/curve.csv").apply(lambda column: column.replace("", np.nan).astype(float)),
         )
         float(description["threshold"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+    except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as problem:
         reason = f"{type(problem).__name__} {problem}".splitlines()[0]
         raise ArtifactError(f"{artifact.path} holds no whole classifier ({reason}): train it again") from problem
     return model, description

@@ -13,17 +13,18 @@ import torch.nn.functional as functional
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
+from mvtec_ad.config import torch_device
 from mvtec_ad.data import splits
 from mvtec_ad.data.decoding import read_image
 from mvtec_ad.data.items import Finder, fit_finder
 from mvtec_ad.data.loading import batches
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier.augmentation import augment
 from mvtec_ad.methods.classifier.model import DefectClassifier
 from mvtec_ad.methods.classifier.networks import Classifier, build
-from mvtec_ad.methods.pixels import as_tensor
-from mvtec_ad.settings import ClassifierSettings, as_dict, torch_device
-from mvtec_ad.training import rng_of, train
+from mvtec_ad.settings import ClassifierSettings
+from mvtec_ad.training import Run
 
 CHECKS = 8  # looks at the validation part
 FLOOR = 0.3  # of the median spread: a feature that hardly varies among these images may vary wildly in others
@@ -71,7 +72,7 @@ def fit(
     model.curve = _fine_tune(model, *seen, checkpoint, progress)
     network.eval()
     logits = model.logits(seen[2])
-    model.temperature = evaluation.fit_temperature(seen[3], logits)
+    model.temperature = metrics.fit_temperature(seen[3], logits)
     model.validation = pd.DataFrame(
         {"image_id": table["image_id"][held], "label": seen[3], "score": logits}
     ).reset_index(drop=True)
@@ -119,11 +120,11 @@ def fit_head(
 
 
 def identity(model: DefectClassifier, images: np.ndarray, labels: np.ndarray) -> dict[str, object]:
-    """All that a run depends on."""
+    """All that a run depends on beside its seed."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.astype(np.int8).tobytes())
-    settings = {**as_dict(model.settings), "seeds": [model.seed]}
-    return {**settings, "weights": model.weights, "images": digest.hexdigest(), "recipe": [CHECKS, FLOOR, SCRATCH]}
+    options = {name: value for name, value in model.settings.options().items() if name != "seeds"}
+    return {**options, "weights": model.weights, "images": digest.hexdigest(), "recipe": [CHECKS, FLOOR, SCRATCH]}
 
 
 def _fine_tune(
@@ -139,45 +140,49 @@ def _fine_tune(
     network, settings, seed = model.network, model.settings, model.seed
     if settings.steps == 0:
         return pd.DataFrame({"step": [], "loss": []})
-    targets = torch.from_numpy(labels.astype(np.float32)).to(torch_device())
-    held_targets = torch.from_numpy(held_labels.astype(np.float32)).to(torch_device())
-    weight = torch.tensor(float((labels == 0).sum() / (labels == 1).sum()), device=torch_device())
-    some = rng_of(seed, 0).permutation(len(images))[: min(len(held_images), WATCHED)]
+    device = torch_device()
+    targets, held_targets = (torch.from_numpy(own.astype(np.float32)).to(device) for own in (labels, held_labels))
+    weight = torch.tensor(float((labels == 0).sum() / (labels == 1).sum()), device=device)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits.float(), wanted, pos_weight=weight)
 
-    def loss_of(step: int) -> Tensor:
-        rng = rng_of(seed, step)
-        drawn = np.sort(rng.permutation(len(images))[: settings.batch])
-        pixels = augment(as_tensor(images[drawn]), settings, model.mirror, rng)
-        with torch.random.fork_rng():  # dropout and stochastic depth draw from torch's own generator
-            torch.manual_seed(int(rng.integers(2**31)))
-            logits = network(pixels)
-        return loss(logits, targets[torch.from_numpy(drawn)])
-
-    def measure() -> dict[str, float]:
-        logits, trained = model.logits(held_images), model.logits(images[some])
-        return {
-            "validation_auroc": evaluation.image_auroc(held_labels, logits),
-            "validation_loss": float(loss(torch.from_numpy(logits).to(torch_device()), held_targets)),
+    def look_at_held(run: Run) -> None:
+        network.eval()
+        with torch.autocast(device, enabled=False):  # in full precision, as it will be asked
+            logits, trained = model.logits(held_images), model.logits(images[some])
+        found = {
+            "validation_auroc": metrics.image_auroc(held_labels, logits),
+            "validation_loss": float(loss(torch.from_numpy(logits).to(device), held_targets)),
             "validation_accuracy": float(((logits > 0) == held_labels).mean()),
             "train_accuracy": float(((trained > 0) == labels[some]).mean()),
         }
+        run.keep_best(found, rank=(-found["validation_auroc"], found["validation_loss"]))
 
-    return train(
+    with Run(
         network,
-        loss_of,
+        lr=settings.rate * (1 if network.pretrained else SCRATCH),
         steps=settings.steps,
-        rate=settings.rate * (1 if network.pretrained else SCRATCH),
-        decay=1e-2,
-        held_out=measure,
-        order=lambda found: (-found["validation_auroc"], found["validation_loss"]),
-        check_first=True,
+        seed=seed,
+        weight_decay=1e-2,
+        every=max(1, settings.steps // CHECKS),
         mixed=True,
         checkpoint=checkpoint,
-        every=max(1, settings.steps // CHECKS),
         identity=identity(model, np.concatenate([images, held_images]), np.concatenate([labels, held_labels])),
         description=f"{settings.architecture}, seed {seed}",
         progress=progress,
-    )
+    ) as run:
+        some = run.rng(0).permutation(len(images))[: min(len(held_images), WATCHED)]
+        if not run.measured:  # before the first step, which may stay the best
+            look_at_held(run)
+        for step in run:
+            rng = run.rng(step)
+            drawn = np.sort(rng.permutation(len(images))[: settings.batch])
+            pixels = augment(as_tensor(images[drawn]), settings, model.mirror, rng)
+            with torch.random.fork_rng():  # dropout and stochastic depth draw from torch's own generator
+                torch.manual_seed(int(rng.integers(2**31)))
+                logits = network(pixels)
+            run.minimise(loss(logits, targets[torch.from_numpy(drawn)]))
+            if run.due(run.every):
+                look_at_held(run)
+    return run.curve()

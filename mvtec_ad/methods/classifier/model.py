@@ -13,8 +13,8 @@ import torch
 from mvtec_ad.data import items
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.classifier.networks import Classifier
-from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.settings import ClassifierSettings
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from mvtec_ad.backbones.backbone import DEVIATION, DRAWN, MEAN
-from mvtec_ad.backbones.torch_states import check_state, state_of
+from mvtec_ad.backbones.backbone import DEVIATION, DRAWN, MEAN, check_state, state_of
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_torchvision
 

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods.contrastive.material import Material
 from mvtec_ad.methods.contrastive.model import DefectTyper, embed
@@ -140,7 +140,7 @@ def few_shot(typer: DefectTyper, material: Material, known: np.ndarray, new: np.
             taught = typer.with_type(name, embeddings[chosen])
             rest = np.setdiff1d(np.arange(len(types)), chosen)
             said = np.array(taught.names)[taught.likeness(embeddings[rest]).argmax(1)]
-            accuracy = evaluation.verdict_metrics(types[rest], said)["balanced_accuracy"]
+            accuracy = metrics.verdict_metrics(types[rest], said)["balanced_accuracy"]
             recall = float((said[types[rest] == name] == name).mean())
             yield {"shots": shots, "draw": draw, "recall": recall, "balanced_accuracy": accuracy}
 
@@ -153,9 +153,9 @@ def calibrated_limit(verdicts: pd.DataFrame, way: str, settings: TypingSettings)
     """
     own = verdicts[(verdicts["way"] == way) & ~verdicts["defect"].isin(settings.mixtures)]
     scores = own.groupby("image_id")["novelty"].mean()
-    if len(scores) < evaluation.images_needed(settings.unknown):
+    if len(scores) < metrics.images_needed(settings.unknown):
         return float("inf")
-    return evaluation.calibrated(scores, settings.unknown)
+    return metrics.calibrated(scores, settings.unknown)
 
 
 def summary(quality: pd.DataFrame, folds: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -165,8 +165,8 @@ def summary(quality: pd.DataFrame, folds: int) -> dict[str, dict[str, dict[str, 
     for way, rows in quality.groupby("way", sort=False):
         rows = rows.set_index(["repeat", "fold"])
         complete = [name for name in METRICS if rows[name].notna().all()]
-        found[way] = {name: _inside(evaluation.corrected_t(rows[name], share), name) for name in complete}
-        found[way]["balanced_accuracy_difference"] = evaluation.corrected_t(rows["balanced_accuracy"] - base, share)
+        found[way] = {name: _inside(metrics.corrected_t(rows[name], share), name) for name in complete}
+        found[way]["balanced_accuracy_difference"] = metrics.corrected_t(rows["balanced_accuracy"] - base, share)
     return found
 
 
@@ -180,9 +180,9 @@ def open_set_summary(novelty: pd.DataFrame, rate: float) -> pd.DataFrame:
         folds = []
         for fold, own in part.groupby("fold"):
             calibration = part[part["known"] & (part["fold"] != fold)]["novelty"]
-            enough = len(calibration) >= evaluation.images_needed(rate)
-            called = own["novelty"] > (evaluation.calibrated(calibration, rate) if enough else np.inf)
-            auroc = evaluation.image_auroc(~own["known"].to_numpy(), own["novelty"])
+            enough = len(calibration) >= metrics.images_needed(rate)
+            called = own["novelty"] > (metrics.calibrated(calibration, rate) if enough else np.inf)
+            auroc = metrics.image_auroc(~own["known"].to_numpy(), own["novelty"])
             folds.append((auroc, called[~own["known"]].mean(), called[own["known"]].mean()))
         auroc, hit, false = np.mean(folds, axis=0)
         rows.append({"left_out": left_out, "way": way, "auroc": auroc, "called_unknown": hit, "false_unknown": false})
@@ -213,14 +213,14 @@ def _verdicts(material: Material, rows: np.ndarray, answer: Answer) -> pd.DataFr
 
 def _quality(types: np.ndarray, known: np.ndarray, answer: Answer) -> dict[str, float]:
     """`METRICS` of the first images of an answer, those with one type."""
-    found = evaluation.verdict_metrics(types, answer.said[: len(types)])
+    found = metrics.verdict_metrics(types, answer.said[: len(types)])
     if answer.embeddings is None:
         return {**found, "retrieval_map": np.nan, "silhouette": np.nan}
     embeddings, gallery = answer.embeddings[0][: len(types)], answer.embeddings[1]
     return {
         **found,
-        "retrieval_map": evaluation.retrieval_map(embeddings, types, gallery, known),
-        "silhouette": evaluation.silhouette(embeddings, types) if len(set(types)) < len(types) else np.nan,
+        "retrieval_map": metrics.retrieval_map(embeddings, types, gallery, known),
+        "silhouette": metrics.silhouette(embeddings, types) if len(set(types)) < len(types) else np.nan,
     }
 
 

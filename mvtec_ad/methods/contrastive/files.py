@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mvtec_ad.artifacts import Artifact
+from mvtec_ad.config import torch_device
 from mvtec_ad.errors import ArtifactError, SettingsError
 from mvtec_ad.methods.contrastive.model import DefectTyper
 from mvtec_ad.methods.contrastive.networks import blank
-from mvtec_ad.settings import TypingSettings, as_dict, from_dict, torch_device
-from mvtec_ad.transfer import Artifact
+from mvtec_ad.settings import TypingSettings
 
 ENCODER = "encoder."  # before the names of the network's tensors
 
 
 def members(typer: DefectTyper, category: str, image_ids: list[str], metrics: dict[str, Any]) -> dict[str, Any]:
-    """What `transfer.save` needs to keep a fitted typer.
+    """What `artifacts.save` needs to keep a fitted typer.
 
     Args:
         typer: fitted.
@@ -35,7 +36,7 @@ def members(typer: DefectTyper, category: str, image_ids: list[str], metrics: di
     description = {
         "category": category,
         "seed": typer.seed,
-        "settings": as_dict(typer.settings),
+        "settings": typer.settings.options(),
         "weights": typer.weights,
         "types": typer.names,
         "limit": typer.limit if np.isfinite(typer.limit) else None,
@@ -83,7 +84,7 @@ def restore(
     try:
         description = artifact.json(f"{folder}/model.json")
         arrays = artifact.arrays(f"{folder}/model.safetensors")
-        settings = from_dict(TypingSettings, description["settings"])
+        settings = TypingSettings.from_options(description["settings"])
         encoder = blank(settings)
         state = {key.removeprefix(ENCODER): own for key, own in arrays.items() if key.startswith(ENCODER)}
         encoder.load_state_dict({key: torch.from_numpy(own) for key, own in state.items()})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mvtec_ad.config import torch_device
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.contrastive.model import DefectTyper, embed
@@ -19,8 +20,8 @@ from mvtec_ad.methods.contrastive.networks import Encoder, build
 from mvtec_ad.methods.contrastive.regions import Regions
 from mvtec_ad.methods.contrastive.views import shown, vary
 from mvtec_ad.methods.contrastive_losses import nt_xent, supcon
-from mvtec_ad.settings import TypingSettings, as_dict, torch_device
-from mvtec_ad.training import checkpoint_path, rng_of, train
+from mvtec_ad.settings import TypingSettings
+from mvtec_ad.training import Run, checkpoint_path, checkpoints_folder
 
 HEAD = 10.0  # times the rate: it is new, and the layers below it are not
 # settings that the views of images rest on
@@ -74,7 +75,7 @@ def views_of(
 
     plain = below(shown(images, regions, settings.image_size))
     bar = tqdm(range(settings.copies), "augmented copies", disable=not progress)
-    copies = [below(vary(images, regions, settings, rng_of(seed, number))) for number in bar]
+    copies = [below(vary(images, regions, settings, np.random.default_rng([seed, number]))) for number in bar]
     return Views(encoder, weights, plain.clone(), torch.stack(copies, 1), settings, seed)
 
 
@@ -121,10 +122,10 @@ def fit(
 
 def checkpoint_of(settings: TypingSettings, views: Views, types: np.ndarray, rows: np.ndarray, seed: int) -> Path:
     """Where the run keeps its checkpoint; remove it when its result is kept."""
-    run = {**as_dict(settings), "seed": seed, "weights": views.weights, "views": views.seed, "rows": rows.tolist()}
+    run = {**settings.options(), "seed": seed, "weights": views.weights, "views": views.seed, "rows": rows.tolist()}
     if settings.objective == "supcon":
         run["types"] = list(types[rows])
-    return checkpoint_path("typing", run, views.plain[rows].numpy())
+    return checkpoint_path(checkpoints_folder(), "typing", run, views.plain[rows].numpy())
 
 
 def _check_same_views(settings: TypingSettings, shown: TypingSettings) -> None:
@@ -161,30 +162,27 @@ def _train(
     members = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
     device = torch_device()
 
-    def seen(chosen: np.ndarray, which: np.ndarray) -> Tensor:
-        return copies[rows[chosen], which].to(device).float()
+    def projected(chosen: np.ndarray, which: np.ndarray) -> Tensor:
+        return encoder.head(encoder(copies[rows[chosen], which].to(device).float()))
 
-    def by_type(step: int) -> Tensor:
-        rng = rng_of(seed, step)
+    def by_type(rng: np.random.Generator) -> Tensor:
         each = max(2, settings.batch // len(members))
         chosen = np.concatenate([rng.choice(own, each) for own in members])
-        embeddings = encoder.head(encoder(seen(chosen, rng.integers(settings.copies, size=len(chosen)))))
+        embeddings = projected(chosen, rng.integers(settings.copies, size=len(chosen)))
         return supcon(embeddings, torch.from_numpy(numbers[chosen]).to(device), settings.temperature)
 
-    def by_image(step: int) -> Tensor:
-        rng = rng_of(seed, step)
+    def by_image(rng: np.random.Generator) -> Tensor:
         chosen = rng.permutation(len(rows))[: max(2, settings.batch // 2)]
         pairs = rng.permuted(np.tile(np.arange(settings.copies), (len(chosen), 1)), axis=1)[:, :2]
-        embeddings = encoder.head(encoder(seen(np.tile(chosen, 2), pairs.T.ravel())))
-        return nt_xent(*embeddings.chunk(2), settings.temperature)
+        return nt_xent(*projected(np.tile(chosen, 2), pairs.T.ravel()).chunk(2), settings.temperature)
 
-    trained = _Trained(encoder)
-    return train(
-        trained,
-        by_type if settings.objective == "supcon" else by_image,
+    loss = by_type if settings.objective == "supcon" else by_image
+    with Run(
+        _Trained(encoder),
+        lr=settings.rate,
         steps=settings.steps,
-        rate=settings.rate,
-        decay=1e-2,
+        seed=seed,
+        weight_decay=1e-2,
         factors={"head": HEAD},
         mixed=True,
         checkpoint=checkpoint,
@@ -192,7 +190,10 @@ def _train(
         identity={"run": checkpoint.stem} if checkpoint else None,
         description=f"{settings.objective}, seed {seed}",
         progress=progress,
-    )
+    ) as run:
+        for step in run:
+            run.minimise(loss(run.rng(step)))
+    return run.curve()
 
 
 class _Trained(nn.Module):

@@ -10,11 +10,11 @@ import pandas as pd
 from mvtec_ad.data import loading
 from mvtec_ad.data.decoding import read_mask
 from mvtec_ad.errors import DataError
-from mvtec_ad.methods import padim
 from mvtec_ad.methods.contrastive.fitting import Views, check_types, views_of
 from mvtec_ad.methods.contrastive.model import UNKNOWN
 from mvtec_ad.methods.contrastive.regions import Regions, around_masks, around_peaks, whole
-from mvtec_ad.settings import PadimSettings, TypingSettings
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.settings import TypingSettings
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ def loaded_size(settings: TypingSettings) -> int:
 
 
 def anomaly_maps(
-    table: pd.DataFrame, settings: TypingSettings, own: PadimSettings | None = None, *, progress: bool = True
+    table: pd.DataFrame, settings: TypingSettings, own: Padim | None = None, *, progress: bool = True
 ) -> np.ndarray:
     """PaDiM's maps of the defective images, fitted on the good training images.
 
     Args:
         table: table of images of one category.
         settings: whose `backbone` and `weights` are used.
-        own: PaDiM's settings; by default those of the published protocol, without its crop.
+        own: its options; by default those of the published protocol, without its crop.
         progress: show bars.
 
     Returns:
@@ -107,17 +107,15 @@ def anomaly_maps(
     Raises:
         DataError: there are too few good training images.
     """
-    own = own or PadimSettings(image_size=224, crop=224)
-    own = replace(own, backbone=settings.backbone, weights=settings.weights, seeds=settings.seeds[:1])
+    own = replace(own or Padim(image_size=224, crop=224), backbone=settings.backbone, weights=settings.weights)
     good = table[(table["label"] == 0) & (table["split"] == "train")]
     if len(good) < 2:
         raise DataError(
             f"{table['category'].iloc[0]} has {len(good)} good training images, too few for an anomaly map: "
             "use the look whole, or mask"
         )
-    model = padim.fit(own, loading.load_images(list(good["image_path"]), own.image_size, own.crop), progress=progress)
-    paths = list(table.loc[table["label"] == 1, "image_path"])
-    return model.score(loading.load_images(paths, own.image_size, own.crop)).maps
+    own.fit(list(good["image_path"]), settings.seeds[0], progress=progress)
+    return own.score(list(table.loc[table["label"] == 1, "image_path"])).maps
 
 
 def _regions(rows: pd.DataFrame, settings: TypingSettings, maps: np.ndarray | None) -> Regions:

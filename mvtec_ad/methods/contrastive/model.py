@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from mvtec_ad.config import torch_device
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods.contrastive.networks import Encoder
 from mvtec_ad.methods.contrastive.regions import Regions
 from mvtec_ad.methods.contrastive.views import shown
-from mvtec_ad.settings import TypingSettings, torch_device
+from mvtec_ad.settings import TypingSettings
 
 UNKNOWN = "unknown"
 

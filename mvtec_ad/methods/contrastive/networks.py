@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from mvtec_ad.backbones.torch_states import check_state, state_of
+from mvtec_ad.backbones.backbone import check_state, state_of
 from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.settings import TypingSettings
 

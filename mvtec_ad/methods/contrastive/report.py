@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mvtec_ad import evaluation
+from mvtec_ad import metrics
 from mvtec_ad.methods.contrastive import experiment
 from mvtec_ad.methods.contrastive.material import Material
-from mvtec_ad.settings import TypingSettings, as_dict
+from mvtec_ad.settings import TypingSettings
 
 LEAST_FOR_OPEN_SET = 3  # types: one is left out, and two are told apart
 
@@ -48,14 +48,14 @@ def measure(
     way = f"{objectives[0]}, prototypes"
     limit = experiment.calibrated_limit(verdicts, way, settings)
     own = verdicts[(verdicts["way"] == way) & ~verdicts["defect"].isin(settings.mixtures)]
-    rows, columns, counts = evaluation.type_confusion(own["defect"], own["said"])
+    rows, columns, counts = metrics.type_confusion(own["defect"], own["said"])
     report = {
         "method": "typing",
         "category": material.table["category"].iloc[0],
         "data_source": data_source,
         "weights": material.views.weights,
         "types": material.table["defect"].iloc[material.typed].value_counts().sort_index().to_dict(),
-        "settings": as_dict(settings),
+        "settings": settings.options(),
         "ways": experiment.summary(quality, settings.folds),
         "confusion": {"types": rows, "said": columns, "counts": counts.tolist()},
         "limit": limit if np.isfinite(limit) else None,

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvtec_ad.config import torch_device
 from mvtec_ad.data.loading import batches
+from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.contrastive.regions import Regions
-from mvtec_ad.methods.pixels import as_tensor
 from mvtec_ad.methods.pretraining.views import look, recolour, standardise
-from mvtec_ad.settings import TypingSettings, torch_device
+from mvtec_ad.settings import TypingSettings
 
 TOGETHER = 32  # images that are cut at once
 

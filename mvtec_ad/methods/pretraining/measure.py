@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad.backbones import Backbone
-from mvtec_ad.backbones.torchvision_networks import as_backbone
+from mvtec_ad.backbones.backbone import as_backbone
 from mvtec_ad.data import index, loading, splits
-from mvtec_ad.evaluation import image_auroc, pixel_metrics
-from mvtec_ad.methods import padim
+from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.pretraining.pretrain import Trunk
-from mvtec_ad.settings import PadimSettings
+from mvtec_ad.metrics import image_auroc, pixel_metrics
 
 
 def backbone_of(trunk: Trunk, description: str) -> Backbone:
@@ -25,14 +24,14 @@ def backbone_of(trunk: Trunk, description: str) -> Backbone:
 
 def padim_auroc(backbone: Backbone, root: Path, category: str) -> dict[str, float]:
     """Image and pixel AUROC of PaDiM (100 channels, 256 → 224 px), means over the channel seeds 0, 1 and 2."""
-    settings = PadimSettings()
     table = splits.official(index.read_category(root, category))
     train, test = (table[table["part"] == part] for part in ("train", "test"))
-    size = settings.image_size, settings.crop
-    models = padim.create(backbone, settings)
-    padim.fit_many(models, loading.load_images(list(train["image_path"]), *size), progress=False)
-    scores = padim.score_many(models, loading.load_images(list(test["image_path"]), *size), progress=False)
-    labels, masks = test["label"].to_numpy(), loading.load_masks(test, *size)
+    detector = Padim()
+    detector.use_backbone(backbone)
+    good, count = detector.training_batches(list(train["image_path"]))
+    good, seen = list(good), list(detector.batches(list(test["image_path"])))  # one pass for all seeds
+    scores = [detector.fit_seen(good, count, seed).score_seen(seen) for seed in range(3)]
+    labels, masks = test["label"].to_numpy(), loading.load_masks(test, detector.image_size, detector.crop)
     image = [image_auroc(labels, one.image) for one in scores]
     pixel = [pixel_metrics(one.maps, masks)["pixel_auroc"] for one in scores]
     return {"image_auroc": float(np.mean(image)), "pixel_auroc": float(np.mean(pixel))}

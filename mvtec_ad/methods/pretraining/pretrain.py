@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mvtec_ad.artifacts import atomic_write, git_commit, versions
+from mvtec_ad.config import data_folder, set_seed, torch_device
 from mvtec_ad.data import abstract
 from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.methods.pretraining.objectives import objective
 from mvtec_ad.methods.pretraining.views import Look
-from mvtec_ad.settings import PretrainingSettings, as_dict, data_folder, set_seed, torch_device
-from mvtec_ad.training import rng_of, train
-from mvtec_ad.transfer import git_commit, replacing, versions
+from mvtec_ad.settings import PretrainingSettings
+from mvtec_ad.training import Run
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -62,7 +63,7 @@ def draw_bank(settings: PretrainingSettings, progress: bool = True) -> tuple[np.
             settings.images, settings.image_size, settings.seed, settings.recipes, progress=progress
         )
         for path, array in zip(paths, drawn, strict=True):
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 np.save(file, array)
     images, recipes = (np.load(path, mmap_mode="r") for path in paths)
     return images, recipes
@@ -81,7 +82,7 @@ def pretrain(
     Args:
         settings: the run.
         bank: as `draw_bank` gives it.
-        checkpoint: as in `training.train`.
+        checkpoint: as in `training.Run`.
         until: stop after this many steps of the settings' schedule, as an interrupted run would.
         progress: show a bar.
 
@@ -94,24 +95,23 @@ def pretrain(
     model = nn.ModuleDict({"trunk": trunk, "task": task}).to(device, memory_format=torch.channels_last)
     images, recipes = bank
 
-    def loss_of(step: int) -> Tensor:
-        rng = rng_of(settings.seed, step)
-        chosen = np.sort(rng.choice(len(images), settings.views, replace=False))
-        pixels = torch.from_numpy(images[chosen]).to(device).permute(0, 3, 1, 2)
-        return task.loss(trunk, pixels, torch.from_numpy(recipes[chosen]).to(device), rng)
-
-    curve = train(
+    with Run(
         model,
-        loss_of,
+        lr=settings.rate,
         steps=settings.steps,
-        rate=settings.rate,
+        seed=settings.seed,
         checkpoint=checkpoint,
-        identity=as_dict(settings),
+        identity=settings.options(),
+        until=until,
         description=f"{settings.objective}, {settings.view} px",
         progress=progress,
-        until=until,
-    )
-    return trunk.cpu().eval(), curve
+    ) as run:
+        for step in run:
+            rng = run.rng(step)
+            chosen = np.sort(rng.choice(len(images), settings.views, replace=False))
+            pixels = torch.from_numpy(images[chosen]).to(device).permute(0, 3, 1, 2)
+            run.minimise(task.loss(trunk, pixels, torch.from_numpy(recipes[chosen]).to(device), rng))
+    return trunk.cpu().eval(), run.curve()
 
 
 def timed(
@@ -141,7 +141,7 @@ def card(settings: PretrainingSettings, curve: pd.DataFrame, cpu_seconds: float)
         "what": "ResNet-18, conv1 to layer3, torchvision's names, half precision",
         "trained on": "images without a subject, drawn by mvtec_ad.data.abstract; no photograph, no product",
         "command": "python -m mvtec_ad backbone",
-        "settings": as_dict(settings),
+        "settings": settings.options(),
         "generator version": abstract.VERSION,
         "cpu_minutes": round(cpu_seconds / 60, 1),
         "device": torch_device(),

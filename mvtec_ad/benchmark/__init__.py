@@ -1,0 +1,16 @@
+"""Measure methods: `run` one on a category, rows side by side (`cells`), compare them, beside published figures."""
+
+from mvtec_ad.benchmark.result import METRICS, Report, Result, load_results, result_files, save_results
+from mvtec_ad.benchmark.run import check_seeds, describe, run
+
+__all__ = [
+    "METRICS",
+    "Report",
+    "Result",
+    "check_seeds",
+    "describe",
+    "load_results",
+    "result_files",
+    "run",
+    "save_results",
+]

@@ -1,0 +1,396 @@
+"""Cells: rows (methods with options) × categories, each with all its seeds, measured side by side and kept one by one.
+
+joblib runs them, on this machine or on a Dask cluster: workers measure and send back, this process keeps. A cell is
+measured by one thread, so its numbers depend neither on how many are measured at once nor on where.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pandas as pd
+
+from mvtec_ad import artifacts
+from mvtec_ad.benchmark.result import METRICS, Report, Result, check_file_name, result_files
+from mvtec_ad.benchmark.run import check_seeds, run
+from mvtec_ad.config import NAMED_WEIGHTS, Options, parse_option, transfer_folder
+from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
+from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.settings import ClassifierSettings
+
+SUPERVISED = ("classifier", "inspector")  # learn from defects, so they are tested on the supervised test part only
+IDLE = 60  # seconds after which a worker of a killed run ends by itself
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with options, under a name of its own.
+
+    Attributes:
+        name: safe as a file name; what `method` says in scores.csv.
+        method: a key of `methods.METHODS`, or one of `SUPERVISED`.
+        detector: not fitted; the settings of a supervised method.
+    """
+
+    name: str
+    method: str
+    detector: Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row on a category with all its seeds: what a worker needs, plain enough to be sent to another machine.
+
+    Attributes as the arguments of `plan`, and
+        identity: plain JSON data, all that the numbers depend on; a kept cell of another one is measured again.
+    """
+
+    category: str
+    row: Row
+    seeds: tuple[int, ...]
+    table: pd.DataFrame
+    data_source: str
+    false_alarm_rate: float
+    identity: dict[str, Any]
+
+    key = property(lambda self: (self.category, self.row.name), doc="Category and name of the row.")
+    title = property(lambda self: f"{self.category} {self.row.name}", doc="For messages.")
+
+    def path(self, folder: Path) -> Path:
+        """Its zip below a folder."""
+        return folder / self.category / f"{self.row.name}.zip"
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def parse_rows(texts: Sequence[str]) -> list[Row]:
+    """`parse_row` of each text.
+
+    Raises:
+        SettingsError: one cannot be read, or two have the same name.
+    """
+    rows, first = [parse_row(text) for text in texts], {}
+    for text, row in zip(texts, rows, strict=True):
+        key = row.name.casefold()  # some file systems take A and a for the same
+        if key in first:
+            raise SettingsError(
+                f"rows {first[key]} and {text} have the same name {row.name}: give one of them a name=…"
+            )
+        first[key] = text
+    return rows
+
+
+def parse_row(text: str) -> Row:
+    """Read one row.
+
+    Args:
+        text: for example `padim:keras`, `autoencoder,loss=ssim,steps=300` or `padim,weights=x.pth,name=padim-x`. The
+            fields are the method's options, several values stand as `1/2/3`; an image size without a crop keeps the
+            whole picture. Without `name=` the name is made of what was given.
+
+    Raises:
+        SettingsError: a method, preset or field is unknown, a value does not fit, or the name is no file name.
+        WeightsError: the weights are no file.
+
+    Examples:
+        >>> row = parse_row("padim:keras,channels=50")
+        >>> row.name, row.detector.channels, row.detector.crop
+        ('padim-keras-channels-50', 50, 256)
+    """
+    head, *parts = text.split(",")
+    method, colon, preset = head.partition(":")
+    names = [*METHODS, *SUPERVISED]
+    if method not in names:
+        raise SettingsError(f"row {text}: method {method!r} is unknown: use one of {', '.join(names)}")
+    kind = ClassifierSettings if method in SUPERVISED else detector_class(method)
+    given: dict[str, str] = {}
+    for part in parts:
+        field, _, value = part.partition("=")
+        if not field or not value:
+            raise SettingsError(f"row {text}: {part!r} is no option: write FIELD=VALUE, without spaces")
+        if field in given:
+            raise SettingsError(f"row {text}: {field} is given twice: remove one of them")
+        given[field] = value
+    name, words = given.pop("name", None), [method, preset]
+    for field, value in given.items():
+        words += [field, Path(value).stem if field == "weights" else value]
+    name = name or re.sub(r"[^\w+.-]+", "-", "-".join(word for word in words if word), flags=re.ASCII).rstrip(".-")
+    check_file_name(f"row {text}: name", name)
+    try:
+        return Row(name, method, kind.preset(preset if colon else next(iter(kind.PRESETS)), **_values(kind, given)))
+    except (SettingsError, WeightsError) as problem:
+        raise type(problem)(f"row {text}: {problem}") from problem
+
+
+def _values(kind: type[Options], given: Mapping[str, str]) -> dict[str, Any]:
+    """Texts as the values of a method's options."""
+    if "seeds" in given:
+        raise SettingsError("seeds are the same for all rows: give them once, with --seeds")
+    known, hints = {field.name: field for field in kind.option_fields() if field.name != "seeds"}, get_type_hints(kind)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise SettingsError(f"there is no option {unknown[0]}: use name or {', '.join(known)}")
+    values = {name: parse_option(known[name], hints[name], text) for name, text in given.items()}
+    if "image_size" in values and "crop" in known:
+        values.setdefault("crop", values["image_size"])
+    return _with_weights(values)
+
+
+def _with_weights(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with an absolute path where they name a weights file: workers may stand in another folder."""
+    weights = options.get("weights", "random")
+    if weights in NAMED_WEIGHTS:
+        return options
+    path = Path(weights).expanduser().resolve()
+    if not path.is_file():
+        names = ", ".join(NAMED_WEIGHTS)
+        raise WeightsError(f"weights {weights!r}: not a file; use {names} or the path of a weights file")
+    return {**options, "weights": str(path)}
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def sweep_folder(name: str) -> Path:
+    """Where cells lie: `transfer/sweeps/NAME`; not made."""
+    return transfer_folder() / "sweeps" / name
+
+
+def plan(
+    rows: Sequence[Row], tables: Mapping[str, tuple[pd.DataFrame, str]], seeds: Sequence[int], false_alarm_rate: float
+) -> list[Cell]:
+    """All cells, category by category.
+
+    Args:
+        rows: as `parse_rows` reads them.
+        tables: category -> table of images and data source.
+        seeds: of the fits.
+        false_alarm_rate: that the calibrated thresholds promise.
+
+    Raises:
+        SettingsError: seeds cannot work.
+        WeightsError: the weights of a row are no file.
+        DataError: an image is not where the table says.
+    """
+    cells, seeds = [], check_seeds(seeds)
+    rows = [
+        replace(row, detector=type(row.detector).from_options(_with_weights(row.detector.options()))) for row in rows
+    ]
+    for category, (table, source) in tables.items():
+        images = {"data_source": source, "images": _fingerprint(table), "false_alarm_rate": false_alarm_rate}
+        for row in rows:
+            options = {**row.detector.options(), "seeds": list(seeds)}
+            if options.get("weights", "random") not in NAMED_WEIGHTS:  # a file counts by its content, wherever it lies
+                options["weights"] = artifacts.file_sha256(Path(options["weights"]))
+            identity = {"row": row.name, "method": row.method, **options, **images}
+            cells.append(Cell(category, row, seeds, table, source, false_alarm_rate, identity))
+    return cells
+
+
+def _fingerprint(table: pd.DataFrame) -> str:
+    """Of image ids, labels and the sizes of all files: quicker than reading them, and it notices other images."""
+    rows = table[["image_id", "label", "image_path", "mask_path"]].itertuples(index=False, name=None)
+    try:
+        sizes = [[name, int(label), *(os.path.getsize(p) if p else 0 for p in paths)] for name, label, *paths in rows]
+    except OSError as problem:
+        raise DataError(
+            f"{problem.filename} cannot be read ({problem.strerror}): put it back, or read the folder again"
+        ) from problem
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+
+
+def state(cell: Cell, folder: Path) -> str | None:
+    """None for a cell that lies in the folder, whole and of the same identity; "" where it does not lie there; else why
+    it must be measured again."""
+    if not cell.path(folder).is_file():
+        return ""
+    try:
+        theirs = artifacts.load(cell.path(folder)).manifest["options"]
+    except (ArtifactError, KeyError) as problem:
+        return str(problem)
+    different = sorted(key for key in {*theirs, *cell.identity} if theirs.get(key) != cell.identity.get(key))
+    return f"other {', '.join(different).replace('_', ' ')} than now" if different else None
+
+
+def kept(cell: Cell, folder: Path) -> Result:
+    """The result of a finished cell; ArtifactError where it is missing or damaged."""
+    return Result.load(cell.path(folder))
+
+
+def overview(reports: Sequence[Report]) -> pd.DataFrame:
+    """A row for each report: category, row, seeds, the main metrics with their intervals, and what they cost."""
+    lines = []
+    for report in reports:
+        line = {key: report[key] for key in ("category", "row", "method", "data_source")}
+        line["seeds"] = " ".join(map(str, report["seeds"]))
+        for name in METRICS:
+            metric = report["metrics"].get(name, {})
+            line |= {f"{name}{end}": metric.get(end[1:] or "mean") for end in ("", "_low", "_high")}
+        line |= {f"{key}_seconds": seconds for key, seconds in report["seconds"].items()}
+        lines.append(line | {key: report.get(key) for key in ("peak_memory_gb", "model_bytes")})
+    return pd.DataFrame(lines)
+
+
+def run_cells(
+    cells: Sequence[Cell], folder: Path, *, jobs: int = 1, scheduler: str | None = None
+) -> Iterator[tuple[Cell, Report | None, str]]:
+    """Measure cells; each is on the disk before it is yielded, and one that fails does not cost the others.
+
+    Args:
+        cells: to measure.
+        folder: for their zips.
+        jobs: processes at once, each with one thread; 1 stays in this process.
+        scheduler: address of a Dask scheduler, for example `tcp://host:8786`, whose workers are used instead. They
+            need this package, one thread each, and the images under the same paths; they need not share the folder.
+
+    Yields:
+        Cell, its report (None where it failed) and the problem ("" where it did not), in the order in which they end.
+
+    Raises:
+        SettingsError: there is no such scheduler, no worker, or a worker was killed.
+        ArtifactError: a cell cannot be written.
+    """
+    from joblib import Parallel, delayed
+
+    if jobs < 1:
+        raise SettingsError(f"{jobs} jobs measure nothing: use 1 or more")
+    if not cells:
+        return
+    with _workers(cells, jobs, scheduler) as options:
+        measure = Parallel(**options, return_as="generator_unordered", batch_size=1)
+        for number, files, problem in measure(delayed(run_cell)(number, cell) for number, cell in enumerate(cells)):
+            cell, report = cells[number], None
+            if files is not None:
+                report = files["reports.json"][0]
+                artifacts.save(
+                    cell.row.method,
+                    files,
+                    profile="custom",
+                    data_source=cell.data_source,
+                    categories=[cell.category],
+                    options=cell.identity,
+                    seed=cell.seeds,
+                    metrics={"image_auroc": report["metrics"]["image_auroc"]["mean"]},
+                    path=cell.path(folder),
+                )
+            yield cell, report, problem
+
+
+def run_cell(number: int, cell: Cell) -> tuple[int, dict[str, Any] | None, str]:
+    """Measure a cell, in whatever process or machine this is: number, files (None where it failed), problem."""
+    known = {"data_source": cell.data_source, "false_alarm_rate": cell.false_alarm_rate, "row": cell.row.name}
+    with one_thread():
+        try:
+            if cell.row.method in SUPERVISED:
+                from mvtec_ad.benchmark import supervised
+
+                result = supervised.run(cell.row.method, cell.table, cell.row.detector, cell.seeds, **known)
+            else:
+                result = run(cell.row.detector, cell.table, cell.seeds, progress=False, **known)
+            return number, result_files([result]), ""
+        except MvtecAdError as problem:
+            return number, None, str(problem)
+        except Exception as problem:  # out of memory, a fault of ours: the other cells go on
+            return number, None, f"{type(problem).__name__}: {problem}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch, BLAS and a TensorFlow that is not imported yet: sums depend on how many share them."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads, name = torch.get_num_threads(), "TF_NUM_INTRAOP_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _workers(cells: Sequence[Cell], jobs: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
+    """Options of `joblib.Parallel`; the workers are gone afterwards."""
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    if scheduler is not None:
+        with _cluster(scheduler):
+            yield {"n_jobs": -1}
+        return
+    if jobs == 1:
+        yield {"n_jobs": 1}
+        return
+    networks = {(getattr(c.row.detector, "backbone", ""), getattr(c.row.detector, "weights", "")) for c in cells}
+    for name, weights in sorted(networks):
+        if name.startswith("keras:") and weights == "imagenet":  # before several processes write into the same file
+            from mvtec_ad.backbones import load_backbone
+
+            with one_thread(), contextlib.suppress(MvtecAdError):  # what fails here fails again in its cell
+                load_backbone(name, weights)
+    try:
+        yield {"n_jobs": jobs, "backend": "loky", "idle_worker_timeout": IDLE}
+    except TerminatedWorkerError as problem:
+        raise SettingsError(
+            "a worker was killed, most likely for want of memory: start again with fewer --jobs; what is done is kept"
+        ) from problem
+    finally:
+        executor = get_reusable_executor(reuse=True)
+        executor.shutdown(wait=True)  # not killed: they have semaphores of tqdm to clear away
+        finalizers = getattr(getattr(executor, "_temp_folder_manager", None), "_finalizers", {})
+        while finalizers:  # what joblib leaves to exit handlers: the command line ends without these
+            _, remove_folder = finalizers.popitem()
+            atexit.unregister(remove_folder)
+            remove_folder()
+
+
+@contextlib.contextmanager
+def _cluster(scheduler: str) -> Iterator[None]:
+    """A Dask cluster as joblib's backend."""
+    from joblib import parallel_config
+
+    try:
+        from distributed import Client
+        from distributed.scheduler import KilledWorker
+    except ImportError as problem:
+        raise SettingsError(
+            '--scheduler needs Dask, which is not installed: python -m pip install "dask[distributed]"'
+        ) from problem
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as problem:
+        raise SettingsError(
+            f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler` and give its tcp://HOST:PORT"
+        ) from problem
+    with client:
+        if any(threads > 1 for threads in client.nthreads().values()):
+            raise SettingsError(
+                f"workers of {scheduler} have several threads, whose seeds would mix: start them with `dask worker "
+                f"{scheduler} --nthreads 1 --nworkers N`"
+            )
+        try:
+            with parallel_config("dask", wait_for_workers_timeout=30):
+                yield
+        except (KilledWorker, TimeoutError) as problem:
+            reason = str(problem).splitlines()[0] or type(problem).__name__
+            raise SettingsError(
+                f"the cluster at {scheduler} cannot go on ({reason}): look after its workers and start again; finished "
+                "cells are kept"
+            ) from problem

@@ -1,0 +1,902 @@
+"""The command line: `python -m mvtec_ad COMMAND`, or `mvtec-ad COMMAND`.
+
+A method's flags are its options (`config.option`), read from its class when it is named; heavy imports wait until then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+
+from mvtec_ad import __version__
+from mvtec_ad.config import DataSettings, Options, home, make_folder, profile, transfer_folder
+from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
+from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.settings import PretrainingSettings, TypingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from mvtec_ad.benchmark import Result
+    from mvtec_ad.benchmark.cells import Row
+    from mvtec_ad.methods.base import Scores
+
+COMMANDS = {  # command -> what it does; `add_COMMAND` holds its flags, `run_COMMAND` does it
+    "prepare": "make data.zip: the images of a run, resized once; or packages.zip",
+    "fit": "fit a method on good images and calibrate a threshold",
+    "detect": "verdict, score and heat map for images, with a fitted artifact; with a folder of them the whole line",
+    "evaluate": "measure methods on categories: metrics with intervals, thresholds, trivial rows",
+    "run": "execute the notebooks in order and leave one page to look at",
+    "backbone": "train the network that the package carries, on images without a subject",
+    "results": "measured figures beside published ones",
+}
+ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
+AT_ONCE = 32  # images that are read, judged and drawn before the next are
+TYPING = "typing"  # a row of `evaluate` that names defect types
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the thing and the way out, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 when a user can mend what went wrong."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    typed = words[0] if words else ""
+    if words and words[0] in ALIASES:
+        words = [*ALIASES[words[0]], *words[1:]]
+    parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        globals()[f"add_{name}"](command, words[1:] if words[:1] == [name] else None)
+    parsed, unknown = parser.parse_known_args(words)
+    if unknown:  # said by the command, whose options they are not
+        rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
+        way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
+        commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
+    try:
+        globals()[f"run_{parsed.command}"](parsed)
+    except MvtecAdError as problem:
+        print(f"mvtec-ad {typed}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"mvtec-ad {typed}: interrupted; finished artifacts are whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> NoReturn:
+    """`main` as a whole process, without the second that python spends on it before and after.
+
+    Importing torch makes a million objects and frees none, so the collector's default rhythm costs a third of the
+    import (0.9 s measured); and taking torch and torchvision apart at exit costs another 0.9 s, for nothing: every
+    file is closed by then.
+    """
+    gc.set_threshold(200_000, 20, 20)
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+# --- flags that several commands share --------------------------------------------------------------------------------
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """--root and --source."""
+    parser.add_argument(
+        "--root",
+        help="folder that holds the category folders, or an archive (.tar.xz, .zip) of them; without it real MVTec AD "
+        "is looked for",
+    )
+    parser.add_argument(
+        "--source",
+        default="auto",
+        help="where --root is not given: auto (real MVTec AD where it lies on disk or in transfer/raw-data.zip, else "
+        "drawn), mvtec_ad (real or an error), download (real, fetched from MVTec where missing; CC BY-NC-SA 4.0) or "
+        "rendered (drawn by code)",
+    )
+
+
+def add_option_flags(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """A flag for every option of a class, with its help; and `--preset`."""
+    presets = [name for name in kind.PRESETS if name not in ("quick", "full")]
+    parser.add_argument("--preset", choices=list(kind.PRESETS), default=presets[0], help="options to start from")
+    hints = get_type_hints(kind)
+    for field in kind.option_fields():
+        hint, flag = hints[field.name], "--" + field.name.replace("_", "-")
+        if field.name == "seeds":
+            continue
+        kinds = get_args(hint) or (hint,)
+        how: dict[str, Any] = {"type": kinds[0], "metavar": field.name.upper()}
+        if getattr(hint, "__origin__", None) is tuple:
+            how["nargs"] = "+"
+        elif kinds[0] is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        default = "none" if field.default is None else field.default
+        text = f"{field.metadata['help']} (default {default})".replace("%", "%%")
+        parser.add_argument(flag, dest=f"option_{field.name}", default=None, help=text, **how)
+
+
+def given_options(arguments: argparse.Namespace, kind: type[Options], *, whole_picture: bool = False) -> dict[str, Any]:
+    """The preset with every flag that was given put over it.
+
+    Args:
+        arguments: parsed, with the flags of `add_option_flags`.
+        kind: whose options they are.
+        whole_picture: drop the preset's crop, which published protocols have and a product's border does not forgive.
+    """
+    flags = {field.name: getattr(arguments, f"option_{field.name}", None) for field in kind.option_fields()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    options = {**kind.PRESETS[arguments.preset], **given}
+    known = {field.name: field.default for field in kind.option_fields()}
+    if "crop" in known and "crop" not in given and (whole_picture or "image_size" in given):
+        options["crop"] = options.get("image_size", known["image_size"])
+    return options
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be 1 or more")
+    return number
+
+
+def check_output(option: str, path: str | Path | None, *, folder: bool = False, make: bool = False) -> None:
+    """Refuse before any work what could not be written after it.
+
+    Args:
+        option: that names it.
+        path: of a file, or of a folder.
+        folder: which of the two.
+        make: whether the folder of a file is made where it is missing.
+
+    Raises:
+        DataError: a folder is in the file's way or a file in the folder's, or its folder does not exist.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not folder and path.is_dir():
+        raise DataError(f"{option} {path} is a folder: name a file in it")
+    if nearest.is_file() and (folder or nearest != path):
+        raise DataError(f"{option} {path} cannot be made, {nearest} is a file: choose another name")
+    if not (folder or make or path.absolute().parent.is_dir()):
+        raise DataError(f"{option} {path} cannot be written: its folder does not exist")
+    if not os.access(nearest, os.W_OK):
+        raise DataError(f"{option} {path} cannot be written (permission denied): choose another place")
+
+
+def read_table(arguments: argparse.Namespace, category: str, together: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
+    """Images of a category, fetched or drawn where they are missing, and their data source."""
+    from mvtec_ad.data import acquire, index
+
+    where = {"root": arguments.root, "source": arguments.source, "settings": DataSettings(), "together": together}
+    root = Path(os.path.abspath(acquire.locate(category, **where)))  # workers may stand in another folder
+    table = index.read_category(root, category)
+    return table, index.data_source(root, category, table)
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def add_prepare(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `prepare`."""
+    parser.add_argument("--profile", help="quick or full")
+    parser.add_argument("--category", nargs="+", help="category folders; the profile's when not given")
+    parser.add_argument(
+        "--packages",
+        nargs="?",
+        const=DataSettings.packages,
+        metavar="FOLDER",
+        help="make packages.zip instead: items seen from several sides, at the size they have, out of this folder; "
+        f"{DataSettings.packages} when not named, which is drawn where it is not on disk",
+    )
+    parser.add_argument("--image-size", type=int, help="side after resizing, in pixels")
+    parser.add_argument("--out", help="where to write; transfer/data.zip or transfer/packages.zip when not given")
+    add_data_options(parser)
+
+
+def run_prepare(arguments: argparse.Namespace) -> None:
+    """Read, resize, zip."""
+    from mvtec_ad import artifacts
+    from mvtec_ad.data import prepare
+
+    check_output("--out", arguments.out, make=True)
+    chosen = profile(arguments.profile)
+    where = {"root": arguments.root, "source": arguments.source, "path": arguments.out}
+    if arguments.packages:
+        for option, value in (("--category", arguments.category), ("--image-size", arguments.image_size)):
+            if value is not None:
+                raise SettingsError(f"{option} says nothing about packages, which keep their size: leave it out")
+        path = prepare.prepare_packages(chosen, category=arguments.packages, **where)
+    else:
+        given = {"categories": arguments.category and tuple(arguments.category), "image_size": arguments.image_size}
+        data = replace(chosen.data, **{name: value for name, value in given.items() if value is not None})
+        path = prepare.prepare(replace(chosen, data=data), **where)
+    manifest = artifacts.load(path).manifest
+    print(
+        f"{path}: {manifest['metrics']['images']} images of {', '.join(manifest['categories'])} "
+        f"({manifest['metrics']['defective']} defective), source {manifest['data_source']}, "
+        f"{path.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def add_fit(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `fit`, and the options of the method that is named."""
+    parser.add_argument("method", choices=list(METHODS), metavar="METHOD", help=f"one of {', '.join(METHODS)}")
+    parser.add_argument("--category", required=True, help="folder of one product below --root")
+    add_data_options(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of whatever the method draws")
+    parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="share of good parts that may be flagged")
+    parser.add_argument("--out", required=True, help="artifact to write, a .zip")
+    for method in [word for word in words or () if word in METHODS][:1]:
+        add_option_flags(parser.add_argument_group(f"options of {method}"), detector_class(method))
+
+
+def run_fit(arguments: argparse.Namespace) -> None:
+    """Read good images, fit, calibrate on images that the model has not seen, save.
+
+    Raises:
+        SettingsError: `--out` names something else than a .zip, which would be replaced.
+    """
+    from mvtec_ad import artifacts, metrics
+    from mvtec_ad.training import checkpoints_folder, remove_checkpoints
+
+    if Path(arguments.out).suffix != ".zip":
+        raise SettingsError(f"--out {arguments.out} is no artifact: give a name that ends in .zip")
+    check_output("--out", arguments.out, make=True)
+    kind = detector_class(arguments.method)
+    detector = kind(**given_options(arguments, kind, whole_picture=True))
+    table, source = read_table(arguments, arguments.category)
+    category = table["category"].iloc[0]
+    good = table[(table["split"] == "train") & (table["label"] == 0)]
+    rate = arguments.false_alarm_rate
+    metrics.check_enough(detector.calibration_images(len(good)), rate)
+    detector.fit(list(good["image_path"]), arguments.seed, checkpoints=checkpoints_folder(), progress=True)
+    threshold = {"value": metrics.calibrated(detector.good_scores, rate), "false_alarm_rate": rate}
+    measured = {"good_images": len(good), "threshold": threshold["value"]}
+    path = artifacts.save_model(arguments.out, detector, category, threshold, data_source=source, metrics=measured)
+    remove_checkpoints(detector.checkpoint_files)  # until here a killed run finds them again
+    print(
+        f"{path}: fitted on {len(good)} good images of {category}; threshold {threshold['value']:.4g} "
+        f"for at most {rate:.0%} false alarms; {path.stat().st_size / 1e6:.1f} MB"
+    )
+    if not (table["label"] == 1).any() or not ((table["split"] == "test") & (table["label"] == 0)).any():
+        print("No AUROC can be computed: there are no good and defective test images. Try `detect` on images you know.")
+
+
+# --- detect -----------------------------------------------------------------------------------------------------------
+
+
+def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `detect`."""
+    parser.add_argument(
+        "artifact", help="what `fit` wrote; or a folder of the notebooks' artifacts: then it is the line"
+    )
+    parser.add_argument("images", nargs="+", help="image files or folders")
+    parser.add_argument("--heat-maps", "--figures", help="folder for the heat maps; 'none' draws none")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    single = parser.add_argument_group("with one artifact")
+    single.add_argument("--category", help="which model, where the artifact holds several")
+    single.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    single.add_argument("--seed", type=int, help="which seed, where it holds several")
+    single.add_argument("--threshold", type=float, help="instead of the calibrated one")
+    single.add_argument("--animation", help="also write all heat maps into this file, a .gif")
+    line = parser.add_argument_group("with a folder of artifacts")
+    line.add_argument("--second", choices=[*METHODS, "none"], help="asked where the classifier is unsure")
+    line.add_argument("--product", help="category of all images; when not given, each is recognised")
+    line.add_argument("--view", help="from which side, where the product has several")
+    line.add_argument("--page", help="HTML page of all images; for a folder transfer/inspections/index.html")
+    line.add_argument("--artifacts", help=argparse.SUPPRESS)  # of the alias `inspect`
+
+
+def run_detect(arguments: argparse.Namespace) -> None:
+    """Judge images by one model, or by all models of a folder.
+
+    Raises:
+        SettingsError: a flag says nothing here.
+    """
+    target = Path(arguments.artifact or arguments.artifacts or home() / "transfer")
+    whole_line = target.is_dir() or not arguments.artifact
+    useless = (
+        ("category", "method", "seed", "threshold", "animation")
+        if whole_line
+        else ("second", "product", "view", "page")
+    )
+    for option in useless:
+        if getattr(arguments, option) is not None:
+            what = "a folder of artifacts" if whole_line else "a single artifact"
+            raise SettingsError(f"--{option} says nothing with {what}: leave it out")
+    if whole_line:
+        _inspect(target, arguments)
+    else:
+        _detect(target, arguments)
+
+
+def _detect(target: Path, arguments: argparse.Namespace) -> None:
+    """Some images at a time: read, score, print, draw. Nothing of an image is kept but its row."""
+    from tqdm import tqdm
+
+    from mvtec_ad.data.loading import load_readable
+    from mvtec_ad.methods import load_model
+
+    if arguments.threshold is not None and not math.isfinite(arguments.threshold):
+        raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
+    folder = None if arguments.heat_maps == "none" else Path(arguments.heat_maps or "heat_maps")
+    check_output("--heat-maps", folder, folder=True)
+    check_output("--animation", arguments.animation)
+    paths = image_paths(arguments.images, folder)
+    detector, description = load_model(
+        target, method=arguments.method, category=arguments.category, seed=arguments.seed
+    )
+    calibrated = description["threshold"]["value"]
+    threshold = calibrated if arguments.threshold is None else arguments.threshold
+    pictures = HeatMaps(folder, arguments.animation, threshold, calibrated)
+    counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
+    with Rows(arguments.json) as rows, tqdm(total=len(paths), unit="image", disable=not arguments.json) as bar:
+        for start in range(0, len(paths), AT_ONCE):
+            chunk = paths[start : start + AT_ONCE]
+            images, problems = load_readable(chunk, detector.image_size, detector.crop)
+            readable = [path for position, path in enumerate(chunk) if position not in problems]
+            scores = detector.score_seen(detector.parts(images)) if readable else None
+            mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
+            names = pictures.names(readable) if mapped else [None] * len(readable)
+            judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
+            for position, path in enumerate(chunk):
+                row: dict[str, Any] = {"image": str(path), "threshold": threshold}
+                if position in problems:
+                    problem = problem or problems[position]
+                    row |= {"verdict": "unreadable", "score": None, "heat_map": None, "reason": str(problems[position])}
+                else:
+                    score, name = next(judged)
+                    row |= {"verdict": "defect" if score > threshold else "good", "score": score, "heat_map": name}
+                counts[row["verdict"]] += 1
+                rows.add(row)
+            if mapped:
+                pictures.draw(readable, images, scores)
+            bar.update(len(chunk))
+    pictures.close()
+    if not arguments.json:
+        summary = f"{counts['defect']} of {len(paths)} images called defective"
+        summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
+        print(summary + (f"; heat maps in {folder}/" if pictures.taken else ""))
+    if problem:
+        raise DataError(f"{counts['unreadable']} of {len(paths)} images not judged; {problem}")
+    if arguments.animation and not pictures.frames:
+        raise DataError(f"--animation {arguments.animation} is not written: {detector.name} has no anomaly map to show")
+
+
+class Rows:
+    """Rows printed as they come: a line each to read, or one JSON list for machines."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json, self.count = as_json, 0
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Print one row."""
+        if self.as_json:
+            print("[" if self.count == 0 else ",", json.dumps(row, indent=1), sep="\n", end="", flush=True)
+        elif row["verdict"] == "unreadable":
+            print(f"unreadable  {row['reason']}", flush=True)
+        else:
+            words = f"{row['verdict']:<6}  score {row['score']:8.3f}  threshold {row['threshold']:.3f}"
+            print(f"{words}  {row['image']}", flush=True)
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self.as_json:
+            print("\n]" if self.count else "[]")
+
+
+class HeatMaps:
+    """A picture of each image: the image, and its anomaly map on one colour scale.
+
+    The scale goes to twice the calibrated threshold where scores are values of the maps, else to what the first images
+    reach, so that it does not depend on how many images follow.
+    """
+
+    def __init__(self, folder: Path | None, animation: str | None, threshold: float, calibrated: float) -> None:
+        self.folder, self.animation, self.threshold, self.calibrated = folder, animation, threshold, calibrated
+        self.taken: set[str] = set()
+        self.pending: list[str] = []
+        self.scale: tuple[float, float] | None = None
+        self.frames: list[tuple[Path, np.ndarray, np.ndarray, float]] = []
+
+    def names(self, paths: Sequence[Path]) -> list[str | None]:
+        """Where the heat map of each image will lie; None without a folder."""
+        self.pending = []
+        for path in paths if self.folder else ():
+            name = self.folder / f"{path.parent.name}_{path.stem}.png"
+            while str(name) in self.taken:
+                name = name.with_name(f"{len(self.taken):04d}_{name.name}")
+            self.taken.add(str(name))
+            self.pending.append(str(name))
+        return self.pending or [None] * len(paths)
+
+    def draw(self, paths: Sequence[Path], images: np.ndarray, scores: Scores) -> None:
+        """Write the pictures of the images that were named last.
+
+        Raises:
+            ArtifactError: a file cannot be written.
+        """
+        import numpy as np
+
+        from mvtec_ad.artifacts import write_file
+        from mvtec_ad.plotting import to_png
+
+        if self.scale is None:
+            peaks = scores.maps.reshape(len(scores.maps), -1).max(1)
+            of_maps = self.calibrated > 0 and np.allclose(peaks, scores.image, rtol=1e-4)
+            self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
+        for index, name in enumerate(self.pending):
+            figure = self.figure(paths[index], images[index], scores.maps[index], scores.image[index])
+            write_file(name, to_png(figure))
+        if self.animation:
+            self.frames += zip(paths, images, scores.maps, scores.image.tolist(), strict=True)
+
+    def figure(self, path: Path, image: np.ndarray, anomaly_map: np.ndarray, score: float) -> Figure:
+        """The image and its anomaly map with the verdict."""
+        import numpy as np
+
+        from mvtec_ad import plotting
+
+        return plotting.heat_maps(
+            image[None],
+            anomaly_map[None],
+            scores=np.array([score]),
+            threshold=self.threshold,
+            titles=[f"{path.parent.name}/{path.name}"],
+            scale=self.scale,
+        )
+
+    def close(self) -> None:
+        """Write the animation, where one was asked for."""
+        if self.animation and self.frames:
+            from mvtec_ad import plotting
+            from mvtec_ad.artifacts import write_file
+
+            write_file(self.animation, plotting.animation(self.figure(*frame) for frame in self.frames))
+
+
+def image_paths(names: Sequence[str], heat_maps: Path | None = None) -> list[Path]:
+    """The named files, and the images in the named folders and below them.
+
+    Args:
+        names: files and folders.
+        heat_maps: a folder whose pictures are none to judge: what an earlier run drew.
+
+    Raises:
+        DataError: a name does not exist, or a folder holds no image.
+    """
+    from mvtec_ad.data.folders import IMAGE_SUFFIXES, is_image
+
+    paths: list[Path] = []
+    for name in map(Path, names):
+        if name.is_dir():
+            images = sorted(path for path in name.rglob("*") if is_image(path))
+            images = [path for path in images if "ground_truth" not in path.relative_to(name).parts]
+            if heat_maps:
+                images = [path for path in images if heat_maps.absolute() not in path.absolute().parents]
+            if not images:
+                raise DataError(
+                    f"folder {name} holds no image: give images, or a folder with some ({', '.join(IMAGE_SUFFIXES)})"
+                )
+            paths += images
+        elif name.is_file():
+            paths.append(name)
+        else:
+            raise DataError(f"image {name} does not exist: check the path")
+    return paths
+
+
+def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
+    """Product, verdict, place and type of the defect for each image, by the models of all notebooks."""
+    from mvtec_ad import pages, plotting
+    from mvtec_ad.artifacts import write_file
+    from mvtec_ad.inspector import UNREADABLE, Inspector
+
+    if arguments.view and not arguments.product:
+        raise SettingsError(f"--view {arguments.view} needs --product: a view is one of a product")
+    figures = None if arguments.heat_maps in (None, "none") else Path(arguments.heat_maps)
+    check_output("--page", arguments.page, make=True)
+    check_output("--heat-maps", figures, folder=True)
+    target = Path(arguments.page) if arguments.page else None
+    if target is None and any(Path(name).is_dir() for name in arguments.images):
+        target = transfer_folder() / "inspections" / "index.html"
+    paths = image_paths(arguments.images, figures)
+    second = arguments.second or "autoencoder"
+    inspector = Inspector.load(folder, second=None if second == "none" else second)
+    known = {"product": arguments.product, "view": arguments.view}
+    names = HeatMaps(figures, None, 0.0, 0.0).names(paths)
+    cards = []
+    inspected = inspector.inspect(paths, **known, heat=bool(target or figures), progress=len(paths) > 1)
+    with contextlib.closing(inspected):  # ends the progress bar's line before an error is printed
+        for inspection, name in zip(inspected, names, strict=True):
+            cards.append(pages.make_card(inspection, bool(target)))  # as it comes, so that no pixels pile up
+            if name:
+                write_file(name, plotting.to_png(plotting.inspection_figure(inspection)))
+    inspections = [card.inspection for card in cards]
+    notes = pages.skipped(inspections, inspector.missing)
+    if target:
+        write_file(target, pages.inspection_page(cards, notes))
+    if arguments.json:
+        rows = [inspection.as_dict() | {"figure": name} for inspection, name in zip(inspections, names, strict=True)]
+        print(json.dumps(rows, indent=1))
+    else:
+        print("\n".join([*pages.inspection_lines(inspections), pages.inspection_summary(inspections), *notes]))
+        if figures:
+            print(f"figures in {figures}/")
+    if target:
+        print(f"look at {target}", file=sys.stderr if arguments.json else sys.stdout)
+    problems = [inspection.problem for inspection in inspections if inspection.verdict == UNREADABLE]
+    if problems:
+        raise DataError(f"{len(problems)} of {len(paths)} images not judged; {problems[0]}")
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def add_evaluate(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `evaluate`, and the options of the method where a single one is named without any."""
+    parser.add_argument(
+        "rows",
+        nargs="+",
+        metavar="METHOD",
+        help=f"one of {', '.join(METHODS)}, classifier, inspector or {TYPING}; several as "
+        "METHOD[:PRESET][,FIELD=VALUE …][,name=NAME], for example padim:keras or autoencoder,loss=ssim,steps=300",
+    )
+    parser.add_argument("--category", nargs="+", required=True, help="category folders")
+    add_data_options(parser)
+    parser.add_argument("--seeds", nargs="+", type=int, help="of whatever a method draws; 0 1 2 (typing: 0) when none")
+    parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
+    parser.add_argument("--json", help="also write the report, or the list of reports, to this file")
+    many = parser.add_argument_group("several methods or categories")
+    many.add_argument("--jobs", type=positive, default=2, help="measured at once, each by one thread")
+    many.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="measure on this Dask cluster instead: its workers need this package, `--nthreads 1`, and the images and "
+        "weights files under the same paths",
+    )
+    many.add_argument("--name", help="keep what is finished in transfer/sweeps/NAME, and go on there; default: default")
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words or ()))
+    kinds = {TYPING: lambda: TypingSettings} | {name: lambda name=name: detector_class(name) for name in METHODS}
+    if len(named) == 1 and named[0] in kinds:
+        add_option_flags(parser.add_argument_group(f"options of {named[0]}"), kinds[named[0]]())
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Fit, score, measure, print, and keep the reports for `results`.
+
+    Raises:
+        SettingsError: an option or a seed cannot work.
+        MvtecAdError: some rows could not be measured; all others are kept.
+    """
+    from mvtec_ad.artifacts import write_file
+
+    check_output("--json", arguments.json)
+    transfer_folder()  # where the records go: refused now, not after minutes of work
+    measured, problem = _evaluate_typing(arguments) if TYPING in arguments.rows else _evaluate_rows(arguments)
+    if arguments.json and measured:
+        write_file(arguments.json, json.dumps(measured, indent=1) + "\n")
+    if problem:
+        raise MvtecAdError(problem)
+
+
+def _evaluate_typing(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Anomaly maps where they are looked at, folds, types left out; a killed run goes on from its last training."""
+    from mvtec_ad import benchmark
+    from mvtec_ad.methods.contrastive import material, report
+    from mvtec_ad.pages import typing_lines
+    from mvtec_ad.training import remove_checkpoints
+
+    if len(arguments.rows) > 1 or len(arguments.category) > 1 or arguments.name or arguments.scheduler:
+        raise SettingsError(f"{TYPING} is measured alone: one category, no other method, no --name and no --scheduler")
+    settings = TypingSettings(
+        **given_options(arguments, TypingSettings), seeds=benchmark.check_seeds(arguments.seeds or [0])
+    )
+    table, source = read_table(arguments, arguments.category[0])
+    maps = material.anomaly_maps(table, settings) if settings.look == "predicted" else None
+    checkpoints: list[Path] = []
+    gathered = material.gather(table, settings, maps)
+    measured = report.measure(settings, gathered, [settings.objective], data_source=source, kept=checkpoints)
+    print("\n".join(typing_lines(measured)))
+    remove_checkpoints(checkpoints)
+    return measured, ""
+
+
+def _evaluate_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any] | list[dict[str, Any]], str]:
+    """The report of one row on one category, or those of several, which are kept as cells; and what failed of these."""
+    from mvtec_ad import benchmark, metrics
+    from mvtec_ad.benchmark import cells, published
+    from mvtec_ad.data.catalog import category_name
+
+    seeds = benchmark.check_seeds(arguments.seeds or [0, 1, 2])
+    metrics.images_needed(arguments.false_alarm_rate)  # refuses what is no rate; images are counted later
+    rows = cells.parse_rows(arguments.rows)
+    if hasattr(arguments, "preset"):
+        kind = detector_class(rows[0].method)
+        rows = [replace(rows[0], detector=kind(**given_options(arguments, kind)))]
+    if arguments.name is not None:
+        cells.check_file_name("--name", arguments.name)
+    names = [category_name(name) for name in arguments.category]
+    tables = {name: read_table(arguments, name, together=names) for name in dict.fromkeys(names)}
+    alone = len(rows) == len(tables) == 1
+    if not alone or rows[0].method not in METHODS or arguments.name is not None or arguments.scheduler:
+        reports, problem = _measure_cells(rows, tables, seeds, arguments)
+        return reports[0] if alone and reports else reports, problem
+    ((table, source),) = tables.values()
+    rate = arguments.false_alarm_rate
+    result = benchmark.run(rows[0].detector, table, seeds, data_source=source, false_alarm_rate=rate, row=rows[0].name)
+    print(benchmark.describe(result.report))
+    published.record(result.report)
+    return result.report, ""
+
+
+def _measure_cells(
+    rows: Sequence[Row],
+    tables: dict[str, tuple[pd.DataFrame, str]],
+    seeds: Sequence[int],
+    arguments: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], str]:
+    """Measure what is missing, a line for each cell as it ends; gather, print, compare.
+
+    Returns:
+        The reports of all cells that could be measured, and a line about the others, "" for none.
+    """
+    from tqdm import tqdm
+
+    from mvtec_ad.benchmark import cells
+
+    folder = cells.sweep_folder(arguments.name or "default")
+    planned = cells.plan(rows, tables, seeds, arguments.false_alarm_rate)
+    states = {cell.key: cells.state(cell, folder) for cell in planned}
+    missing = [cell for cell in planned if states[cell.key] is not None]
+    for cell in missing:
+        if states[cell.key]:
+            print(f"{cell.title} is measured again: {states[cell.key]}")
+    if len(missing) < len(planned):
+        print(f"{len(planned) - len(missing)} of {len(planned)} cells are finished already")
+    failed: dict[str, str] = {}
+    ended = cells.run_cells(missing, folder, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    with tqdm(total=len(missing), desc="evaluate", unit="cell", disable=not missing) as bar:
+        for cell, report, problem in ended:
+            if report is None:
+                failed[cell.title] = problem
+            tqdm.write(f"{cell.title}: {_cell_words(report) if report else f'failed: {problem}'}")
+            bar.update()
+    results = [cells.kept(cell, folder) for cell in planned if cell.title not in failed]
+    if results:
+        _print_cells(results, tables, folder)
+    problem = ""
+    if failed:
+        title, reason = next(iter(failed.items()))
+        problem = f"{len(failed)} of {len(planned)} cells could not be measured, first {title}: {reason}"
+    return [result.report for result in results], problem
+
+
+def _cell_words(report: dict[str, Any]) -> str:
+    from mvtec_ad.metrics import format_metric
+
+    return f"image AUROC {format_metric(report['metrics']['image_auroc'])}, {sum(report['seconds'].values()):.1f} s"
+
+
+def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame, str]], folder: Path) -> None:
+    """The table, summary.csv, every report kept, rows on common images, and who really wins."""
+    from mvtec_ad import benchmark, metrics
+    from mvtec_ad.artifacts import write_file
+    from mvtec_ad.benchmark import cells, compare, published
+
+    lines = []
+    for report in (result.report for result in results):
+        measured = [report["metrics"].get(name) for name in benchmark.METRICS]
+        shown = [metrics.format_metric(metric) if metric else "–" for metric in measured]
+        seconds = f"{sum(report['seconds'].values()):.1f}"
+        lines.append([report["category"], report["row"], len(report["seeds"]), *shown, seconds])
+    columns = ["category", "row", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "seconds"]
+    print(metrics.markdown_table(columns, lines))
+    write_file(folder / "summary.csv", cells.overview([result.report for result in results]).to_csv(index=False))
+    print(f"{folder / 'summary.csv'}: {len(results)} rows; cells beside it")
+    for result in results:
+        if result.protocol == "official":  # the others are kept on the common images below
+            published.record(result.report)
+    for category, (table, source) in tables.items():
+        rows = [result for result in results if result.category == category]
+        if not rows:
+            continue
+        baselines = compare.trivial(table, data_source=source)
+        try:
+            images = compare.common_part(table)
+        except DataError as problem:
+            print(f"no part of {category} can be kept for all methods: {problem}")
+        else:
+            common = [row.only(images) for row in rows + baselines]
+            reports = [compare.report(row, compare.measure(row)) for row in common]
+            for report in reports:
+                published.record(report)
+            print(f"\n{published.tables(reports)}")
+        official = [result for result in rows if result.protocol == "official"]
+        if len(official) > 1:
+            official += [row for row in baselines if row.row == compare.STRONGEST]
+            pairs = compare.paired(official, resamples=max(4000, 25 * len(official) ** 2))
+            write_file(folder / f"pairs-{category}.csv", pairs.to_csv(index=False))
+            print(f"\n{category}: {len(pairs)} paired differences of image AUROC; how often a row is ahead and behind")
+            print(compare.wins(pairs).to_string())
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def add_run(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `run`."""
+    parser.add_argument("notebooks", nargs="*", help="numbers, for example 01 02; all when not given")
+    parser.add_argument("--profile", help="quick or full")
+    parser.add_argument("--category", nargs="+", help="category folders instead of the profile's")
+
+
+def run_run(arguments: argparse.Namespace) -> None:
+    """Execute the notebooks in order, in their committed form, write `transfer/runs/`, print the table."""
+    from mvtec_ad.benchmark import published
+    from mvtec_ad.pages import write_run_page
+
+    chosen = profile(arguments.profile)
+    notebooks = choose_notebooks(home() / "notebooks", arguments.notebooks)
+    folder = make_folder(transfer_folder() / "runs")
+    environment = {"MVTEC_AD_PROFILE": chosen.name, "MVTEC_AD_HOME": str(home())}
+    if arguments.category:
+        environment["MVTEC_AD_CATEGORIES"] = " ".join(arguments.category)
+    os.environ.update(environment)
+    executed = [(path.stem, *execute_notebook(path, folder)) for path in notebooks]
+    table = published.tables(published.from_artifacts())
+    page = write_run_page(folder, executed, chosen.name, table)
+    print(f"\n{table}\n\nlook at {page}")
+
+
+def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:
+    """Notebooks in order; all of them when no number is given.
+
+    Raises:
+        DataError: the folder holds no notebooks (the package is used outside a checkout).
+        SettingsError: no notebook has that number.
+    """
+    notebooks = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not notebooks:
+        raise DataError(f"{folder} holds no notebooks: run this inside a checkout of the project")
+    unknown = [number for number in numbers if number.zfill(2) not in notebooks]
+    if unknown:
+        raise SettingsError(f"no notebook {unknown[0]}: choose from {', '.join(notebooks)}")
+    wanted = {number.zfill(2) for number in numbers} or set(notebooks)
+    return [path for number, path in notebooks.items() if number in wanted]
+
+
+def execute_notebook(path: Path, folder: Path) -> tuple[Any, float]:
+    """Run one notebook in a fresh kernel and write the executed copy into `folder`.
+
+    Returns:
+        The executed notebook and the seconds it took.
+
+    Raises:
+        MvtecAdError: a cell failed; what was executed until there is written all the same.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from tqdm import tqdm
+
+    from mvtec_ad.artifacts import write_file
+
+    notebook = nbformat.read(path, as_version=4)
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    begun = time.perf_counter()
+    with tqdm(total=total, desc=path.stem, unit="cell") as bar:
+
+        def step(cell: Any, cell_index: int, **_: Any) -> None:
+            bar.update(cell.cell_type == "code")
+
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_complete=step,
+            extra_arguments=["--log-level=ERROR"],
+        )
+        try:
+            client.execute()
+        except CellExecutionError as problem:
+            reason = f"{problem.ename}: {problem.evalue}"
+            raise MvtecAdError(f"notebook {path.name} stopped: {reason} (see {folder / path.name})") from problem
+        except DeadKernelError as problem:
+            raise MvtecAdError(f"notebook {path.name} stopped: its kernel died, perhaps out of memory") from problem
+        finally:
+            drop_progress_bars(notebook)
+            write_file(folder / path.name, nbformat.writes(notebook))
+    return notebook, time.perf_counter() - begun
+
+
+def drop_progress_bars(notebook: Any) -> None:
+    """Remove what progress bars wrote: it is for whoever waits, not for the reader of the page. Warnings stay."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            bars = [
+                output for output in cell.outputs if output.get("name") == "stderr" and "\r" in output.get("text", "")
+            ]
+            cell.outputs = [output for output in cell.outputs if output not in bars]
+
+
+# --- backbone ---------------------------------------------------------------------------------------------------------
+
+
+def add_backbone(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `backbone`; an option that is not given keeps the value of the carried weights."""
+    if words is not None:
+        add_option_flags(parser, PretrainingSettings)
+    parser.add_argument(
+        "--until", type=positive, help="stop after this many steps; the same command goes on from there"
+    )
+    parser.add_argument("--compare", action="store_true", help="train every objective this way, and carry none of them")
+    parser.add_argument("--root", help="folder of real MVTec AD with bottle, to be reported (never chosen by)")
+    parser.add_argument("--imagenet", help="file with ImageNet weights of ResNet-18, to be reported beside")
+
+
+def run_backbone(arguments: argparse.Namespace) -> None:
+    """Draw, train, measure, keep."""
+    from mvtec_ad.benchmark import backbone
+
+    settings = PretrainingSettings(**given_options(arguments, PretrainingSettings))
+    if arguments.compare:
+        backbone.compare_objectives(settings, arguments.root)
+    else:
+        backbone.carry(settings, until=arguments.until, root=arguments.root, imagenet=arguments.imagenet)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def add_results(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `results`."""
+    parser.add_argument("--publish", action="store_true", help="write assets/results.json and the table of README.md")
+
+
+def run_results(arguments: argparse.Namespace) -> None:
+    """Print, and publish when asked."""
+    from mvtec_ad.benchmark import published
+
+    reports = published.measured()
+    print(published.tables(reports))
+    if arguments.publish:
+        published.publish(reports)
+        print("\npublished to assets/results.json and README.md")
+
+
+if __name__ == "__main__":
+    entry()

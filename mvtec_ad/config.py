@@ -1,0 +1,277 @@
+"""What a run is: options that check and explain themselves, the profile, places on disk, seeds and the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import sys
+import warnings
+from dataclasses import Field, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, get_args, get_type_hints
+
+import numpy as np
+
+from mvtec_ad.errors import SettingsError
+
+PROFILES = ("quick", "full")
+NAMED_WEIGHTS = ("imagenet", "random", "drawn")  # anything else is the path of a file
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    among: tuple = (),
+) -> Any:
+    """A field of `Options`: its default, what it means, and what it may be.
+
+    From this one line come the check, the command-line flag with its help, the table in the docs and the manifest.
+
+    Args:
+        default: its type is the annotation's: int, float, str, bool, a tuple of these, or one of them or None.
+        help: what it means, in the words of the command line.
+        least: smallest value allowed.
+        above: a bound that the value must exceed.
+        most: largest value allowed.
+        below: a bound that the value must stay under.
+        among: the values allowed, of a tuple its members.
+    """
+    rules = {"least": least, "above": above, "most": most, "below": below, "among": among}
+    return dataclasses.field(default=default, metadata={"help": help, **rules})
+
+
+class Options:
+    """Base of dataclasses whose `option` fields are checked when they are made.
+
+    Examples:
+        >>> @dataclass
+        ... class Own(Options):
+        ...     steps: int = option(10, "training steps", least=1)
+        >>> Own(steps=3).options()
+        {'steps': 3}
+    """
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> options that differ from the defaults
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in self.option_fields():
+            check_option(field, hints[field.name], getattr(self, field.name))
+        self.check()
+
+    def check(self) -> None:
+        """Refuse combinations of options that cannot work; subclasses say which."""
+
+    @classmethod
+    def option_fields(cls) -> list[Field]:
+        """The fields that are options, in order."""
+        return [field for field in fields(cls) if field.metadata]
+
+    @classmethod
+    def preset(cls, name: str, /, **more: Any) -> Any:
+        """An instance with the options of a preset, and more put over them.
+
+        Raises:
+            SettingsError: there is no such preset, or an option cannot work.
+        """
+        if name not in cls.PRESETS:
+            raise SettingsError(f"{cls.__name__} has no preset {name!r}: use one of {', '.join(cls.PRESETS)}")
+        return cls(**{**cls.PRESETS[name], **more})
+
+    @classmethod
+    def from_options(cls, values: dict[str, Any]) -> Any:
+        """The inverse of `options`; unknown names are refused."""
+        unknown = sorted(set(values) - {field.name for field in cls.option_fields()})
+        if unknown:
+            raise SettingsError(f"{cls.__name__} has no option {', '.join(unknown)}: it was written by another version")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def options(self) -> dict[str, Any]:
+        """All options as plain JSON data."""
+        values = {field.name: getattr(self, field.name) for field in self.option_fields()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_option(field: Field, hint: Any, value: Any) -> None:
+    """Refuse a value of another type than the annotation's, or outside of what the option allows.
+
+    Raises:
+        SettingsError: one line that names the option and what it may be.
+    """
+    kinds = get_args(hint) or (hint,)
+    if value is None and type(None) in kinds:
+        return
+    many = getattr(hint, "__origin__", None) is tuple
+    if many and not isinstance(value, tuple):
+        raise SettingsError(f"{field.name} {value!r} must be a tuple")
+    rules = field.metadata
+    for item in value if many else (value,):
+        kind = kinds[0]
+        right = isinstance(item, (int, float)) if kind is float else isinstance(item, kind)
+        if isinstance(item, np.generic) or not right or (isinstance(item, bool) and kind is not bool):
+            raise SettingsError(f"{field.name} {item!r} must be {_WANTED[kind]}")
+        if rules["among"] and item not in rules["among"]:
+            raise SettingsError(f"{field.name} {item!r} is unknown: use one of {', '.join(map(str, rules['among']))}")
+        if kind is float and not abs(item) <= sys.float_info.max:  # nan, infinite, or too many digits
+            raise SettingsError(f"{field.name} {item} must be a finite number")
+        for name, word, broken in (
+            ("least", "or more", lambda bound, item=item: item < bound),
+            ("most", "or less", lambda bound, item=item: item > bound),
+            ("above", "", lambda bound, item=item: item <= bound),
+            ("below", "", lambda bound, item=item: item >= bound),
+        ):
+            if rules[name] is not None and broken(rules[name]):
+                bound = f"{rules[name]} {word}" if word else f"{name} {rules[name]}"
+                raise SettingsError(f"{field.name} {item} must be {bound}")
+
+
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def parse_option(field: Field, hint: Any, text: str) -> Any:
+    """The value of an option from the text of a command line: `3`, `0.5`, `true`, `none`, `1/2/3` for several.
+
+    Raises:
+        SettingsError: the text is no such value.
+    """
+    kinds = get_args(hint) or (hint,)
+    many = getattr(hint, "__origin__", None) is tuple
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    try:
+        if many:
+            return tuple(kinds[0](part) for part in text.split("/"))
+        return {"true": True, "false": False}[text.lower()] if kinds[0] is bool else kinds[0](text)
+    except (KeyError, ValueError) as problem:
+        wanted = "values as 1/2/3" if many else _WANTED[kinds[0]]
+        raise SettingsError(f"{field.name} {text!r} must be {wanted}") from problem
+
+
+@dataclass
+class DataSettings(Options):
+    """Which images a run is about, and how many of the drawn ones."""
+
+    categories: tuple[str, ...] = option(("bottle", "screw"), "category folders")
+    image_size: int = option(256, "every image is resized to a square of this side, once", least=1)
+    rendered_train: int = option(100, "drawn good images to fit on, per category", least=1)
+    rendered_test_good: int = option(20, "drawn good test images, per category", least=0)
+    rendered_per_defect: int = option(10, "drawn test images of each defect type", least=0)
+    packages: str = option("package", "folder of items seen from two sides; drawn where it is not on disk")
+    package_train: int = option(60, "drawn damaged packages to learn from, and as many intact ones", least=1)
+    package_test: int = option(20, "drawn packages to test on", least=1)
+    rendered_seed: int = option(0, "of the drawn images", least=0)
+
+    PRESETS: ClassVar = {
+        "quick": {},
+        "full": {
+            "categories": ("bottle", "cable", "capsule", "metal_nut", "pill", "screw", "zipper"),
+            "rendered_train": 200,
+            "rendered_per_defect": 20,
+            "package_train": 90,
+            "package_test": 10,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A run: `quick` needs no download and no GPU, `full` is the reported run on real MVTec AD.
+
+    Each method has a preset of its own under the same name: `Padim.preset(run.name)`.
+    """
+
+    name: str
+    data: DataSettings
+
+
+def profile(name: str | None = None, categories: str = "") -> Profile:
+    """The profile to run under.
+
+    Args:
+        name: `quick` or `full`, as a notebook's form field gives it. The environment variable
+            `MVTEC_AD_PROFILE` wins over it; without either it is `quick`.
+        categories: names separated by spaces or commas, instead of the profile's own; the environment variable
+            `MVTEC_AD_CATEGORIES` wins over it.
+
+    Raises:
+        SettingsError: the name is unknown.
+    """
+    name = os.environ.get("MVTEC_AD_PROFILE") or name or "quick"
+    if name not in PROFILES:
+        raise SettingsError(f"profile {name!r} is unknown: use one of {', '.join(PROFILES)}")
+    data = DataSettings.preset(name)
+    words = (os.environ.get("MVTEC_AD_CATEGORIES") or categories).replace(",", " ").split()
+    wanted = tuple(word.rstrip("/\\") for word in words)  # a shell completes `bottle/`
+    return Profile(name, replace(data, categories=wanted) if wanted else data)
+
+
+def home() -> Path:
+    """The root that `data/` and `transfer/` lie under.
+
+    `MVTEC_AD_HOME` where it is set, else the checkout that encloses the working folder, else the working folder.
+    """
+    if os.environ.get("MVTEC_AD_HOME"):
+        return Path(os.environ["MVTEC_AD_HOME"]).expanduser().resolve()
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "mvtec_ad").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return here
+
+
+def data_folder() -> Path:
+    """Where images lie; made when missing.
+
+    Raises:
+        SettingsError: it cannot be made.
+    """
+    return make_folder(home() / "data")
+
+
+def transfer_folder() -> Path:
+    """Where artifacts lie; made when missing.
+
+    Raises:
+        SettingsError: it cannot be made.
+    """
+    return make_folder(home() / "transfer")
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made when missing.
+
+    Raises:
+        SettingsError: it cannot be made; the line names it and the way out.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise SettingsError(
+            f"the folder {folder} cannot be made ({problem.strerror}): set MVTEC_AD_HOME to a folder of yours"
+        ) from problem
+    return folder
+
+
+def set_seed(seed: int) -> None:
+    """Seed python and numpy, and torch and Keras where they are already imported."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(seed)
+
+
+def torch_device() -> str:
+    """`cuda` where torch sees a GPU, else `cpu`."""
+    import torch
+
+    with warnings.catch_warnings():  # where TensorFlow looked for a driver first, torch warns that there is none
+        warnings.filterwarnings("ignore", "CUDA initialization", UserWarning)
+        return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,398 @@
+"""What every method is: a detector with options, fitted on good images, that scores any image and can be kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from mvtec_ad.backbones.backbone import Backbone, batch_size, load_backbone, packed_weights
+from mvtec_ad.config import Options, option, torch_device
+from mvtec_ad.data.loading import batches, load_images, resize
+from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.training import checkpoint_path
+
+Images = Sequence[str | Path] | np.ndarray  # paths, or (N, H, W, 3) uint8 RGB of any size
+Layers = list[Tensor]  # (B, h, w, C) float32 each, shallow to deep
+TOGETHER = 32  # images decoded at once, in parallel
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw anomaly scores: higher is more anomalous, nothing is squashed or normalised.
+
+    Attributes:
+        image: (N,) float32, one score per image.
+        maps: (N, H, W) float32 anomaly maps at the size that the method looks at, or None.
+    """
+
+    image: np.ndarray
+    maps: np.ndarray | None = None
+
+
+@dataclass
+class Detector(Options):
+    """A one-class detector. A method is a subclass in one file: options, `fit_batches`, `score_batch`, state.
+
+    `score` depends on the image alone, never on its neighbours or its place in the call. Detectors are equal where
+    their options are.
+
+    Attributes:
+        seed: of the fit; None before it.
+        good_scores: (n,) float32, scores of good images that the model was not fitted on: what a threshold needs.
+        checkpoint_files: of the last fit; its caller removes them when what was fitted is safe.
+    """
+
+    image_size: int = option(256, "side that images are resized to, pixels", least=1)
+    crop: int = option(224, "side of the central part that is kept, pixels; the image size keeps all", least=1)
+    seed: int | None = field(default=None, init=False, compare=False)
+    good_scores: np.ndarray = field(
+        default_factory=partial(np.empty, 0, np.float32), init=False, repr=False, compare=False
+    )
+    checkpoint_files: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    name: ClassVar[str]  # of the method, a key of `methods.METHODS`
+    extractor: ClassVar[Backbone | None] = None  # the frozen network whose features are used, where there is one
+
+    def check(self) -> None:
+        """Refuse a crop that the image size does not allow."""
+        if self.crop > self.image_size:
+            raise SettingsError(f"crop {self.crop} is larger than image size {self.image_size}: choose a smaller crop")
+
+    # --- what a method says -------------------------------------------------------------------------------------------
+
+    def fit_batches(self, seen: Iterable[Any], count: int, seed: int, checkpoints: Path | None, progress: bool) -> None:
+        """Fit on what `batches` gave of good images, and set `good_scores`.
+
+        Args:
+            seen: batches of what `look` makes of images, in order.
+            count: images in all.
+            seed: of whatever the method draws.
+            checkpoints: folder in which a training keeps its run; None keeps nothing.
+            progress: show bars.
+        """
+        raise NotImplementedError
+
+    def score_batch(self, seen: Any) -> Scores:
+        """Scores of one batch of what `look` made of images."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """What a fit has found, as plain arrays and JSON data; `good_scores` and `seed` among it."""
+        raise NotImplementedError
+
+    def load_state(self, state: dict[str, Any]) -> Detector:
+        """The inverse of `state`; returns the detector."""
+        self.good_scores, self.seed = state["good_scores"].astype(np.float32), int(state["seed"])
+        return self
+
+    def look(self, pixels: np.ndarray) -> Any:
+        """What the method sees of (B, crop, crop, 3) uint8 images, whatever the seed: by default the pixels."""
+        return pixels
+
+    def batch(self) -> int:
+        """Images that are looked at together."""
+        return TOGETHER
+
+    def fitted(self, count: int) -> np.ndarray:
+        """Positions of the good images that are fitted on, ascending, of `count`."""
+        return np.arange(count)
+
+    def calibration_images(self, count: int) -> int:
+        """How many of `count` good images give `good_scores`."""
+        return len(self.fitted(count))
+
+    # --- what all methods share ---------------------------------------------------------------------------------------
+
+    @property
+    def backbone_name(self) -> str | None:
+        """Of the frozen network, for reports and manifests."""
+        return self.extractor.name if self.extractor else None
+
+    @property
+    def weights_name(self) -> str | None:
+        """What was loaded into it, for reports and manifests."""
+        return self.extractor.weights if self.extractor else None
+
+    def weights_files(self) -> dict[str, bytes]:
+        """Its weights file, where they came from one: an artifact must carry it beside the state."""
+        return packed_weights(self.extractor.source) if self.extractor else {}
+
+    def use_backbone(self, backbone: Backbone) -> None:
+        """Take a frozen network that is already loaded, as from an artifact, instead of the options'."""
+        self.extractor = backbone
+
+    def fit(
+        self, images: Images, seed: int = 0, *, checkpoints: Path | None = None, progress: bool = False
+    ) -> Detector:
+        """Fit on good images.
+
+        Args:
+            images: paths, or (N, H, W, 3) uint8 RGB; they are resized here.
+            seed: of whatever the method draws, 0 or more.
+            checkpoints: folder in which a training keeps its run, and goes on from; None keeps nothing.
+            progress: show bars.
+
+        Raises:
+            DataError: too few images, or one cannot be read.
+        """
+        seen, count = self.training_batches(images, progress=progress)
+        return self.fit_seen(seen, count, seed, checkpoints=checkpoints, progress=progress)
+
+    def fit_seen(
+        self, seen: Iterable[Any], count: int, seed: int, *, checkpoints: Path | None = None, progress: bool = False
+    ) -> Detector:
+        """As `fit`, from `training_batches`: kept in a list, they serve several seeds."""
+        if seed < 0:
+            raise SettingsError(f"seed {seed} is negative: use 0 or more")
+        if count < 3:
+            raise DataError(f"{count} good images are too few to fit {self.name}: give at least 3, better 60")
+        self.fit_batches(seen, count, seed, checkpoints, progress)
+        self.seed = int(seed)
+        return self
+
+    def score(self, images: Images, *, progress: bool = False) -> Scores:
+        """Score images.
+
+        Args:
+            images: paths, or (N, H, W, 3) uint8 RGB; they are resized here.
+            progress: show a bar.
+
+        Returns:
+            Image scores (N,) and maps (N, crop, crop) or None, float32, raw.
+        """
+        return self.score_seen(self.batches(images, progress=progress and f"{self.name} score"))
+
+    def score_seen(self, seen: Iterable[Any]) -> Scores:
+        """As `score`, from `batches`.
+
+        Raises:
+            SettingsError: the detector is not fitted.
+        """
+        self.check_fitted()
+        parts = [self.score_batch(batch) for batch in seen]
+        maps = None if parts[0].maps is None else np.concatenate([scores.maps for scores in parts])
+        return Scores(np.concatenate([scores.image for scores in parts]), maps)
+
+    def check_fitted(self) -> None:
+        """Refuse a detector that has nothing to score with.
+
+        Raises:
+            SettingsError: the detector is not fitted.
+        """
+        if self.seed is None:
+            raise SettingsError(f"this {self.name} is not fitted: call fit(images) first")
+
+    def training_batches(self, images: Images, *, progress: bool = False) -> tuple[Iterator[Any], int]:
+        """`batches` of the good images that are fitted on, and how many these are."""
+        chosen = self.fitted(len(images))
+        good = images[chosen] if isinstance(images, np.ndarray) else [images[n] for n in chosen]
+        return self.batches(good, progress=progress and f"{self.name} fit"), len(good)
+
+    def batches(self, images: Images, *, progress: str | bool = False) -> Iterator[Any]:
+        """What `look` makes of images, batch by batch, as they are read.
+
+        Args:
+            images: paths, or (N, H, W, 3) uint8 RGB.
+            progress: title of a bar; none without.
+
+        Raises:
+            DataError: there is no image, one cannot be read, or an array has another shape or type.
+        """
+        check_images(images)
+        with tqdm(total=len(images), desc=progress or None, unit="image", disable=not progress) as bar:
+            for chunk in batches(len(images), max(TOGETHER, self.batch())):
+                yield from self.parts(self.load(images[chunk]))
+                bar.update(chunk.stop - chunk.start)
+
+    def parts(self, pixels: np.ndarray) -> Iterator[Any]:
+        """What `look` makes of (N, crop, crop, 3) uint8 images that `load` has given, batch by batch."""
+        size = self.batch()
+        for start in range(0, len(pixels), size):
+            yield self.look(pixels[start : start + size])
+
+    def load(self, images: Images) -> np.ndarray:
+        """(N, crop, crop, 3) uint8: images as the method looks at them."""
+        if not isinstance(images, np.ndarray):
+            return load_images(images, self.image_size, self.crop)
+        return np.stack([resize(image, self.image_size, self.crop) for image in images])
+
+
+def check_images(images: Images) -> None:
+    """Refuse what are no images: a single array must be (N, H, W, 3) uint8.
+
+    Raises:
+        DataError: one line that says what there is and what is wanted.
+    """
+    if isinstance(images, np.ndarray) and (images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8):
+        raise DataError(
+            f"images must be paths or an array (N, H, W, 3) of uint8, RGB from 0 to 255, not {images.shape} "
+            f"{images.dtype}: convert them"
+        )
+    if not isinstance(images, np.ndarray) and not all(isinstance(item, str | Path) for item in images):
+        raise DataError("images must be paths or one array (N, H, W, 3) of uint8: stack them with numpy.stack")
+    if len(images) == 0:
+        raise DataError("no images to look at: the folder or the selection is empty")
+
+
+@dataclass
+class FeatureDetector(Detector):
+    """A detector over the layers of a frozen backbone, which several seeds share."""
+
+    backbone: str = option("resnet18", "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME")
+    weights: str = option("imagenet", "imagenet, random, drawn or the path of a weights file")
+
+    @cached_property
+    def network(self) -> Backbone:
+        """The frozen network, loaded when first needed."""
+        return load_backbone(self.backbone, self.weights)
+
+    @property
+    def extractor(self) -> Backbone:
+        """The same."""
+        return self.network
+
+    def use_backbone(self, backbone: Backbone) -> None:
+        """Instead of loading one."""
+        self.network = backbone
+
+    def look(self, pixels: np.ndarray) -> Layers:
+        """Three layers, (B, h, w, C) float32 each: 1.4 MB an image for ResNet-18 at 224 px, 5.6 for WideResNet50."""
+        return self.network(pixels)
+
+    def batch(self) -> int:
+        """What the device takes best."""
+        return batch_size()
+
+
+@dataclass
+class TrainedDetector(Detector):
+    """A detector that trains a network of its own; some good images are held out, for early stopping and the threshold.
+
+    Attributes:
+        curve: columns step, the losses and what was measured on held-out images.
+    """
+
+    steps: int = option(600, "training steps", least=1)
+    batch_images: int = option(32, "images a step", least=2)
+    lr: float = option(1e-3, "learning rate", above=0)
+    held_out: float = option(0.2, "share of the good images that is not trained on: the threshold", above=0, below=1)
+    sigma: float = option(1.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame, init=False, repr=False, compare=False)
+
+    def check(self) -> None:
+        """Refuse what a network cannot be trained on."""
+        super().check()
+        if self.crop < 16:
+            raise SettingsError(f"crop {self.crop} is too small to be reconstructed: use 16 pixels or more")
+
+    def fit_batches(
+        self, seen: Iterable[np.ndarray], count: int, seed: int, checkpoints: Path | None, progress: bool
+    ) -> None:
+        """Hold some images out, train on the others, score those held out."""
+        images = np.concatenate(list(seen))
+        held = held_out_positions(count, self.calibration_images(count), seed)
+        checkpoint = checkpoint_path(checkpoints, self.name, self.identity(seed), images) if checkpoints else None
+        self.checkpoint_files = [checkpoint] if checkpoint else []
+        self.train(np.delete(images, held, 0), images[held], seed, checkpoint, progress)
+        self.good_scores = np.concatenate([self.score_batch(part).image for part in self.parts(images[held])])
+
+    def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
+        """Train the network on (N, S, S, 3) uint8 images; `held` are the held-out ones."""
+        raise NotImplementedError
+
+    def identity(self, seed: int) -> dict[str, Any]:
+        """All that the weights depend on beside the images."""
+        return {**self.options(), "seed": seed}
+
+    def calibration_images(self, count: int) -> int:
+        """The held-out images: the share asked for, but 20 where half of the images allows it."""
+        wanted = max(round(count * self.held_out), min(20, count // 2))
+        return max(1, min(wanted, count - 2))
+
+
+def held_out_positions(count: int, number: int, seed: int) -> np.ndarray:
+    """`number` positions of `count` that are not trained on, ascending, int64."""
+    return np.sort(np.random.default_rng([seed, count]).permutation(count)[:number])
+
+
+def content_seed(image: np.ndarray) -> int:
+    """A seed from an image's content, so that what is drawn for it depends on nothing else."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8], "big")
+
+
+# --- tensors and maps -------------------------------------------------------------------------------------------------
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [0, 1], on the device."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(torch_device()).permute(0, 3, 1, 2).float() / 255
+
+
+def as_images(tensor: Tensor) -> np.ndarray:
+    """(B, 3, S, S) in [0, 1] -> (B, S, S, 3) uint8."""
+    return (tensor * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def normal(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    """Standard normal numbers, float32, on the device."""
+    return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(torch_device())
+
+
+def enlarge(grids: Tensor, side: int | tuple[int, int]) -> np.ndarray:
+    """Grids (B, h, w) to maps of this side, or height and width, float32, linear between the centres of the cells."""
+    maps = F.interpolate(grids[:, None], side, mode="bilinear", align_corners=False)
+    return maps[:, 0].cpu().numpy()
+
+
+def smooth(maps: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of (N, H, W) float32 maps, σ in pixels, cut at 4σ, edges mirrored (as scipy's default)."""
+    if sigma <= 0:
+        return maps
+    width = 2 * int(4 * sigma + 0.5) + 1
+    return np.stack(
+        [cv2.GaussianBlur(anomaly_map, (width, width), sigma, borderType=cv2.BORDER_REFLECT) for anomaly_map in maps]
+    )
+
+
+def grid_maps(grids: Tensor, side: int, sigma: float) -> np.ndarray:
+    """Grids (B, h, w) as anomaly maps (B, side, side) float32: enlarged, then smoothed with σ in pixels."""
+    return smooth(enlarge(grids, side), sigma)
+
+
+def peak(maps: np.ndarray) -> np.ndarray:
+    """Largest value of each map, (N, H, W) -> (N,)."""
+    return maps.reshape(len(maps), -1).max(1)
+
+
+def weights_state(network: torch.nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    """A network's weights as arrays, `PREFIX.NAME`."""
+    return {f"{prefix}.{name}": value.cpu().numpy() for name, value in network.state_dict().items()}
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, Any], prefix: str) -> torch.nn.Module:
+    """Fill a network from `weights_state`; moved to the device, in evaluation mode."""
+    weights = {name: torch.from_numpy(np.array(state[f"{prefix}.{name}"])) for name in network.state_dict()}
+    network.load_state_dict(weights)
+    return network.to(torch_device(), memory_format=torch.channels_last).eval()
+
+
+def curve_state(curve: pd.DataFrame) -> dict[str, np.ndarray]:
+    """A training curve as arrays, `curve.COLUMN`."""
+    return {f"curve.{name}": values.to_numpy() for name, values in curve.items()}
+
+
+def load_curve(state: dict[str, Any], *columns: str) -> pd.DataFrame:
+    """The inverse of `curve_state`, in the order of the columns."""
+    return pd.DataFrame({name: state[f"curve.{name}"] for name in columns if f"curve.{name}" in state})

@@ -1,0 +1,350 @@
+"""PatchCore: distances to a memory bank of the patch features of good images.
+
+Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly Detection", 2022
+(arXiv:2106.08265). As in anomalib, the pooled layers are concatenated as they are; the authors' code brings each patch
+to 1024 numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from mvtec_ad.config import option, torch_device
+from mvtec_ad.errors import SettingsError
+from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps
+
+
+@dataclass
+class Patchcore(FeatureDetector):
+    """PatchCore: fit on good images, score any image.
+
+    `good_scores` are those of each fitted image against the bank without its own patches. The coreset was chosen with
+    the image present, so where its patches stood no others were picked and holes stay: these scores err on the high
+    side, that of fewer false alarms.
+
+    Attributes:
+        bank: (M, C) float32, patch features in the order of their picking: eq. 4, thinned by eq. 5.
+        picks: (M,) int64, the patch that each bank row is: image · cells + cell, in the order of the fitted images.
+        grid: height and width in cells.
+
+    Examples:
+        >>> good = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+        >>> detector = Patchcore(weights="random", coreset=0.5, image_size=32, crop=32).fit(good, seed=0)
+        >>> detector.bank.shape, detector.score(good[:2]).maps.shape
+        (torch.Size([64, 384]), (2, 32, 32))
+    """
+
+    layers: tuple[int, ...] = option((2, 3), "depths of the network, of 1, 2 and 3", among=(1, 2, 3))
+    neighbourhood: int = option(3, "p of eq. 1: a patch is averaged over p × p cells, odd", least=1)
+    coreset: float = option(0.1, "share of the patches that is kept", above=0, most=1)
+    projection: int = option(128, "dimensions in which the coreset is chosen; distances take all", least=1)
+    neighbours: int = option(9, "b of eq. 7; 0 and 1 leave the image score unweighted", least=0)
+    sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
+    memory_gb: float = option(0.5, "distances held at once, 10⁹ bytes", above=0)
+
+    name: ClassVar = "patchcore"
+    PRESETS: ClassVar = {
+        "resnet18": {},
+        "wide_resnet50": {"backbone": "wide_resnet50_2"},
+        "quick": {"weights": "drawn", "image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
+        "full": {},
+    }
+
+    def check(self) -> None:
+        """Refuse no layers and a neighbourhood without a centre."""
+        super().check()
+        if not self.layers:
+            raise SettingsError("layers () are none of 1, 2 and 3: name one or more of them")
+        if self.neighbourhood % 2 == 0:
+            raise SettingsError(f"neighbourhood {self.neighbourhood} has no centre: use an odd number")
+
+    def fit_batches(
+        self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
+    ) -> None:
+        """Gather all patch features, 1.2 MB an image for ResNet-18 at 224 px, choose the bank and calibrate."""
+        features, start = None, 0
+        for layers in seen:
+            batch_features = patch_features(layers, self.layers, self.neighbourhood)
+            if features is None:
+                features = batch_features.new_empty(count, *batch_features.shape[1:])  # N×h×w×C
+            features[start : start + len(batch_features)] = batch_features
+            start += len(batch_features)
+        self.grid = tuple(features.shape[1:3])
+        patches = features.flatten(0, 2)
+        number = max(1, round(self.coreset * len(patches)))
+        self.picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
+        self.bank = patches[torch.from_numpy(self.picks).to(patches.device)]
+        origins = self.picks // (self.grid[0] * self.grid[1])
+        features = features.flatten(1, 2)
+        self.good_scores = leave_one_out(features, self.bank, origins, self.neighbours, self.memory_gb, progress)
+
+    def score_batch(self, layers: Layers) -> Scores:
+        """The image score comes from the distances of the patches; only the map is enlarged and smoothed."""
+        features = patch_features(layers, self.layers, self.neighbourhood)
+        if tuple(features.shape[1:3]) != self.grid:
+            raise SettingsError(f"layers of {features.shape[1:3]} cells, fitted on {self.grid}: fit again")
+        lengths = self.bank.square().sum(1)
+        scores, distances = measure(features.flatten(1, 2), self.bank, lengths, self.neighbours, self.memory_gb)
+        return Scores(scores.cpu().numpy(), grid_maps(distances.unflatten(1, self.grid), self.crop, self.sigma))
+
+    def state(self) -> dict[str, Any]:
+        """The bank, where its rows come from, and the grid."""
+        return {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+
+    def load_state(self, state: dict[str, Any]) -> Patchcore:
+        """The inverse of `state`."""
+        self.bank = torch.as_tensor(state["bank"]).to(torch_device())
+        self.picks, self.grid = np.asarray(state["picks"]), tuple(state["grid"])
+        return super().load_state(state)
+
+
+# --- features and distances -------------------------------------------------------------------------------------------
+
+
+def patch_features(layers: Layers, depths: Sequence[int], neighbourhood: int) -> Tensor:
+    """Locally aware patch features (eq. 1 to 3): p × p averages of each chosen layer, on the grid of the shallowest.
+
+    At the border the average takes in zeros, as in both known implementations.
+
+    Args:
+        layers: (B, h, w, C) float32 each, shallow to deep.
+        depths: of the layers that are taken, from 1.
+        neighbourhood: p, odd.
+
+    Returns:
+        (B, h, w, ΣC) float32; deeper layers are enlarged linearly.
+
+    Examples:
+        >>> layers = [torch.ones(2, 8, 8, 16), torch.ones(2, 4, 4, 32)]
+        >>> patch_features(layers, (1, 2), 3).shape
+        torch.Size([2, 8, 8, 48])
+    """
+    chosen = [layers[depth - 1].permute(0, 3, 1, 2) for depth in sorted(set(depths))]  # B×C×h×w
+    pooled = [F.avg_pool2d(layer, neighbourhood, stride=1, padding=neighbourhood // 2) for layer in chosen]
+    grid = pooled[0].shape[2:]
+    deeper = [F.interpolate(layer, grid, mode="bilinear", align_corners=False) for layer in pooled[1:]]
+    return torch.cat([layer.permute(0, 2, 3, 1) for layer in (pooled[0], *deeper)], -1)
+
+
+def measure(
+    features: Tensor, bank: Tensor, lengths: Tensor, neighbours: int, memory_gb: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Image scores (eq. 6 and 7) and patch distances.
+
+    Args:
+        features: (B, P, C) float32 patch features.
+        bank: (M, C) float32.
+        lengths: (M,) float32 squared lengths of the bank's rows; a row of infinite length is left out.
+        neighbours: b of `reweighting`.
+        memory_gb: as in `nearest`.
+
+    Returns:
+        (B,) and (B, P) float32, ≥ 0.
+
+    Examples:
+        >>> bank = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+        >>> measure(torch.tensor([[[0.0, 3.0]]]), bank, bank.square().sum(1), neighbours=1)
+        (tensor([3.]), tensor([[3.]]))
+    """
+    distances, rows = nearest(features.flatten(0, 1), bank, lengths, memory_gb)
+    distances, rows = distances.unflatten(0, features.shape[:2]), rows.unflatten(0, features.shape[:2])
+    largest, place = distances.max(1)  # s* of eq. 6
+    images = torch.arange(len(features), device=features.device)
+    patches, centres = features[images, place], rows[images, place]  # m^test,* and m*
+    return largest * reweighting(patches, centres, bank, lengths, neighbours), distances
+
+
+def nearest(patches: Tensor, bank: Tensor, lengths: Tensor, memory_gb: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Nearest neighbour in the bank of each of (n, C) patches, by comparing with all: distances and rows, (n,) each.
+
+    Products find the row, up to the rounding of float32; its distance is then taken from the difference, which loses no
+    digits. Of products, `memory_gb` · 10⁹ bytes are held at once, one patch at least; for the others see `measure`.
+    """
+    distances, rows = [], []
+    for part in patches.split(max(1, int(memory_gb * 1e9 / (4 * len(bank))))):
+        row = torch.addmm(lengths, part, bank.T, alpha=-2).argmin(1)  # ‖m‖² − 2 m·x: the patch's own ‖x‖² is the same
+        rows.append(row)
+        distances.append((part - bank[row]).square().sum(1).sqrt())
+    return torch.cat(distances), torch.cat(rows)
+
+
+def reweighting(patches: Tensor, centres: Tensor, bank: Tensor, lengths: Tensor, neighbours: int) -> Tensor:
+    """The factor of eq. 7: 1 − exp(d(m*)) / Σ exp(d(m)) over the b bank rows nearest to m*, m* being one of them.
+
+    It grows with the distances around m*: beside a normal patch that is itself rare, the same distance counts for more.
+
+    Args:
+        patches: (B, C) float32, the most anomalous patch of each image.
+        centres: (B,) int64, m*: the bank row nearest to it.
+        bank: (M, C) float32.
+        lengths: as in `measure`.
+        neighbours: b; no more than the bank has rows are taken.
+
+    Returns:
+        (B,) float32 in [0, 1); 1 where b, or the bank, is 1 or less.
+    """
+    neighbours = min(neighbours, int(lengths.isfinite().sum()))
+    if neighbours <= 1:
+        return torch.ones_like(patches[:, 0])
+    squared = torch.addmm(lengths, bank[centres], bank.T, alpha=-2)
+    squared.scatter_(1, centres[:, None], -torch.inf)  # m* first, whatever rounding or duplicates say
+    around = bank[squared.topk(neighbours, largest=False).indices]  # B×b×C
+    distances = (patches[:, None] - around).square().sum(-1).sqrt()
+    return 1 - distances.softmax(1)[:, 0]
+
+
+def leave_one_out(
+    features: Tensor, bank: Tensor, origins: np.ndarray, neighbours: int, memory_gb: float = 0.5, progress: bool = False
+) -> np.ndarray:
+    """Score of every fitted image against the bank rows that come from other images, (N,) float32.
+
+    An image that fills the bank alone, which only a tiny bank or equal images allow, is measured against all of it.
+
+    Args:
+        features: (N, P, C) float32.
+        bank: (M, C) float32.
+        origins: (M,) int, the image that each row comes from.
+        neighbours: b of `reweighting`.
+        memory_gb: as in `nearest`.
+        progress: show a bar.
+    """
+    lengths, rows = bank.square().sum(1), torch.from_numpy(origins).to(bank.device)
+    scores = []
+    for index in tqdm(range(len(features)), desc="patchcore calibrate", unit="image", disable=not progress):
+        from_image = rows == index
+        others = lengths if from_image.all() else lengths.masked_fill(from_image, torch.inf)
+        scores.append(measure(features[index : index + 1], bank, others, neighbours, memory_gb)[0])
+    return torch.cat(scores).cpu().numpy()
+
+
+# --- the coreset ------------------------------------------------------------------------------------------------------
+# Algorithm 1, the greedy solution of eq. 5: take again and again the point that is farthest from all points taken. The
+# rule is Gonzalez's (1985), whose covering radius is at most twice the smallest possible one.
+
+# Share of the points that stands for all between two refreshes: 163,856 × 128 on one core 10 s, a 16th 12, a 256th 11.
+ACTIVE_SHARE = 64
+ACTIVE_LEAST = 64
+PRODUCT_ROUNDING = 1e-6  # error of squared distances from a matrix product, as a part of the largest squared length
+EQUAL = 1e-10  # those of equal points, taken from differences, are below this part of it
+CHUNK_NUMBERS = 2**22  # of a product: 17 MB
+
+
+def select(
+    features: Tensor, number: int, *, projection: int = 128, seed: int = 0, progress: bool = False
+) -> np.ndarray:
+    """Greedy coreset of features in a random projection (Johnson, Lindenstrauss 1984): indices, as from `greedy`.
+
+    Args:
+        features: (n, C) float32.
+        number: how many to pick, 1 … n; n picks all of them, in their own order.
+        projection: dimensions in which distances are compared; more than C: the features as they are.
+        seed: of the first pick and of the projection.
+        progress: show a bar.
+    """
+    if number >= len(features):
+        return np.arange(len(features))
+    generator = np.random.default_rng(seed)
+    first = int(generator.integers(len(features)))
+    return greedy(project(features, projection, generator), number, first, progress=progress)
+
+
+def project(features: Tensor, dimensions: int, generator: np.random.Generator) -> Tensor:
+    """Random projection: centred (n, C) features times a Gaussian matrix, which keeps distances on average.
+
+    Centring changes no distance, but short vectors lose fewer digits when distances come from products. Gives (n, d)
+    float32; with C ≤ d nothing is projected.
+    """
+    mean, width = features.mean(0), features.shape[1]
+    if width <= dimensions:
+        return features - mean
+    matrix = generator.normal(0, dimensions**-0.5, (width, dimensions)).astype(np.float32)
+    matrix = torch.from_numpy(matrix).to(features.device)
+    return torch.cat([(chunk - mean) @ matrix for chunk in features.split(max(1, CHUNK_NUMBERS // width))])
+
+
+def greedy(points: Tensor, number: int, first: int, *, progress: bool = False) -> np.ndarray:
+    """Farthest-first picks, exact but lazy.
+
+    The distance of a point to its nearest pick only shrinks, so a stale one is an upper bound. Only an active set, the
+    points with the largest bounds, is kept up to date. While its farthest point is beyond every bound outside, it is
+    the farthest of all. When it no longer is, one matrix product brings all bounds up to date, and a new set is
+    chosen. Points that are equally far up to rounding may be picked in another order than the plain loop's.
+
+    Args:
+        points: (n, d) float32; best centred.
+        number: how many to pick, 1 … n.
+        first: index of the first pick.
+        progress: show a bar.
+
+    Returns:
+        (k,) int64, distinct; k < `number` where all points left equal a pick.
+
+    Examples:
+        >>> greedy(torch.arange(17.0)[:, None], 3, first=0)
+        array([ 0, 16,  8])
+    """
+    lengths = points.square().sum(1)
+    slack, equal = (float(lengths.max()) * share for share in (PRODUCT_ROUNDING, EQUAL))
+    bounds = torch.full_like(lengths, torch.inf)  # n, squared distance to the nearest pick or more
+    nearest_pick = torch.zeros_like(lengths, dtype=torch.int64)  # n
+    size = min(len(points), max(ACTIVE_LEAST, len(points) // ACTIVE_SHARE))
+    picks, known = [first], 0
+    with tqdm(total=number, initial=1, desc="coreset", unit="pick", disable=not progress) as bar:
+        while len(picks) < number:
+            _refresh(points, lengths, picks[known:], bounds, nearest_pick)
+            known = len(picks)
+            farthest = bounds.topk(min(size + 1, len(points)))
+            active = farthest.indices[:size].sort().values
+            limit = float(farthest.values[size]) if size < len(points) else -torch.inf  # of the others
+            if float(bounds[active].max()) <= equal:
+                break
+            chosen = points[active]
+            distances = (chosen - points[nearest_pick[active]]).square().sum(1)  # from differences: no digits are lost
+            bounds[active] = distances
+            with _one_thread():
+                while len(picks) < number:
+                    largest, place = distances.max(0)
+                    sure = float(largest) > limit + slack or len(picks) == known  # nothing is surer after a refresh
+                    if float(largest) <= equal or not sure:
+                        break
+                    picks.append(int(active[place]))
+                    distances = torch.minimum(distances, (chosen - chosen[place]).square().sum(1))
+                    bar.update()
+    return np.array(picks)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of tiny steps gain nothing from a second thread, and on busy cores wait for it: 30 times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _refresh(points: Tensor, lengths: Tensor, picks: list[int], bounds: Tensor, nearest_pick: Tensor) -> None:
+    """Lower the bounds of all points to their distances from new picks, by one product in chunks."""
+    if not picks:
+        return
+    indices = torch.tensor(picks, device=points.device)
+    centres, squares = points[indices], lengths[indices]
+    rows = max(1, CHUNK_NUMBERS // len(picks))
+    for start in range(0, len(points), rows):
+        chunk = slice(start, start + rows)
+        squared, which = torch.addmm(squares, points[chunk], centres.T, alpha=-2).min(1)
+        squared = (squared + lengths[chunk]).clamp_min(0)
+        closer = squared < bounds[chunk]
+        bounds[chunk] = torch.where(closer, squared, bounds[chunk])
+        nearest_pick[chunk] = torch.where(closer, indices[which], nearest_pick[chunk])

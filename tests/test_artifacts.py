@@ -1,0 +1,497 @@
+"""Artifacts: what is written comes back, and nothing damaged, foreign or half-written is taken for one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import pickle
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mvtec_ad import artifacts
+from mvtec_ad.artifacts import PRODUCED_BY, SCHEMA, Artifact, atomic_write
+from mvtec_ad.errors import ArtifactError
+
+TABLE = pd.DataFrame({"image_id": ["part/good/000", "part/patch/001"], "score": [0.1, 1 / 3], "note": ["", "NA"]})
+ARRAYS = {"maps": np.arange(12, dtype=np.float16).reshape(3, 2, 2), "labels": np.array([0, 1, 1])}
+WEIGHTS = {"layer.weight": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3).T}
+FILES: dict[str, Any] = {
+    "scores.csv": TABLE,
+    "maps.npz": ARRAYS,
+    "part/padim/0/model.safetensors": WEIGHTS,
+    "part/padim/0/model.json": {"scale": 0.1, "seeds": [1, 2]},
+    "figure.png": b"\x89PNG pixels",
+    "page.html": b"<p>page</p>",
+    "network.weights.h5": b"\x89HDF weights",
+}
+
+
+def save(path: Path | None = None, files: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Save an artifact whose other properties do not matter."""
+    about = {"profile": "quick", "data_source": "own", "categories": ["part"], "options": {"channels": 3}, "seed": 0}
+    return artifacts.save("padim", FILES if files is None else files, path=path, **(about | changes))
+
+
+def rewrite(path: Path, change: Callable[[dict[str, bytes]], None], *, sign: bool = False) -> None:
+    """Change the members of a zip behind the manifest's back, or, when asked to sign, with it.
+
+    Args:
+        path: the zip.
+        change: gets all members, the manifest among them, and changes them in place.
+        sign: write the manifest's hashes anew.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    if sign:
+        manifest = json.loads(members["manifest.json"])
+        manifest["members"] = {
+            name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != "manifest.json"
+        }
+        members["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def edit_manifest(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest of a zip; a change that returns something replaces it."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        manifest = json.loads(members["manifest.json"])
+        changed = change(manifest)
+        members["manifest.json"] = json.dumps(manifest if changed is None else changed).encode()
+
+    rewrite(path, edit)
+
+
+def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    """The message, which must be one line."""
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_kind_of_member_comes_back(tmp_path: Path) -> None:
+    """Tables, arrays with their types, weights, settings, bytes and copied files."""
+    (tmp_path / "copied.png").write_bytes(b"copied pixels")
+    artifact = artifacts.load(save(tmp_path / "a.zip", {**FILES, "more/copied.png": tmp_path / "copied.png"}))
+    assert artifact.names == sorted([*FILES, "more/copied.png"])
+    pd.testing.assert_frame_equal(artifact.table("scores.csv"), TABLE)
+    for name, arrays in (("maps.npz", ARRAYS), ("part/padim/0/model.safetensors", WEIGHTS)):
+        found = artifact.arrays(name)
+        assert set(found) == set(arrays)
+        for key, array in arrays.items():
+            assert found[key].dtype == array.dtype
+            np.testing.assert_array_equal(found[key], array)
+    assert artifact.json("part/padim/0/model.json") == FILES["part/padim/0/model.json"]
+    for name in ("figure.png", "page.html", "network.weights.h5"):
+        assert artifact.read(name) == FILES[name]
+    assert artifact.read("more/copied.png") == b"copied pixels"
+    artifact.extract(tmp_path / "out")
+    assert (tmp_path / "out" / "more" / "copied.png").read_bytes() == b"copied pixels"
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_manifest_says_how_it_was_made(tmp_path: Path) -> None:
+    """All that the design promises, with true hashes."""
+    data = artifacts.load(save(tmp_path / "data.zip"))
+    path = save(tmp_path / "a.zip", seed=(0, 1), metrics={"image_auroc": 0.9}, inputs=[data])
+    manifest = artifacts.load(path).manifest
+    assert manifest["schema"] == SCHEMA
+    assert (manifest["stage"], manifest["profile"], manifest["data_source"]) == ("padim", "quick", "own")
+    assert (manifest["categories"], manifest["options"], manifest["seed"]) == (["part"], {"channels": 3}, [0, 1])
+    assert manifest["metrics"] == {"image_auroc": 0.9}
+    assert manifest["versions"]["numpy"] == np.__version__
+    assert manifest["created_utc"].endswith("+00:00")
+    assert {"git_commit", "device"} <= set(manifest)
+    whole = hashlib.sha256((tmp_path / "data.zip").read_bytes()).hexdigest()
+    assert manifest["inputs"] == [{"name": "data.zip", "sha256": whole}]
+    assert manifest["members"]["figure.png"] == hashlib.sha256(FILES["figure.png"]).hexdigest()
+
+
+def test_the_commit_says_when_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure made with changes that nobody else has must not name a commit that does not hold them."""
+    package = tmp_path / "mvtec_ad"
+    package.mkdir(parents=True)
+    (package / "artifacts.py").write_text("first\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "why"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(artifacts, "__file__", str(package / "artifacts.py"))
+    assert artifacts.git_commit() == head
+    (package / "artifacts.py").write_text("second\n")
+    assert artifacts.git_commit() == f"{head}-dirty"
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    """Members carry no date of their own."""
+    first = save(tmp_path / "first.zip")
+    second = save(tmp_path / "second.zip")
+    with zipfile.ZipFile(first) as one, zipfile.ZipFile(second) as other:
+        for name in FILES:
+            assert one.read(name) == other.read(name)
+            assert one.getinfo(name).date_time == other.getinfo(name).date_time
+    with zipfile.ZipFile(io.BytesIO(artifacts.npz_bytes(ARRAYS))) as inner:
+        assert {info.date_time for info in inner.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_place_is_the_transfer_folder(own_home: Path) -> None:
+    """Where no path is given, for writing and for reading."""
+    path = save()
+    assert path == own_home / "transfer" / "padim.zip"
+    assert artifacts.load("padim").path == path
+
+
+@pytest.mark.parametrize(("stage", "notebook"), PRODUCED_BY.items())
+def test_a_missing_artifact_names_the_notebook_that_makes_it(stage: str, notebook: str) -> None:
+    """The way out is in the message."""
+    with pytest.raises(ArtifactError, match=f"run notebooks/{notebook}.ipynb") as caught:
+        artifacts.load(stage)
+    assert f"{stage}.zip is missing" in one_line(caught)
+
+
+def test_a_missing_file_of_ones_own_asks_to_check_the_path(tmp_path: Path) -> None:
+    """No notebook makes it."""
+    with pytest.raises(ArtifactError, match=r"mine.zip is missing: check the path"):
+        artifacts.load(tmp_path / "mine.zip")
+
+
+@pytest.mark.parametrize("notebook", sorted(set(PRODUCED_BY.values())))
+def test_the_notebooks_that_are_named_exist(project: Path, notebook: str) -> None:
+    """The way out must be one."""
+    assert (project / "notebooks" / "source" / f"{notebook}.py").is_file()
+
+
+TAMPERED: dict[str, tuple[Callable[[dict[str, bytes]], Any], bool, str]] = {
+    "changed": (lambda members: members.update({"scores.csv": b"image_id,score\n"}), False, "does not match its SHA"),
+    "missing": (lambda members: members.pop("maps.npz"), False, "disagree about maps.npz"),
+    "extra": (lambda members: members.update({"more.csv": b"x"}), False, "disagree about more.csv"),
+    "escaping": (lambda members: members.update({"../evil.csv": b"x"}), True, "leaves the folder"),
+    "escaping deep": (lambda members: members.update({"a/../../evil.csv": b"x"}), True, "leaves the folder"),
+    "absolute": (lambda members: members.update({"/tmp/evil.csv": b"x"}), True, "leaves the folder"),
+    "drive": (lambda members: members.update({"C:/evil.csv": b"x"}), True, "leaves the folder"),
+    "backslash": (lambda members: members.update({"..\\evil.csv": b"x"}), True, "leaves the folder"),
+    "pickle": (lambda members: members.update({"model.pkl": pickle.dumps([1])}), True, "may hold code"),
+    "torch": (lambda members: members.update({"model.pth": b"x"}), True, "may hold code"),
+    "numpy": (lambda members: members.update({"objects.npy": b"x"}), True, "may hold code"),
+    "no manifest": (lambda members: members.pop("manifest.json"), False, "damaged"),
+    "not JSON": (lambda members: members.update({"manifest.json": b"{"}), False, "damaged"),
+    "foreign": (lambda members: members.update({"manifest.json": b"[]"}), False, "none of ours"),
+}
+
+
+@pytest.mark.parametrize(("change", "sign", "words"), TAMPERED.values(), ids=TAMPERED)
+def test_a_tampered_artifact_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, bytes]], Any], sign: bool, words: str
+) -> None:
+    """The message names the artifact and the member."""
+    path = save(tmp_path / "a.zip")
+    rewrite(path, change, sign=sign)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        artifacts.load(path)
+    assert str(path) in one_line(caught)
+
+
+def test_signing_alone_is_accepted(tmp_path: Path) -> None:
+    """The refusals above are for what was changed, not for the rewriting."""
+    path = save(tmp_path / "a.zip")
+    rewrite(path, lambda members: None, sign=True)
+    assert artifacts.load(path).read("figure.png") == FILES["figure.png"]
+
+
+def test_a_repeated_member_is_refused(tmp_path: Path) -> None:
+    """Which of two equal names is read depends on the reader."""
+    path = save(tmp_path / "a.zip")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("figure.png", FILES["figure.png"])
+    with pytest.raises(ArtifactError, match="a repeated name"):
+        artifacts.load(path)
+
+
+MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "older": (lambda manifest: manifest.update(schema=1), "was made by an earlier version of the package: make it"),
+    "newer": (lambda manifest: manifest.update(schema=SCHEMA + 1), "update the package"),
+    "schema in words": (lambda manifest: manifest.update(schema="two"), "make it again"),
+    "no members": (lambda manifest: manifest.pop("members") and None, "again"),
+    "members as a list": (lambda manifest: manifest.update(members=list(manifest["members"])), "again"),
+    "no profile": (lambda manifest: manifest.pop("profile") and None, "again"),
+    "no device": (lambda manifest: manifest.pop("device") and None, "none of ours"),
+    "options as a list": (lambda manifest: manifest.update(options=[]), "none of ours"),
+    "another date": (lambda manifest: manifest.update(created_utc=2026), "none of ours"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_that_cannot_be_used_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    """As an ArtifactError in one line, whatever is wrong with it."""
+    path = save(tmp_path / "a.zip")
+    edit_manifest(path, change)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        artifacts.load(path, profile="quick")
+    one_line(caught)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_artifact_is_refused(tmp_path: Path, share: float) -> None:
+    """A copy that broke off."""
+    path = save(tmp_path / "a.zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifacts.load(path)
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
+    """Wherever a byte is flipped: an ArtifactError, or the very same content."""
+    path = save(tmp_path / "a.zip", {name: FILES[name] for name in ("scores.csv", "maps.npz", "figure.png")})
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        expected = {name: archive.read(name) for name in archive.namelist()}
+    noticed = 0
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        try:
+            artifact = artifacts.load(path)
+        except ArtifactError:
+            noticed += 1
+            continue
+        assert {name: artifact.read(name) for name in artifact.names} | {
+            "manifest.json": expected["manifest.json"]
+        } == expected
+    assert noticed > len(whole) / 3 / 2
+
+
+@pytest.mark.parametrize(("key", "wanted"), [("profile", "full"), ("data_source", "mvtec_ad")])
+def test_another_profile_or_data_source_is_refused(tmp_path: Path, key: str, wanted: str) -> None:
+    """Unless the reader says it does not matter."""
+    path = save(tmp_path / "a.zip")
+    own = {"profile": "quick", "data_source": "own"}
+    with pytest.raises(ArtifactError, match=f"{key.replace('_', ' ')} '{own[key]}', this run uses '{wanted}'"):
+        artifacts.load(path, **(own | {key: wanted}))
+    assert artifacts.load(path, **own).path == path
+    assert artifacts.load(path, **(own | {key: None})).path == path
+
+
+def test_asking_for_a_member_that_is_not_there_says_what_is(tmp_path: Path) -> None:
+    """Names, not a KeyError."""
+    artifact = artifacts.load(save(tmp_path / "a.zip"))
+    with pytest.raises(ArtifactError, match=r"no member maps\.csv: it holds figure\.png"):
+        artifact.table("maps.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.pkl", b"x"), ("model.pth", b"x"), ("script.py", b"x"), ("figure.png", [1, 2]), ("page.html", "text")],
+)
+def test_what_an_artifact_may_not_hold_is_refused_when_written(tmp_path: Path, name: str, content: Any) -> None:
+    """And the older artifact of that name stays."""
+    path = save(tmp_path / "a.zip")
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match=f"member {name}"):
+        save(path, {"scores.csv": TABLE, name: content})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_objects_are_never_pickled(tmp_path: Path) -> None:
+    """numpy would pickle an object array into a .npz."""
+    with pytest.raises(ValueError, match="allow_pickle"):
+        save(tmp_path / "a.zip", {"objects.npz": {"names": np.array(["a", None], object)}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_that_would_have_to_be_unpickled_are_refused(tmp_path: Path) -> None:
+    """A .npz can carry them, with a hash that fits."""
+    objects = io.BytesIO()
+    np.savez(objects, names=np.array(["a", None], object))
+    members = {"objects.npz": objects.getvalue(), "weights.safetensors": b"no tensors"}
+    artifact = artifacts.load(save(tmp_path / "a.zip", members))
+    for name in members:
+        with pytest.raises(ArtifactError, match=f"{name} holds no plain arrays") as caught:
+            artifact.arrays(name)
+        one_line(caught)
+
+
+@pytest.mark.parametrize("use", [lambda one, folder: one.read("scores.csv"), lambda one, folder: one.extract(folder)])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: save(path, {**FILES, "scores.csv": TABLE.head(1)}), "scores.csv does not match its SHA-256"),
+        (lambda path: save(path, {"other.csv": TABLE}), "damaged"),
+        (lambda path: path.write_bytes(b"no zip"), "damaged"),
+        (lambda path: path.unlink(), "damaged"),
+    ],
+)
+def test_an_artifact_that_changed_since_it_was_loaded_is_refused(
+    tmp_path: Path, use: Callable[[Artifact, Path], Any], change: Callable[[Path], Any], words: str
+) -> None:
+    """A notebook may hold on to it while another run writes a new one."""
+    artifact = artifacts.load(save(tmp_path / "a.zip"))
+    change(artifact.path)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        use(artifact, tmp_path / "out")
+    one_line(caught)
+    assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+def test_a_file_to_copy_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """It is that file's problem, not the artifact's."""
+    with pytest.raises(ArtifactError, match=r"member figure\.png: .*nowhere\.png cannot be read"):
+        save(tmp_path / "a.zip", {"figure.png": tmp_path / "nowhere.png"})
+    assert list(tmp_path.iterdir()) == []
+
+
+FAILURES = {
+    "full disk": ("os.fsync", OSError(errno.ENOSPC, "No space left on device"), ArtifactError, "No space left"),
+    "read-only folder": ("os.replace", PermissionError(errno.EACCES, "Permission denied"), ArtifactError, "Permission"),
+    "read-only file": (
+        "mvtec_ad.artifacts.open",
+        PermissionError(errno.EACCES, "Permission denied"),
+        ArtifactError,
+        "Permission",
+    ),
+    "killed while flushing": ("os.fsync", KeyboardInterrupt(), KeyboardInterrupt, None),
+    "killed before renaming": ("os.replace", KeyboardInterrupt(), KeyboardInterrupt, None),
+}
+
+
+@pytest.mark.parametrize(("function", "problem", "expected", "words"), FAILURES.values(), ids=FAILURES)
+def test_a_failed_write_leaves_the_old_artifact_whole(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    problem: BaseException,
+    expected: type[BaseException],
+    words: str | None,
+) -> None:
+    """And no temporary file behind."""
+    path = save(tmp_path / "a.zip")
+    before = path.read_bytes()
+
+    def fail(*arguments: Any) -> None:
+        raise problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, fail, raising=False)
+        with pytest.raises(expected, match=words) as caught:
+            save(path, {"scores.csv": TABLE})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    if expected is ArtifactError:
+        assert f"{path} cannot be written" in one_line(caught)
+        assert "the old one is kept" in str(caught.value)
+
+
+@pytest.mark.parametrize("numbers", [600, 100_000], ids=["less than a buffer", "in the middle of a member"])
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_artifact_whole(tmp_path: Path, numbers: int) -> None:
+    """A true failing write."""
+    resource = pytest.importorskip("resource")
+    path = save(tmp_path / "a.zip")
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be written") as caught:
+            save(path, {"maps.npz": {"maps": np.zeros(numbers)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    one_line(caught)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fail_while_writing(path: Path, problem: BaseException) -> None:
+    """Begin to write a file, and raise."""
+    with atomic_write(path) as file:
+        file.write(b"half")
+        raise problem
+
+
+PASSED_ON = {
+    "another file": FileNotFoundError(errno.ENOENT, "No such file or directory", "weights.h5"),
+    "another file, whose disk is full": OSError(errno.ENOSPC, "No space left on device", "elsewhere.png"),
+    "not about room": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "no number": OSError("odd"),
+    "of the body": ValueError("mine"),
+    "killed": KeyboardInterrupt(),
+}
+
+
+@pytest.mark.parametrize("problem", PASSED_ON.values(), ids=PASSED_ON)
+def test_what_is_not_about_the_file_that_is_written_passes_unchanged(tmp_path: Path, problem: BaseException) -> None:
+    """Who looks for `weights.h5` must not be told to make room for `a.bin`; the old file stays."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(type(problem)) as caught:
+        fail_while_writing(path, problem)
+    assert caught.value is problem
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("old", [b"old", None])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_no_room_becomes_one_line(tmp_path: Path, number: int, old: bytes | None) -> None:
+    """As `file.write` raises it, without a name."""
+    path = tmp_path / "deep" / "a.bin"
+    if old:
+        path.parent.mkdir()
+        path.write_bytes(old)
+    with pytest.raises(ArtifactError, match=r"a\.bin cannot be written \(no room\): make room or") as caught:
+        fail_while_writing(path, OSError(number, "no room"))
+    assert ("the old one is kept" in one_line(caught)) == bool(old)
+    assert [one.read_bytes() for one in path.parent.iterdir()] == ([old] if old else [])
+
+
+def test_a_write_takes_the_place_of_the_old_file_at_its_end(tmp_path: Path) -> None:
+    """Not before; folders are made."""
+    path = tmp_path / "deep" / "er" / "a.bin"
+    for content, before in ((b"first", None), (b"second", b"first")):
+        with atomic_write(path) as file:
+            file.write(content)
+            assert (path.read_bytes() if path.exists() else None) == before
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_refused_in_words(tmp_path: Path) -> None:
+    """`--out notes.txt/padim.zip`."""
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        save(tmp_path / "notes.txt" / "padim.zip")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_upload_and_download_do_nothing_surprising_outside_of_colab(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A notebook runs everywhere."""
+    path = save(tmp_path / "a.zip")
+    artifacts.download(path)
+    assert "a.zip" in capsys.readouterr().out
+    assert artifacts.upload() == []
+
+
+def test_in_colab_files_go_to_and_from_the_browser(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
+    """An uploaded name never leaves the transfer folder."""
+    offered: list[str] = []
+    files = types.SimpleNamespace(download=offered.append, upload=lambda: {"../../data.zip": b"content"})
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    artifacts.download("somewhere/a.zip")
+    assert offered == ["somewhere/a.zip"]
+    assert artifacts.upload() == [own_home / "transfer" / "data.zip"]
+    assert (own_home / "transfer" / "data.zip").read_bytes() == b"content"

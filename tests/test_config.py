@@ -1,0 +1,291 @@
+"""Options that check and explain themselves, the one switch, the places on disk, seeds."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import numpy as np
+import pytest
+
+from mvtec_ad import config, settings
+from mvtec_ad.config import DataSettings, Options, option, parse_option, profile
+from mvtec_ad.errors import SettingsError
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Own(Options):
+    """One option of each kind, under every rule."""
+
+    count: int = option(3, "whole, within bounds", least=1, most=9)
+    rate: float = option(0.5, "between bounds that it does not reach", above=0, below=1)
+    name: str = option("a", "one of some", among=("a", "b"))
+    flag: bool = option(False, "yes or no")
+    scale: float | None = option(None, "or nothing", above=0)
+    depths: tuple[int, ...] = option((2, 3), "several", among=(1, 2, 3))
+    parts: tuple[str, ...] = option(("x",), "several names")
+    found: list[int] | None = None  # no option: what a fit leaves behind
+
+    PRESETS: ClassVar = {"default": {}, "large": {"count": 9, "depths": (1,)}}
+
+    def check(self) -> None:
+        """A rule over two options."""
+        if self.flag and self.count > 5:
+            raise SettingsError("flag wants a count of 5 or less")
+
+
+REFUSED = [
+    ({"count": 0}, "count 0 must be 1 or more"),
+    ({"count": 10}, "count 10 must be 9 or less"),
+    ({"count": 2.0}, "count 2.0 must be a whole number"),
+    ({"count": "2"}, "count '2' must be a whole number"),
+    ({"count": True}, "count True must be a whole number"),
+    ({"count": np.int64(2)}, r"count (np\.int64\()?2\)? must be a whole number"),
+    ({"count": None}, "count None must be a whole number"),
+    ({"rate": 0}, "rate 0 must be above 0"),
+    ({"rate": 1.0}, "rate 1.0 must be below 1"),
+    ({"rate": float("nan")}, "rate nan must be a finite number"),
+    ({"scale": float("inf")}, "scale inf must be a finite number"),
+    ({"rate": 10**400}, "rate 10+ must be a finite number"),
+    ({"rate": -(10**400)}, "rate -10+ must be a finite number"),
+    ({"rate": "much"}, "rate 'much' must be a number"),
+    ({"name": "c"}, "name 'c' is unknown: use one of a, b"),
+    ({"name": 1}, "name 1 must be a text"),
+    ({"flag": 1}, "flag 1 must be true or false"),
+    ({"scale": 0.0}, "scale 0.0 must be above 0"),
+    ({"depths": (1, 4)}, "depths 4 is unknown: use one of 1, 2, 3"),
+    ({"depths": (1.0,)}, "depths 1.0 must be a whole number"),
+    ({"depths": 2}, "depths 2 must be a tuple"),
+    ({"depths": ((1,),)}, r"depths \(1,\) must be a whole number"),
+    ({"name": {"a": 1}}, "name {'a': 1} must be a text"),
+    ({"parts": "bottle"}, "parts 'bottle' must be a tuple"),
+    ({"flag": True, "count": 6}, "flag wants a count of 5 or less"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED, ids=str)
+def test_each_rule_refuses_what_breaks_it(values: dict[str, Any], words: str) -> None:
+    """In one line that names the option and what it may be; through a preset and from JSON alike."""
+    for make in (Own, lambda **more: Own.preset("default", **more), lambda **more: Own.from_options(more)):
+        with pytest.raises(SettingsError, match=f"^{words}$") as caught:
+            make(**values)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"count": 1},
+        {"count": 9},
+        {"rate": 1e-9},
+        {"scale": 2},
+        {"scale": None},
+        {"depths": ()},
+        {"depths": (1, 1, 3), "name": "b", "flag": True},
+    ],
+    ids=str,
+)
+def test_what_is_possible_is_taken_and_survives_json(values: dict[str, Any]) -> None:
+    """`from_options` is the inverse of `options`, tuples included."""
+    made = Own(**values)
+    assert {name: getattr(made, name) for name in values} == values
+    again = Own.from_options(json.loads(json.dumps(made.options(), allow_nan=False)))
+    assert again == made
+    assert isinstance(again.depths, tuple)
+
+
+def test_options_are_the_declared_fields_alone() -> None:
+    """In their order; a preset puts some over the defaults, and a caller more over it."""
+    assert list(Own(found=[1]).options()) == ["count", "rate", "name", "flag", "scale", "depths", "parts"]
+    made = Own.preset("large", rate=0.25)
+    assert (made.count, made.depths, made.rate, made.name) == (9, (1,), 0.25, "a")
+    assert Own.preset("large", count=2).count == 2
+    assert [field.metadata["help"] for field in Own.option_fields()][:2] == [
+        "whole, within bounds",
+        "between bounds that it does not reach",
+    ]
+
+
+def test_unknown_names_are_refused() -> None:
+    """Of a preset, and of an option that another version wrote."""
+    with pytest.raises(SettingsError, match=r"^Own has no preset 'huge': use one of default, large$"):
+        Own.preset("huge")
+    with pytest.raises(SettingsError, match=r"^Own has no option colour, size: it was written by another version$"):
+        Own.from_options({"size": 1, "count": 2, "colour": "red"})
+    with pytest.raises(SettingsError, match="no option found"):
+        Own.from_options({"found": [1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("count", "3", 3),
+        ("rate", "5e-1", 0.5),
+        ("name", "b", "b"),
+        ("name", "none", "none"),  # a text, where nothing is not allowed
+        ("flag", "True", True),
+        ("flag", "false", False),
+        ("scale", "none", None),
+        ("scale", "2", 2.0),
+        ("depths", "1/3", (1, 3)),
+        ("parts", "x", ("x",)),
+        ("count", "3.5", "count '3.5' must be a whole number"),
+        ("rate", "none", "rate 'none' must be a number"),
+        ("flag", "yes", "flag 'yes' must be true or false"),
+        ("depths", "1-2", "depths '1-2' must be values as 1/2/3"),
+    ],
+)
+def test_options_from_the_text_of_a_command_line(name: str, text: str, expected: Any) -> None:
+    """A value of the annotation's type, or words about it."""
+    own = next(field for field in Own.option_fields() if field.name == name)
+    hint = get_type_hints(Own)[name]
+    if isinstance(expected, str) and " must be " in expected:
+        with pytest.raises(SettingsError, match=f"^{expected}$"):
+            parse_option(own, hint, text)
+    else:
+        found = parse_option(own, hint, text)
+        assert found == expected
+        assert type(found) is type(expected)
+
+
+STAGES = [
+    kind
+    for kind in (DataSettings, *vars(settings).values())
+    if isinstance(kind, type) and issubclass(kind, Options) and kind is not Options
+]
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_settings_of_the_stages_survive_json(kind: type[Options]) -> None:
+    """Each has a preset for both profiles."""
+    assert {"quick", "full"} <= set(kind.PRESETS)
+    for preset in kind.PRESETS:
+        made = kind.preset(preset)
+        assert kind.from_options(json.loads(json.dumps(made.options(), allow_nan=False))) == made
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        (settings.PretrainingSettings, {"views": 1}, "1 views"),
+        (settings.PretrainingSettings, {"images": 8, "views": 9}, "9 views a step of 8 images: choose fewer views"),
+        (DataSettings, {"image_size": 0}, "image_size 0 must be 1 or more"),
+        (DataSettings, {"image_size": -64}, "image_size -64 must be 1 or more"),
+        (DataSettings, {"rendered_train": 0}, "rendered_train 0 must be 1 or more"),
+        (DataSettings, {"categories": "bottle"}, "categories 'bottle' must be a tuple"),
+    ],
+)
+def test_impossible_settings_are_refused(kind: type[Options], values: dict[str, Any], words: str) -> None:
+    """Where they are made, in words."""
+    with pytest.raises(SettingsError, match=words):
+        kind(**values)
+
+
+# --- the profile ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "argument", "expected"),
+    [
+        (None, None, "quick"),
+        (None, "full", "full"),
+        ("full", None, "full"),
+        ("full", "quick", "full"),
+        ("quick", "full", "quick"),
+        ("", "full", "full"),
+    ],
+)
+def test_the_environment_wins_over_the_argument(
+    monkeypatch: pytest.MonkeyPatch, environment: str | None, argument: str | None, expected: str
+) -> None:
+    """`MVTEC_AD_PROFILE`, then the form field, then quick; the data are those of the profile."""
+    if environment is not None:
+        monkeypatch.setenv("MVTEC_AD_PROFILE", environment)
+    run = profile(argument)
+    assert (run.name, run.data) == (expected, DataSettings.preset(expected))
+
+
+def test_categories_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separated by spaces or commas; the environment wins, and nothing else of the profile changes."""
+    assert profile("full", "screw, pill nut").data == DataSettings.preset("full", categories=("screw", "pill", "nut"))
+    monkeypatch.setenv("MVTEC_AD_CATEGORIES", "cable")
+    assert profile(None, "screw").data.categories == ("cable",)
+    monkeypatch.setenv("MVTEC_AD_CATEGORIES", "")
+    assert profile(None, "screw").data.categories == ("screw",)
+
+
+def test_an_unknown_profile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the argument and from the environment alike."""
+    with pytest.raises(SettingsError, match="'fast' is unknown: use one of quick, full"):
+        profile("fast")
+    monkeypatch.setenv("MVTEC_AD_PROFILE", "slow")
+    with pytest.raises(SettingsError, match="'slow' is unknown"):
+        profile("quick")
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def test_home_is_the_named_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`MVTEC_AD_HOME` wins over where one stands; `~` is understood."""
+    monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path / "elsewhere"))
+    assert config.home() == tmp_path / "elsewhere"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MVTEC_AD_HOME", "~/mine")
+    assert config.home() == tmp_path / "mine"
+
+
+def test_home_is_the_enclosing_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From any folder below it."""
+    for folder in ("mvtec_ad", "notebooks/source"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.delenv("MVTEC_AD_HOME")
+    for folder in (tmp_path, tmp_path / "notebooks", tmp_path / "notebooks" / "source"):
+        monkeypatch.chdir(folder)
+        assert config.home() == tmp_path
+
+
+def test_home_is_the_working_folder_outside_of_any_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wheel in site-packages must not write beside itself."""
+    monkeypatch.delenv("MVTEC_AD_HOME")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert config.home() == tmp_path / "work"
+    assert config.transfer_folder() == tmp_path / "work" / "transfer"
+    assert config.data_folder() == tmp_path / "work" / "data"
+    assert (tmp_path / "work" / "data").is_dir()
+    assert (tmp_path / "work" / "transfer").is_dir()
+
+
+@pytest.mark.parametrize("place", [config.data_folder, config.transfer_folder])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_home_that_cannot_be_made_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Any, below: str
+) -> None:
+    """A file where a folder should be: one line with the folder and the way out."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path / "file" / below))
+    with pytest.raises(SettingsError, match=r"file/.* cannot be made \(.*\): set MVTEC_AD_HOME to a folder") as caught:
+        place()
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_decides_every_generator() -> None:
+    """python, numpy and torch repeat themselves after the same seed, and differ after another."""
+    import torch
+
+    def draw(seed: int) -> tuple[float, float, float]:
+        config.set_seed(seed)
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    assert draw(3) == draw(3)
+    assert all(one != other for one, other in zip(draw(3), draw(4), strict=True))
