@@ -22,6 +22,7 @@ METHODS = {  # name -> file and class
     "vae": "autoencoder.Vae",
     "anogan": "anogan.Anogan",
     "f_anogan": "f_anogan.FAnogan",
+    "knn": "knn.Knn",
 }
 
 
