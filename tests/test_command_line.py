@@ -546,6 +546,23 @@ def test_fit_of_patchcore(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "part: patchcore, resnet18, random (seed 0)" in capsys.readouterr().out
 
 
+def test_a_method_without_maps_is_judged_without_pictures(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DN2 looks at images as a whole; who wants an animation of its maps is told that there is none."""
+    path, patches = tmp_path / "mine.zip", str(root / "part" / "test" / "patch")
+    small = ["--weights", "random", "--image-size", "32"]
+    assert main(["fit", "knn", "--root", str(root), "--category", "mine", *small, "--out", str(path)]) == 0
+    capsys.readouterr()
+    command = ["detect", str(path), patches, "--heat-maps", str(tmp_path / "maps"), "--json"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["verdict"], row["heat_map"]) for row in rows] == [("defect", None)] * 3
+    assert not (tmp_path / "maps").exists()
+    line = fails(capsys, *command, "--animation", str(tmp_path / "a.gif"))
+    assert "a.gif is not written: knn has no anomaly map to show" in line
+
+
 def another(own: Field, options: dict[str, Any]) -> Any:
     """A possible value of an option that the preset does not have."""
     value = options[own.name]
