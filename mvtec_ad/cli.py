@@ -34,15 +34,6 @@ if TYPE_CHECKING:
     from mvtec_ad.benchmark.cells import Row
     from mvtec_ad.methods.base import Scores
 
-COMMANDS = {  # command -> what it does; `add_COMMAND` holds its flags, `run_COMMAND` does it
-    "prepare": "make data.zip: the images of a run, resized once; or packages.zip",
-    "fit": "fit a method on good images and calibrate a threshold",
-    "detect": "verdict, score and heat map for images, with a fitted artifact; with a folder of them the whole line",
-    "evaluate": "measure methods on categories: metrics with intervals, thresholds, trivial rows",
-    "run": "execute the notebooks in order and leave one page to look at",
-    "backbone": "train the network that the package carries, on images without a subject",
-    "results": "measured figures beside published ones",
-}
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are
 TYPING = "typing"  # a row of `evaluate` that names defect types
@@ -65,16 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
+    for name, (text, add_flags, _) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        globals()[f"add_{name}"](command, words[1:] if words[:1] == [name] else None)
+        add_flags(command, words[1:] if words[:1] == [name] else None)
     parsed, unknown = parser.parse_known_args(words)
     if unknown:  # said by the command, whose options they are not
         rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
         way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
         commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
     try:
-        globals()[f"run_{parsed.command}"](parsed)
+        COMMANDS[parsed.command][2](parsed)
     except MvtecAdError as problem:
         print(f"mvtec-ad {typed}: {problem}", file=sys.stderr)
         return 2
@@ -322,6 +313,8 @@ def run_detect(arguments: argparse.Namespace) -> None:
     Raises:
         SettingsError: a flag says nothing here.
     """
+    if arguments.artifact and arguments.artifacts:
+        raise SettingsError(f"--artifacts says nothing beside {arguments.artifact}: leave it out")
     target = Path(arguments.artifact or arguments.artifacts or home() / "transfer")
     whole_line = target.is_dir() or not arguments.artifact
     useless = (
@@ -357,7 +350,7 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
     )
     calibrated = description["threshold"]["value"]
     threshold = calibrated if arguments.threshold is None else arguments.threshold
-    pictures = HeatMaps(folder, arguments.animation, threshold, calibrated)
+    pictures, taken = HeatMaps(arguments.animation, threshold, calibrated), set()
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
     with Rows(arguments.json) as rows, tqdm(total=len(paths), unit="image", disable=not arguments.json) as bar:
         for start in range(0, len(paths), AT_ONCE):
@@ -366,7 +359,7 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
             readable = [path for position, path in enumerate(chunk) if position not in problems]
             scores = detector.score_seen(detector.parts(images)) if readable else None
             mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
-            names = pictures.names(readable) if mapped else [None] * len(readable)
+            names = picture_names(readable, folder if mapped else None, taken)
             judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
             for position, path in enumerate(chunk):
                 row: dict[str, Any] = {"image": str(path), "threshold": threshold}
@@ -379,13 +372,13 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
                 counts[row["verdict"]] += 1
                 rows.add(row)
             if mapped:
-                pictures.draw(readable, images, scores)
+                pictures.draw(names, readable, images, scores)
             bar.update(len(chunk))
     pictures.close()
     if not arguments.json:
         summary = f"{counts['defect']} of {len(paths)} images called defective"
         summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
-        print(summary + (f"; heat maps in {folder}/" if pictures.taken else ""))
+        print(summary + (f"; heat maps in {folder}/" if taken else ""))
     if problem:
         raise DataError(f"{counts['unreadable']} of {len(paths)} images not judged; {problem}")
     if arguments.animation and not pictures.frames:
@@ -424,26 +417,13 @@ class HeatMaps:
     reach, so that it does not depend on how many images follow.
     """
 
-    def __init__(self, folder: Path | None, animation: str | None, threshold: float, calibrated: float) -> None:
-        self.folder, self.animation, self.threshold, self.calibrated = folder, animation, threshold, calibrated
-        self.taken: set[str] = set()
-        self.pending: list[str] = []
+    def __init__(self, animation: str | None, threshold: float, calibrated: float) -> None:
+        self.animation, self.threshold, self.calibrated = animation, threshold, calibrated
         self.scale: tuple[float, float] | None = None
         self.frames: list[tuple[Path, np.ndarray, np.ndarray, float]] = []
 
-    def names(self, paths: Sequence[Path]) -> list[str | None]:
-        """Where the heat map of each image will lie; None without a folder."""
-        self.pending = []
-        for path in paths if self.folder else ():
-            name = self.folder / f"{path.parent.name}_{path.stem}.png"
-            while str(name) in self.taken:
-                name = name.with_name(f"{len(self.taken):04d}_{name.name}")
-            self.taken.add(str(name))
-            self.pending.append(str(name))
-        return self.pending or [None] * len(paths)
-
-    def draw(self, paths: Sequence[Path], images: np.ndarray, scores: Scores) -> None:
-        """Write the pictures of the images that were named last.
+    def draw(self, names: Sequence[str | None], paths: Sequence[Path], images: np.ndarray, scores: Scores) -> None:
+        """Write the pictures of some images under these names; a None is not written.
 
         Raises:
             ArtifactError: a file cannot be written.
@@ -457,9 +437,10 @@ class HeatMaps:
             peaks = scores.maps.reshape(len(scores.maps), -1).max(1)
             of_maps = self.calibrated > 0 and np.allclose(peaks, scores.image, rtol=1e-4)
             self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
-        for index, name in enumerate(self.pending):
-            figure = self.figure(paths[index], images[index], scores.maps[index], scores.image[index])
-            write_file(name, to_png(figure))
+        for index, name in enumerate(names):
+            if name:
+                figure = self.figure(paths[index], images[index], scores.maps[index], scores.image[index])
+                write_file(name, to_png(figure))
         if self.animation:
             self.frames += zip(paths, images, scores.maps, scores.image.tolist(), strict=True)
 
@@ -485,6 +466,21 @@ class HeatMaps:
             from mvtec_ad.artifacts import write_file
 
             write_file(self.animation, plotting.animation(self.figure(*frame) for frame in self.frames))
+
+
+def picture_names(paths: Sequence[Path], folder: Path | None, taken: set[str]) -> list[str | None]:
+    """Where the picture of each image will lie, none of them twice and none in `taken`, to which they are added."""
+    names: list[str | None] = []
+    for path in paths:
+        if folder is None:
+            names.append(None)
+            continue
+        name = folder / f"{path.parent.name}_{path.stem}.png"
+        while str(name) in taken:
+            name = name.with_name(f"{len(taken):04d}_{name.name}")
+        taken.add(str(name))
+        names.append(str(name))
+    return names
 
 
 def image_paths(names: Sequence[str], heat_maps: Path | None = None) -> list[Path]:
@@ -536,7 +532,7 @@ def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
     second = arguments.second or "autoencoder"
     inspector = Inspector.load(folder, second=None if second == "none" else second)
     known = {"product": arguments.product, "view": arguments.view}
-    names = HeatMaps(figures, None, 0.0, 0.0).names(paths)
+    names = picture_names(paths, figures, set())
     cards = []
     inspected = inspector.inspect(paths, **known, heat=bool(target or figures), progress=len(paths) > 1)
     with contextlib.closing(inspected):  # ends the progress bar's line before an error is printed
@@ -896,6 +892,25 @@ def run_results(arguments: argparse.Namespace) -> None:
     if arguments.publish:
         published.publish(reports)
         print("\npublished to assets/results.json and README.md")
+
+
+COMMANDS = {  # command -> what it does, the function that adds its flags, the one that does it
+    "prepare": ("make data.zip: the images of a run, resized once; or packages.zip", add_prepare, run_prepare),
+    "fit": ("fit a method on good images and calibrate a threshold", add_fit, run_fit),
+    "detect": (
+        "verdict, score and heat map for images, with a fitted artifact; with a folder of them the whole line",
+        add_detect,
+        run_detect,
+    ),
+    "evaluate": (
+        "measure methods on categories: metrics with intervals, thresholds, trivial rows",
+        add_evaluate,
+        run_evaluate,
+    ),
+    "run": ("execute the notebooks in order and leave one page to look at", add_run, run_run),
+    "backbone": ("train the network that the package carries, on images without a subject", add_backbone, run_backbone),
+    "results": ("measured figures beside published ones", add_results, run_results),
+}
 
 
 if __name__ == "__main__":

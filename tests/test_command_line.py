@@ -437,7 +437,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert left.value.code == 0
-    assert COMMANDS[command][1:20] in capsys.readouterr().out
+    assert COMMANDS[command][0][1:20] in capsys.readouterr().out
 
 
 def test_interrupting_is_no_traceback(

@@ -200,6 +200,15 @@ def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
     assert (Fake.asked[0]["second"], Fake.asked[1]["heat"]) == ("padim", True)
 
 
+def test_models_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The alias's flag beside a folder of artifacts would be one of two answers to the same question."""
+    (path,) = files(tmp_path / "x", "good.png")
+    Fake.asked = []
+    assert main(["detect", str(tmp_path), path, "--artifacts", "elsewhere"]) == 2
+    assert capsys.readouterr().err == f"mvtec-ad detect: --artifacts says nothing beside {tmp_path}: leave it out\n"
+    assert Fake.asked == []
+
+
 def test_a_corrupt_image_leaves_the_others_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2 and one line, after all others; also as JSON."""
     paths = files(tmp_path / "x", "good.png", "corrupt-1.png", "corrupt-2.png", "bad.png")
