@@ -15,7 +15,7 @@ lint: .venv/installed
 	$(PYTHON) -m ruff format --check .
 
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
-	$(PYTHON) notebooks/build.py
+	OMP_NUM_THREADS=1 $(PYTHON) notebooks/build.py  # texts speak of the numbers of one thread
 
 picture: WEIGHTS ?= drawn
 picture: .venv/installed  ## the pictures of the README, from drawn images; WEIGHTS=PATH takes other weights

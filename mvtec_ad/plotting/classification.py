@@ -108,7 +108,7 @@ def reliability_diagram(predictions_by_name: Mapping[str, tuple[ArrayLike, Array
         xlabel="predicted probability of a defect (mean in the bin)",
         ylabel="share of defects (bar: 95 % interval)",
     )
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

@@ -281,7 +281,7 @@ for label, colour, name in ((0, plotting.GOOD, "intact"), (1, plotting.DEFECT, "
 limits = np.array(axis.get_xlim())
 axis.plot(limits, -limits, color=plt.rcParams["text.color"], lw=1, ls="--", label="joint verdict: probability ½")
 axis.set(xlabel=f"logit, {views[0]}", ylabel=f"logit, {views[1]}")
-axis.legend(loc="lower right")
+axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.4, columnspacing=1)
 plt.show()
 
 # %% [markdown]

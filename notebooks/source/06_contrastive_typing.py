@@ -112,7 +112,7 @@ for axis, number, picture in zip(axes, shown, pictures, strict=True):
         box = plt.Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, lw=2, label=look)
         axis.add_patch(box)
     axis.set_title(defects[first]["defect"][number])
-axes[0].legend(loc="lower left")
+figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
 plt.show()
 
 # %% [markdown]

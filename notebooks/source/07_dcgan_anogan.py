@@ -252,7 +252,8 @@ plotting.adversarial_curves(
 # loss goes to 0, it is always right, and the generator learns nothing from an opponent who never wavers. **The momentum makes strokes of noise**: Fréchet
 # distance 521 to 286. From there two time scales (140), averaged weights (139) and label smoothing (104) each halve it again, or more, and averaged weights with two time scales are
 # best (75). Spectral norm helps little in so short a training (246). Do not read a law into that: each row is *one* run of 132 steps, and another seed turns the
-# middle rows around. (So does another processor, which takes sums in another order: a GAN, being a game, magnifies the last digit. On a second machine the first
+# middle rows around. (So does another processor or number of threads, which take sums in another order: a GAN, being a game, magnifies the last digit. The
+# figures in the texts of this notebook are those of one thread. On a second machine the first
 # two rows were 570 and 170, and averaged weights alone were best, with 119.)
 #
 # ## AnoGAN: ask the forger to redraw it

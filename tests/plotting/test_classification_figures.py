@@ -88,7 +88,8 @@ def test_the_text_stands_out_from_its_cell():
 
 def test_dots_are_the_bins_of_scikit_learn_and_bars_their_wilson_intervals():
     flat = np.full(80, 0.4)
-    (axes,) = reliability_diagram({"one": (LABELS, PROBABILITIES), "flat": (LABELS, flat)}, bins=5).axes
+    figure = reliability_diagram({"one": (LABELS, PROBABILITIES), "flat": (LABELS, flat)}, bins=5)
+    (axes,) = figure.axes
     diagonal, one, other = axes.lines
     np.testing.assert_array_equal(diagonal.get_xydata(), [[0, 0], [1, 1]])
     frequency, confidence = calibration_curve(LABELS, PROBABILITIES, n_bins=5)
@@ -100,8 +101,8 @@ def test_dots_are_the_bins_of_scikit_learn_and_bars_their_wilson_intervals():
     assert len(axes.collections[0].get_segments()) == len(frequency)
     inside = np.searchsorted([0.2, 0.4, 0.6, 0.8], PROBABILITIES)
     shares = [abs((LABELS - PROBABILITIES)[inside == index].sum()) / 80 for index in range(5)]
-    assert f"one: ECE {sum(shares):.3f}".replace("0.", ".") in texts(axes)
-    assert "flat: ECE .150" in texts(axes)
+    assert f"one: ECE {sum(shares):.3f}".replace("0.", ".") in texts(figure)
+    assert "flat: ECE .150" in texts(figure)
 
 
 def test_training_and_checks_are_drawn_and_the_first_of_the_best_is_ringed():
