@@ -17,13 +17,13 @@ lint: .venv/installed
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	OMP_NUM_THREADS=1 $(PYTHON) notebooks/build.py  # texts speak of the numbers of one thread
 
-picture: WEIGHTS ?= drawn
-picture: .venv/installed  ## the pictures of the README, from drawn images; WEIGHTS=PATH takes other weights
+picture: WEIGHTS ?= synthetic
+picture: .venv/installed  ## the pictures of the README, from synthetic images; WEIGHTS=PATH takes other weights
 	$(PYTHON) assets/gallery.py
-	$(PYTHON) -m mvtec_ad fit padim --category bottle --source rendered --weights $(WEIGHTS) --out transfer/picture.zip
-	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/rendered/bottle/test/*/00[0-2].png \
+	$(PYTHON) -m mvtec_ad fit padim --category bottle --source synthetic --weights $(WEIGHTS) --out transfer/picture.zip
+	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/synthetic/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif
-	$(PYTHON) -m mvtec_ad fit autoencoder --category bottle --source rendered --steps 200 --out transfer/redrawn.zip
+	$(PYTHON) -m mvtec_ad fit autoencoder --category bottle --source synthetic --steps 200 --out transfer/redrawn.zip
 	$(PYTHON) assets/redrawn.py transfer/redrawn.zip
 
 backbone: .venv/installed  ## train the carried weights again (resumes); ROOT= and IMAGENET= are reported beside

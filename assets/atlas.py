@@ -35,7 +35,7 @@ return [share(map.x_range, data.x[at]), -share(map.y_range, data.y[at])];
 def main() -> None:
     """Open the page, click, point, take the picture."""
     artifact = artifacts.load("contrastive")
-    if artifact.manifest["data_source"] != "rendered":
+    if artifact.manifest["data_source"] != "synthetic":
         raise ArtifactError(f"{artifact.path} shows images that are not drawn: run notebook 06 in the profile quick")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "atlas.html"

@@ -3,7 +3,7 @@
     python benchmarks/classifier.py --packages ROOT/FOLDER --product ROOT/FOLDER --weights PATH [--publish]
 
 Writes transfer/classifier.json stage by stage; a killed run that is started again goes on where it was (and inside a
-stage where its last checkpoint was). `--publish` writes assets/classifier.json and assets/classifier.md from it.
+stage where its last checkpoint was). `--publish` writes assets/classifier.json and its tables in docs/results.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,21 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import artifacts, metrics
-from mvtec_ad.config import home, transfer_folder
+from mvtec_ad.benchmark.published import write_between
+from mvtec_ad.config import root_folder, transfer_folder
 from mvtec_ad.data import index, splits
-from mvtec_ad.methods import attribution, classifier
-from mvtec_ad.methods.attribution import study
-from mvtec_ad.methods.classifier import experiment
+from mvtec_ad.methods import baselines, classifier, explain
+from mvtec_ad.methods.base import as_tensor
+from mvtec_ad.methods.classifier import JOINT, Classifier, by_view, joint_minus_better_view, score_unseen
 from mvtec_ad.metrics import format_metric, format_number, markdown_table
-from mvtec_ad.settings import AttributionSettings, ClassifierSettings
+from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
+PER_VIEW, TOGETHER = "one model per view", "one model for all views"
 SCRATCH = ("mobilenet_v3_large", "efficientnet_b0")
 TRIED = {  # heads on the frozen network, without fine-tuning
-    "whole picture, global average": {"look": "whole", "pyramid": (1,)},
-    "whole picture, pyramid": {"look": "whole"},
-    "item, pyramid": {"look": "item"},
+    "whole picture, global average": {"roi": "whole", "pyramid": (1,)},
+    "whole picture, pyramid": {"roi": "whole"},
+    "item, pyramid": {"roi": "item"},
     "registered, global average": {"pyramid": (1,)},
     "registered, pyramid": {},
 }
@@ -47,19 +49,19 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet", help="of the ResNet-18")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
-    settings = ClassifierSettings(weights=arguments.weights)
-    found = Found(transfer_folder() / "classifier.json", settings.options())
-    product(arguments.product, replace(settings, look="whole", image_size=128), found)
-    packages(arguments.packages, settings, found)
-    text = tables(found.values)
+    detector = Classifier(weights=arguments.weights)
+    results = Results(transfer_folder() / "classifier.json", detector.options())
+    product(arguments.product, replace(detector, roi="whole", image_size=128), results)
+    packages(arguments.packages, detector, results)
+    text = tables(results.values)
     print(text)
     if arguments.publish:
-        assets = home() / "assets"
-        (assets / "classifier.json").write_text(json.dumps(found.values, indent=1) + "\n", encoding="utf-8")
-        (assets / "classifier.md").write_text(text + "\n", encoding="utf-8")
+        assets = root_folder() / "assets"
+        (assets / "classifier.json").write_text(json.dumps(results.values, indent=1) + "\n", encoding="utf-8")
+        write_between(root_folder() / "docs" / "results.md", "classifier", text)
 
 
-class Found:
+class Results:
     """Results by stage, on disk after each."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -74,59 +76,96 @@ class Found:
         if name in self.values:
             return
         print(f"{name} …", flush=True)
-        begun = time.perf_counter()
-        result, minutes = experiment.timed(task)
-        self.values[name] = {**result, "cpu_minutes": minutes, "minutes": (time.perf_counter() - begun) / 60}
+        clocks = {"cpu_minutes": time.process_time, "minutes": time.perf_counter}
+        begun = {key: clock() for key, clock in clocks.items()}
+        result = task()
+        self.values[name] = result | {key: (clock() - begun[key]) / 60 for key, clock in clocks.items()}
         self.path.write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
 
 
-def judged(scored: pd.DataFrame) -> dict[str, Any]:
-    """Every view, the joint verdict, and what it adds."""
-    return {**experiment.by_view(scored), "difference": experiment.joint_minus_better_view(scored)}
+def cross_validate(detector: Classifier, table: pd.DataFrame, way: str = PER_VIEW, folds: int = 5) -> pd.DataFrame:
+    """Every image scored by a model that has seen neither it nor another view of its item.
+
+    Returns:
+        As `score_unseen`, with column fold, in the order of the table.
+    """
+    fold = splits.grouped_folds(table, folds, 0)
+    frames, models = [], []
+    for number in range(folds):
+        train, test = table[fold != number], table[fold == number]
+        scored, fitted = score_unseen(detector, train, test, per_view=way == PER_VIEW, checkpoints=checkpoints_folder())
+        frames.append(scored.assign(fold=number))
+        models += fitted
+    forget(models)
+    return pd.concat(frames).loc[table.index]
 
 
-def packages(folder: Path, settings: ClassifierSettings, found: Found) -> None:
+def repeated_splits(detector: Classifier, table: pd.DataFrame, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """A product with the supervised split, cut anew for each seed.
+
+    What the model learns from are the parts `train` and `validation`; the model's own seed holds the latter out anew.
+
+    Returns:
+        For each seed `classifier.measure` of its test part, and image AUROC of the trivial rows on it.
+    """
+    results, models = [], []
+    for seed in seeds:
+        table = splits.supervised(table, seed=seed)
+        train, test = table[table["part"] != "test"], table[table["part"] == "test"]
+        options = {"per_view": False, "seed": seed, "checkpoints": checkpoints_folder()}
+        scored, fitted = score_unseen(detector, train, test, **options)
+        labels, trivial = test["label"].to_numpy(), baselines.trivial_rows(train, test)
+        rows = {name: metrics.image_auroc(labels, trivial[name]) for name in trivial}
+        measured = classifier.measure(labels, scored["score"].to_numpy())
+        results.append({"seed": seed, **measured, "trivial": rows})
+        models += fitted
+    forget(models)
+    return results
+
+
+def forget(models: Sequence[Classifier]) -> None:
+    """Remove the checkpoints of trainings whose result is safe."""
+    remove_checkpoints(path for model in models for path in model.checkpoint_files)
+
+
+def packages(folder: Path, detector: Classifier, results: Results) -> None:
     """Cross-validation on the items to learn from; then, once, the test items."""
     table = index.read_category(folder.parent, folder.name)
     train, test = (table[table["split"] == part].reset_index(drop=True) for part in ("train", "test"))
 
-    def validated(own: ClassifierSettings, way: str) -> dict[str, Any]:
-        scored = experiment.cross_validate(own, train, way)
+    def validated(detector: Classifier, way: str) -> dict[str, Any]:
+        scored = cross_validate(detector, train, way)
         scores = scored[["image_id", "fold", "score"]].round({"score": 4}).to_dict("list")
-        return {
-            **experiment.by_view(scored),
-            "difference": experiment.joint_minus_better_view(scored),
-            "scores": scores,
-        }
+        return {**by_view(scored), "difference": joint_minus_better_view(scored), "scores": scores}
 
-    def tested(own: ClassifierSettings, way: str) -> dict[str, Any]:
-        scored, models, paths = experiment.score_unseen(own, train, test, way)
-        keep(folder.name, own.architecture, way, models)
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return judged(scored)
+    def tested(detector: Classifier, way: str) -> dict[str, Any]:
+        options = {"per_view": way == PER_VIEW, "checkpoints": checkpoints_folder()}
+        scored, models = score_unseen(detector, train, test, **options)
+        keep(folder.name, detector.backbone, way, models)
+        forget(models)
+        return {**by_view(scored), "difference": joint_minus_better_view(scored)}
 
     def no_network() -> dict[str, Any]:
         fold = splits.grouped_folds(train, 5, 0)
-        parts = [experiment.trivial_rows(train[fold != k], train[fold == k]) for k in range(5)]
+        parts = [baselines.trivial_rows(train[fold != k], train[fold == k]) for k in range(5)]
         scores = pd.concat(parts).loc[train.index]
         return {
             view: {name: metrics.image_auroc(rows["label"], scores.loc[rows.index, name]) for name in scores}
             for view, rows in train.groupby("view")
         }
 
-    found.stage("trivial rows", no_network)
-    found.stage(f"cross-validated, {experiment.PER_VIEW}", lambda: validated(settings, experiment.PER_VIEW))
-    found.stage(f"test items, {experiment.PER_VIEW}", lambda: tested(settings, experiment.PER_VIEW))
-    found.stage("explanations", lambda: explained(folder.name, test))
+    results.stage("trivial rows", no_network)
+    results.stage(f"cross-validated, {PER_VIEW}", lambda: validated(detector, PER_VIEW))
+    results.stage(f"test items, {PER_VIEW}", lambda: tested(detector, PER_VIEW))
+    results.stage("explanations", lambda: explained(folder.name, test))
     for name, changes in TRIED.items():
-        own = replace(settings, steps=0, **changes)
-        found.stage(f"head alone: {name}", lambda own=own: validated(own, experiment.PER_VIEW))
-    found.stage(f"cross-validated, {experiment.TOGETHER}", lambda: validated(settings, experiment.TOGETHER))
-    found.stage(f"test items, {experiment.TOGETHER}", lambda: tested(settings, experiment.TOGETHER))
-    for architecture in SCRATCH:
-        own = experiment.from_scratch(settings, architecture)
-        found.stage(f"test items, {architecture} from scratch", lambda own=own: tested(own, experiment.TOGETHER))
+        head = replace(detector, steps=0, **changes)
+        results.stage(f"head alone: {name}", lambda head=head: validated(head, PER_VIEW))
+    results.stage(f"cross-validated, {TOGETHER}", lambda: validated(detector, TOGETHER))
+    results.stage(f"test items, {TOGETHER}", lambda: tested(detector, TOGETHER))
+    for backbone in SCRATCH:  # usual pooling, and twice the steps
+        scratch = replace(detector, backbone=backbone, weights="random", pyramid=(1,), steps=2 * detector.steps)
+        results.stage(f"test items, {backbone} from scratch", lambda scratch=scratch: tested(scratch, TOGETHER))
 
 
 def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
@@ -137,11 +176,12 @@ def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
         model, _ = classifier.restore(artifact, category, f"resnet18-{view}")
         own = test[test["view"] == view].reset_index(drop=True)
         images, transforms = model.cut(own)
-        regions = study.regions_of(model, own, transforms)
-        maps, error = study.explain_all(model, images, np.where(own["label"] == 1, 1.0, -1.0), AttributionSettings())
+        regions = explain.regions_of(own, transforms, model.settings.image_size)
+        signs, network = np.where(own["label"] == 1, 1.0, -1.0), model.network
+        maps, error = explain.Attribution().maps(network, network.body, as_tensor(images), signs)
         errors += error.tolist()
         for method, found in maps.items():
-            hits, shares = attribution.pointing_game(found, regions), attribution.covered(regions)
+            hits, shares = explain.pointing_game(found, regions), regions.mean((1, 2))
             columns = {"view": view, "label": own["label"], "method": method, "hit": hits, "covered": shares}
             rows.append(pd.DataFrame(columns))
     table = pd.concat(rows)
@@ -149,7 +189,7 @@ def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
         f"{method}, {'damaged' if label else 'intact'}, {view}": {
             "hits": float(part["hit"].mean()),
             "covered": float(part["covered"].mean()),
-            **attribution.pointing_against_area(part["hit"].to_numpy(), part["covered"].to_numpy()),
+            **explain.pointing_against_area(part["hit"].to_numpy(), part["covered"].to_numpy()),
         }
         for (method, label), whole in table.groupby(["method", "label"])
         for view, part in [("both views", whole), *whole.groupby("view")]
@@ -157,42 +197,42 @@ def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
     return {"completeness_errors": errors, "median_error": float(np.nanmedian(errors)), "pointing": pointing}
 
 
-def keep(category: str, architecture: str, way: str, models: list[classifier.DefectClassifier]) -> None:
+def keep(category: str, backbone: str, way: str, models: list[Classifier]) -> None:
     """Each trained model in an artifact of its own: transfer/classifier-NAME.zip."""
     for model in models:
-        name = f"{architecture}-{'all' if way == experiment.TOGETHER else next(iter(model.finders))}"
+        name = f"{backbone}-{'all' if way == TOGETHER else next(iter(model.finders))}"
         limit = metrics.bayes_threshold(10, 1, model.temperature)
         artifacts.save(
             "models",
-            classifier.members(model, category, name, threshold=limit, metrics={}),
+            classifier.files(model, category, name, threshold=limit, metrics={}),
             profile="custom",
             data_source="own",
             categories=[category],
-            options=model.settings.options(),
+            options=model.options(),
             seed=model.seed,
             path=transfer_folder() / f"classifier-{name}.zip",
         )
 
 
-def product(folder: Path, settings: ClassifierSettings, found: Found) -> None:
+def product(folder: Path, detector: Classifier, results: Results) -> None:
     """The supervised split of a product, cut anew five times."""
     table = index.read_category(folder.parent, folder.name)
 
     def repeated() -> dict[str, Any]:
-        repeats = experiment.repeated_splits(settings, table, SPLITS)
-        return {"category": folder.name, "image_size": settings.image_size, "splits": repeats}
+        repeats = repeated_splits(detector, table, SPLITS)
+        return {"category": folder.name, "image_size": detector.image_size, "splits": repeats}
 
-    found.stage("product", repeated)
+    results.stage("product", repeated)
 
 
 def tables(found: dict[str, Any]) -> str:
     """Markdown: packages, what was tried, and the product."""
-    views = ["side", "top", experiment.JOINT]
+    views = ["side", "top", JOINT]
     rows = []
     for name, result in found.items():
-        if isinstance(result, dict) and experiment.JOINT in result:
+        if isinstance(result, dict) and JOINT in result:
             cells = [format_metric(result[view]["image_auroc"]) for view in views]
-            accuracy = format_metric(result[experiment.JOINT]["accuracy"])
+            accuracy = format_metric(result[JOINT]["accuracy"])
             rows.append([name, *cells, format_metric(result["difference"]), accuracy, f"{result['cpu_minutes']:.0f}"])
     for name in found["trivial rows"]["side"]:
         cells = [format_number(found["trivial rows"][view][name]) for view in views[:2]]

@@ -5,7 +5,7 @@
 Draws every product in MVTec AD's own counts and measures PaDiM (ResNet-18, the published protocol, the given weights
 and random ones) and the trivial rows on it; with --root the same on the real bottles there, and each model is shown
 the other's good bottles. --publish writes `assets/difficulty.json` and the tables of the data card,
-`mvtec_ad/data/rendered/README.md`.
+`mvtec_ad/synthetic/README.md`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from mvtec_ad import benchmark
+from mvtec_ad import benchmark, synthetic
 from mvtec_ad.benchmark.published import published, write_between
-from mvtec_ad.config import data_folder, home
-from mvtec_ad.data import index, rendered
+from mvtec_ad.config import data_folder, root_folder
+from mvtec_ad.data import catalog, index
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.metrics import format_metric, image_auroc, markdown_table
 
@@ -32,8 +32,8 @@ BANDS = ((0.1, 0.4), (0.4, 0.7), (0.7, 1.0))  # of severity
 
 def draw_all(root: Path) -> None:
     """Every product in the counts of MVTec AD, 256 pixels a side."""
-    for name in rendered.CATEGORIES:
-        rendered.write_category(root, name, **rendered.official_counts(name))
+    for name in synthetic.CATEGORIES:
+        synthetic.write_category(root, name, **catalog.official_counts(name))
 
 
 def measure(root: Path, category: str, weights: str) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def order_of_difficulty(rows: list[dict[str, Any]]) -> float:
 
 def realism(drawn_root: Path, real_root: Path, weights: str) -> list[dict[str, Any]]:
     """PaDiM fitted on drawn and on real bottles, each on the test images of both; one row a model and a seed."""
-    tables = {"drawn": index.read_category(drawn_root, "bottle"), "real": index.read_category(real_root, "bottle")}
+    tables = {"synthetic": index.read_category(drawn_root, "bottle"), "real": index.read_category(real_root, "bottle")}
     tested = {name: table[table["split"] == "test"].reset_index(drop=True) for name, table in tables.items()}
     rows = []
-    for fitted, other in (("drawn", "real"), ("real", "drawn")):
+    for fitted, other in (("synthetic", "real"), ("real", "synthetic")):
         good = list(tables[fitted].query("split == 'train'")["image_path"])
         for seed in (0, 1, 2):
             detector = Padim(weights=weights).fit(good, seed)
@@ -105,7 +105,7 @@ def difficulty_table(found: dict[str, Any]) -> str:
     columns += ["brightness", "distance to mean", "z-score", "severity .1–.4", ".4–.7", ".7–1"]
     lines = []
     for row in found["rows"]:
-        name = f"real {row['category']}" if row["data_source"] != "rendered" else row["category"]
+        name = f"real {row['category']}" if row["data_source"] != "synthetic" else row["category"]
         cells = [format_metric(row[w][m]) for w in ("imagenet", "random") for m in ("image_auroc", "pixel_auroc")]
         plain = [*row["trivial"].values(), *row.get("by_severity", [])]
         cells += [f"{value:.3f}".removeprefix("0") for value in plain]
@@ -138,8 +138,8 @@ def main() -> None:
     arguments = parser.parse_args()
     drawn = data_folder() / "official_counts"
     draw_all(drawn)
-    rows = [measure(drawn, name, arguments.weights) for name in rendered.CATEGORIES]
-    found: dict[str, Any] = {"render_version": rendered.RENDER_VERSION, "spearman": order_of_difficulty(rows)}
+    rows = [measure(drawn, name, arguments.weights) for name in synthetic.CATEGORIES]
+    found: dict[str, Any] = {"render_version": synthetic.RENDER_VERSION, "spearman": order_of_difficulty(rows)}
     found["rows"] = rows
     if arguments.root:
         rows.append(measure(arguments.root, "bottle", arguments.weights))
@@ -149,8 +149,8 @@ def main() -> None:
     if arguments.root:
         print("\n" + realism_table(found))
     if arguments.publish:
-        (home() / "assets" / "difficulty.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        card = home() / "mvtec_ad" / "data" / "rendered" / "README.md"
+        (root_folder() / "assets" / "difficulty.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        card = root_folder() / "mvtec_ad" / "synthetic" / "README.md"
         write_between(card, "difficulty", difficulty_table(found))
         write_between(card, "realism", realism_table(found))
 

@@ -4,7 +4,7 @@
 
 `--digits` holds MNIST's files; 8,000 of the 10,000 test images are learned from where only those are there. Writes
 transfer/gan/ stage by stage; a killed run goes on with the training it was in. `--publish` writes assets/gan.json,
-assets/gan.md and assets/digits.gif.
+the tables in docs/results.md and assets/digits.gif.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from stages import stage, stages
 
 from mvtec_ad import benchmark, metrics, plotting
 from mvtec_ad.benchmark import published
-from mvtec_ad.benchmark.digits import compare, in_colour, mean_auroc
-from mvtec_ad.config import home, torch_device, transfer_folder
+from mvtec_ad.config import root_folder, torch_device, transfer_folder
 from mvtec_ad.data import digits, index
 from mvtec_ad.methods import detector_class
 from mvtec_ad.methods import gan_quality as quality
 from mvtec_ad.methods.anogan import search
+from mvtec_ad.methods.autoencoder import Autoencoder
 from mvtec_ad.methods.base import Scores, normal, peak
 from mvtec_ad.methods.baselines import mean_image
 from mvtec_ad.methods.f_anogan import FAnogan
@@ -53,7 +54,7 @@ def main() -> None:
     place = transfer_folder() / "gan"
     train, test = digits.cut(digits.load("mnist", arguments.digits), TEST_DIGITS)
     tasks: dict[str, dict[str, Any]] = {
-        "digits": {"digits": lambda kept: drawn(train, test, kept)},
+        "digits": {"digits": lambda kept: generated(train, test, kept)},
         "one_class": {f"normal {one}": lambda kept, one=one: anomalous(train, test, one, kept) for one in NORMALS}
         | {"pca sizes": lambda _: {"sizes": {str(size): linear(train, test, size) for size in COMPONENTS}}},
         "product": {
@@ -73,10 +74,10 @@ def main() -> None:
         publish(found, text)
 
 
-def drawn(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[str, Any]:
-    """DCGAN on the digits; what a classifier trained on the real ones says of 1,000 drawn ones, and of real ones."""
+def generated(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[str, Any]:
+    """DCGAN on the digits; what a classifier of digits says of 1,000 generated ones, and of real ones."""
     model = Dcgan(digits="mnist")
-    judge = quality.fit_judge(train, test)
+    classifier = quality.fit_digit_classifier(train, test)
     kept.append(checkpoint_path(checkpoints_folder(), "dcgan", model.options(), train.images))
     begun = time.process_time()
     model.fit(train.images, checkpoint=kept[0], progress=True)
@@ -86,9 +87,9 @@ def drawn(train: digits.Digits, test: digits.Digits, kept: list[Path]) -> dict[s
         "settings": model.options(),
         "steps": model.steps(len(train.images)),
         "training_minutes": minutes,
-        "judge_accuracy": judge.accuracy,
-        "drawn": quality.quality(judge, train.images, model.sample(SAMPLES)),
-        "real, held out": quality.quality(judge, train.images, test.images[:SAMPLES]),
+        "judge_accuracy": classifier.accuracy,
+        "drawn": quality.quality(classifier, train.images, model.sample(SAMPLES)),
+        "real, held out": quality.quality(classifier, train.images, test.images[:SAMPLES]),
         "grids": model.grids.tolist(),
         "moments": model.moments.tolist(),
     }
@@ -100,18 +101,91 @@ def anomalous(train: digits.Digits, test: digits.Digits, one: int, kept: list[Pa
     detector = FAnogan.preset("digits")
     detector.fit(in_colour(good.images), checkpoints=checkpoints_folder(), progress=True)
     kept += detector.checkpoint_files
-    found = compare(detector, good, test)
     labels = (test.labels != one).astype(int)
     rows = {}
-    for name, way in found.items():
-        auroc = metrics.image_auroc(labels, way.scores)
+    for name, (scores, milliseconds) in compare(detector, good, test).items():
+        auroc = metrics.image_auroc(labels, scores)
         low, high = metrics.newcombe(auroc, int(labels.sum()), int((labels == 0).sum()))
         rows[name] = {
             "auroc": {"mean": auroc, "low": low, "high": high},
-            "milliseconds": way.milliseconds,
-            "scores": [float(score) for score in way.scores],
+            "milliseconds": milliseconds,
+            "scores": [float(score) for score in scores],
         }
     return {"source": train.source, "settings": detector.options(), "normal": one, "ways": rows}
+
+
+def in_colour(images: np.ndarray) -> np.ndarray:
+    """Gray digits (N, S, S) as detectors take them, (N, S, S, 3): three times the same."""
+    return np.repeat(images[..., None], 3, axis=3)
+
+
+def compare(
+    detector: FAnogan, good: digits.Digits, test: digits.Digits, autoencoder_steps: int = 600
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Scores (M,) of all test digits and milliseconds a digit, by f-AnoGAN, AnoGAN, an autoencoder and PCA.
+
+    AnoGAN searches through the generator and critic of f-AnoGAN, so that the two differ in the way back only. The
+    autoencoder and PCA are fitted here on the good digits, squeeze a digit into as many numbers as the generator draws
+    from, and score by the squared error.
+    """
+    seen, latent = in_colour(test.images), detector.latent
+    autoencoder = Autoencoder(image_size=28, crop=28, depth=2, latent=latent, loss="mse", steps=autoencoder_steps)
+    autoencoder.fit(in_colour(good.images), detector.seed, progress=True)
+    pca = PCA(min(latent, len(good.images)), random_state=detector.seed).fit(good.images.reshape(len(good.images), -1))
+
+    def components() -> np.ndarray:
+        flat = pca.inverse_transform(pca.transform(test.images.reshape(len(test.images), -1)))
+        return flat.clip(0, 255).round().reshape(test.images.shape)
+
+    def by_error(reconstruct: Callable[[], np.ndarray]) -> np.ndarray:
+        return np.square(test.images.astype(np.float32) - reconstruct().astype(np.uint8)).mean((1, 2))
+
+    ways = {
+        "f_anogan": lambda: detector.invert(seen)[1].image,
+        "anogan": lambda: detector.as_search().invert(seen)[1].image,
+        "autoencoder": lambda: by_error(lambda: autoencoder.reconstruct(seen)[..., 0]),
+        "pca": lambda: by_error(components),
+    }
+    results = {}
+    for name, score in ways.items():
+        begun = time.perf_counter()
+        scores = score()
+        results[name] = (scores, 1000 * (time.perf_counter() - begun) / len(seen))
+    return results
+
+
+def mean_auroc(
+    scores: Mapping[int, np.ndarray], labels: np.ndarray, other: Mapping[int, np.ndarray] | None = None
+) -> dict[str, float]:
+    """AUROC averaged over the digits that were normal in turn, or the difference of two ways, with a 95 % interval.
+
+    Args:
+        scores: normal digit -> scores (M,) of the same M test digits.
+        labels: (M,) which digit each is.
+        other: of another way, which is taken from the first.
+
+    Returns:
+        `{"mean", "low", "high"}`: percentile bootstrap, 1,000 resamples of the test digits, as many of each kind.
+    """
+    weights = np.zeros((1000, len(labels)), np.int64)
+    for digit in np.unique(labels):
+        rows = np.flatnonzero(labels == digit)
+        weights[:, rows] = metrics.resample_weights(np.zeros(len(rows), int), len(weights), seed=int(digit))
+
+    def averaged(scores: Mapping[int, np.ndarray]) -> tuple[float, np.ndarray]:
+        aurocs = [metrics.image_auroc(labels != normal, values) for normal, values in scores.items()]
+        resampled = [
+            metrics.resampled_ranking(labels != normal, values, weights)["image_auroc"]
+            for normal, values in scores.items()
+        ]
+        return float(np.mean(aurocs)), np.mean(resampled, 0)
+
+    mean, resampled = averaged(scores)
+    if other is None:
+        low, high = metrics.interval(resampled, mean, len(labels))
+        return {"mean": mean, "low": low, "high": high}
+    second, also = averaged(other)
+    return metrics.paired_difference(resampled, also, mean, second, len(labels))
 
 
 def linear(train: digits.Digits, test: digits.Digits, size: int) -> dict[str, float]:
@@ -246,18 +320,19 @@ def _search_line(found: dict[str, Any]) -> str:
 
 def publish(found: dict[str, Any], text: str) -> None:
     """The figures without single scores, the tables, and the digits as they come into being."""
-    assets = home() / "assets"
+    assets = root_folder() / "assets"
     one = found.get("digits", {})
     if "grids" in one:
         per_epoch = one["steps"] / one["settings"]["epochs"]
-        titles = [f"epoch {moment / per_epoch:.0f}" for moment in one["moments"]]
+        titles = [f"epoch {moment / per_epoch:2.0f}" for moment in one["moments"]]
         grids = np.array(one.pop("grids"), np.uint8)
-        (assets / "digits.gif").write_bytes(plotting.growth(grids, titles))
+        frames = [plotting.tile_rows({title: grid}, columns=4) for title, grid in zip(titles, grids, strict=True)]
+        (assets / "digits.gif").write_bytes(plotting.animation(frames, seconds=0.8, dpi=90))
     for own in found.values():
         for row in own.get("ways", {}).values():
             row.pop("scores", None)
     (assets / "gan.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (assets / "gan.md").write_text(text + "\n", encoding="utf-8")
+    published.write_between(root_folder() / "docs" / "results.md", "gans", text)
 
 
 if __name__ == "__main__":

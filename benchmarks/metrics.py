@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from mvtec_ad.metrics import au_pro, evaluate, markdown_table, pixel_metrics
+from mvtec_ad.metrics import PixelHistograms, evaluate, markdown_table, pixel_metrics
 
 
 def example(images: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +73,7 @@ def main() -> None:
         return evaluate(labels, scores[None], [maps], masks)
 
     contenders = {
-        "AUPRO, exact": lambda: au_pro(maps, masks),
+        "AUPRO, exact": lambda: PixelHistograms.from_maps(maps, masks).au_pro(),
         "all three pixel metrics, exact": lambda: pixel_metrics(maps, masks)["au_pro"],
         "loop over 200 thresholds, AUPRO": lambda: threshold_loop(maps, masks),
         "scikit-learn, pixel AUROC only": lambda: roc_auc_score(masks.ravel(), maps.ravel()) and None,

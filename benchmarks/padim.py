@@ -13,13 +13,14 @@ it comes, and lean (no validation on the test images, no pictures). Without --an
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 from sides import OURS, bars, both_sides, enlarged, table
 
 from mvtec_ad import plotting
-from mvtec_ad.data.acquire import locate
+from mvtec_ad.data.sources import locate
 
 
 def main() -> None:
@@ -34,11 +35,11 @@ def main() -> None:
     parser.add_argument(
         "--wide", action="store_true", help="WideResNet50-2 with 550 channels and random weights instead"
     )
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.png")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
     arguments = parser.parse_args()
     network = ("wide_resnet50_2", 550, "random") if arguments.wide else ("resnet18", 100, arguments.weights)
     with tempfile.TemporaryDirectory() as folder:
-        root = (arguments.root or locate(arguments.category, source="rendered")).resolve()
+        root = (arguments.root or locate(arguments.category, source="synthetic")).resolve()
         if arguments.enlarge:
             root = enlarged(root, arguments.category, arguments.enlarge, Path(folder))
         backbone, channels, weights = network
@@ -49,7 +50,7 @@ def main() -> None:
     title = f"PaDiM, {network[0]}, {network[1]} channels, {arguments.category}, {size}, median of {arguments.runs}"
     print(f"\n{title}\n\n{table(rows, OURS)}")
     if arguments.out:
-        arguments.out.with_suffix(".md").write_text(f"{title}\n\n{table(rows, OURS)}\n", encoding="utf-8")
+        arguments.out.with_suffix(".json").write_text(json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
         arguments.out.with_suffix(".png").write_bytes(plotting.to_png(bars(rows, title), dpi=110))
 
 

@@ -17,6 +17,7 @@ more than there are for all), by every pick's distance to every patch, and by `m
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from mvtec_ad import plotting
 from mvtec_ad.data import index
-from mvtec_ad.data.acquire import locate
+from mvtec_ad.data.sources import locate
 from mvtec_ad.methods.patchcore import Patchcore, greedy, patch_features, project
 from mvtec_ad.metrics import markdown_table
 
@@ -78,9 +79,9 @@ def main() -> None:
     parser.add_argument("--anomalib", help="python that has anomalib")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--coreset-images", type=int, default=60, help="training images whose patches are picked from")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.png")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.png")
     arguments = parser.parse_args()
-    root = (arguments.root or locate(arguments.category, source="rendered")).resolve()
+    root = (arguments.root or locate(arguments.category, source="synthetic")).resolve()
     options = ["--root", str(root), "--category", arguments.category, "--weights", arguments.weights]
     rows = both_sides("patchcore", options, arguments.anomalib, arguments.runs)
     title = f"PatchCore, resnet18, layers 2 and 3, coreset 0.1, {arguments.category}, median of {arguments.runs}"
@@ -91,7 +92,7 @@ def main() -> None:
         text += f"\n\n{compare_coresets(points, detector.coreset)}"
     print(f"\n{text}")
     if arguments.out:
-        arguments.out.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
+        arguments.out.with_suffix(".json").write_text(json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
         arguments.out.with_suffix(".png").write_bytes(plotting.to_png(bars(rows, title), dpi=110))
 
 

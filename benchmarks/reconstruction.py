@@ -1,9 +1,10 @@
 """What an autoencoder can do: losses × maps × sizes of the code on one category, one training each.
 
     python benchmarks/reconstruction.py [--root DIR] [--category bottle] [--steps 300] [--out assets/reconstruction]
+                                        [--publish]
 
 Beside it PCA, the linear autoencoder, with codes of the same sizes, and the trivial rows. Every training is kept in
-OUT.json as it comes; a run that was broken off goes on with what is missing. Writes OUT.md.
+OUT.json as it comes; a run that was broken off goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from tqdm import tqdm
 
 from mvtec_ad import metrics
 from mvtec_ad.artifacts import atomic_write
-from mvtec_ad.config import data_folder
+from mvtec_ad.benchmark.published import write_between
+from mvtec_ad.config import data_folder, root_folder
 from mvtec_ad.data import index, loading, splits
-from mvtec_ad.data.acquire import locate
+from mvtec_ad.data.sources import locate
 from mvtec_ad.methods.autoencoder import Autoencoder, Vae, difference_map
 from mvtec_ad.methods.base import Scores, held_out_positions, peak, smooth
 from mvtec_ad.methods.baselines import trivial_scores
@@ -114,9 +116,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="drawn images when not given")
     parser.add_argument("--category", default="bottle")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--out", type=Path, help="OUT.json and OUT.md; data/reconstruction-CATEGORY when not given")
+    parser.add_argument("--out", type=Path, help="OUT.json; data/reconstruction-CATEGORY when not given")
+    parser.add_argument("--publish", action="store_true", help="write the table into docs/results.md")
     arguments = parser.parse_args()
-    root = arguments.root or locate(arguments.category, source="rendered")
+    root = arguments.root or locate(arguments.category, source="synthetic")
     plain = Autoencoder(steps=arguments.steps)
     whole = splits.official(index.read_category(root, arguments.category))
     fitted, shown = (whole[whole["part"] == part].reset_index(drop=True) for part in ("train", "test"))
@@ -149,8 +152,10 @@ def main() -> None:
         f"{len(train)} good images, tested on {len(test[1]) - defects} good and {defects} defective ones. "
         f"So few leave an image AUROC of .95 the 95 % interval [{low}, {high}]. Made by `benchmarks/reconstruction.py`."
     )
-    out.with_suffix(".md").write_text(f"{title}\n\n{table(found)}\n", encoding="utf-8")
-    print(f"\n{title}\n\n{table(found)}")
+    text = f"{title}\n\n{table(found)}"
+    print(f"\n{text}")
+    if arguments.publish:
+        write_between(root_folder() / "docs" / "results.md", "reconstruction", text)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+import safetensors.numpy
 
 from mvtec_ad.config import data_folder, transfer_folder
 from mvtec_ad.errors import ArtifactError, SettingsError
@@ -58,62 +59,51 @@ PRODUCED_BY = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """A checked artifact on disk.
+    """A checked artifact on disk."""
 
-    Attributes:
-        path: the zip.
-        manifest: what `save` recorded.
-    """
-
-    path: Path
-    manifest: dict[str, Any]
+    path: Path  # of the zip
+    manifest: dict[str, Any]  # what `save` recorded
 
     @property
     def names(self) -> list[str]:
-        """Members, without the manifest, sorted."""
+        """Its files, without the manifest, sorted."""
         return sorted(self.manifest["members"])
 
-    def read(self, name: str) -> bytes:
-        """Bytes of one member.
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the whole zip."""
+        return file_sha256(self.path)
 
-        Raises:
-            ArtifactError: there is no such member, or the zip is no longer the one that was loaded.
-        """
+    def read(self, name: str) -> bytes:
+        """Bytes of one file; ArtifactError where there is none, or the zip is no longer the one that was loaded."""
         if name not in self.manifest["members"]:
             raise ArtifactError(f"{self.path} has no member {name}: it holds {', '.join(self.names[:8])} …")
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
-            return _member(self.path, archive, name, self.manifest["members"][name])
+            return _checked(self.path, archive, name, self.manifest["members"][name])
 
     def table(self, name: str) -> pd.DataFrame:
-        """A .csv member."""
+        """A .csv file."""
         return pd.read_csv(io.BytesIO(self.read(name)), keep_default_na=False)
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """A .npz or .safetensors member.
-
-        Raises:
-            ArtifactError: it is none, or holds objects, which numpy would have to unpickle.
-        """
-        data = self.read(name)
-        try:
-            if name.endswith(".safetensors"):
-                from safetensors.numpy import load
-
-                return load(data)
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as problem:  # the two readers have a dozen ways to say it
-            raise ArtifactError(
-                f"{self.path}: {name} holds no plain arrays ({_first_line(problem)}): make it again"
-            ) from problem
-
     def json(self, name: str) -> Any:
-        """A .json member."""
+        """A .json file."""
         with _reading(self.path):
             return json.loads(self.read(name))
 
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """A .npz or .safetensors file; ArtifactError where it holds objects, which numpy would have to unpickle."""
+        data = self.read(name)
+        try:
+            if name.endswith(".safetensors"):
+                return safetensors.numpy.load(data)
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as problem:  # the two readers have a dozen ways to say it
+            reason = _first_line(problem)
+            raise ArtifactError(f"{self.path}: {name} holds no plain arrays ({reason}): make it again") from problem
+
     def extract(self, folder: Path) -> None:
-        """Unpack all members below `folder`; names were checked when the artifact was loaded.
+        """Unpack all files below `folder`; names were checked when the artifact was loaded.
 
         Raises:
             ArtifactError: the zip is no longer the one that was loaded.
@@ -124,15 +114,10 @@ class Artifact:
         with archive:
             for name, digest in self.manifest["members"].items():
                 with _reading(self.path):
-                    data = _member(self.path, archive, name, digest)
+                    data = _checked(self.path, archive, name, digest)
                 target = Path(folder, *PurePosixPath(name).parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the whole zip."""
-        return file_sha256(self.path)
 
 
 def save(
@@ -148,66 +133,46 @@ def save(
     inputs: Sequence[Artifact] = (),
     path: str | Path | None = None,
 ) -> Path:
-    """Write an artifact.
+    """Write an artifact and return its path.
 
     Args:
         stage: a key of `PRODUCED_BY`, or a method's name for a model fitted on the command line.
         files: name -> content. The suffix decides: .csv a DataFrame; .npz and .safetensors a dict of arrays;
             .json plain data; the others bytes; any of them may also be a Path to copy.
         profile: `quick`, `full` or `custom`.
-        data_source: `mvtec_ad`, `rendered` or `own`.
-        categories: products it covers.
-        options: of the stage, plain data.
-        seed: seed or seeds.
+        data_source: `mvtec_ad`, `synthetic` or `own`.
+        categories, options, seed: products it covers, plain options of the stage, and its seed or seeds.
         metrics: what `results` and the run's table show.
         inputs: artifacts it was made from.
         path: where to write; `transfer/STAGE.zip` when None.
-
-    Returns:
-        The path written.
 
     Raises:
         ArtifactError: a member's suffix is not allowed, the disk is full or the folder is read-only. An older
             artifact of that name is left as it was.
     """
     path = Path(path) if path else transfer_folder() / f"{stage}.zip"
-    manifest = {
-        "schema": SCHEMA,
-        "stage": stage,
-        "profile": profile,
-        "data_source": data_source,
-        "categories": list(categories),
-        "options": dict(options),
-        "seed": seed if isinstance(seed, int) else list(seed),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "device": device(),
-        "created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "inputs": [{"name": item.path.name, "sha256": item.sha256} for item in inputs],
-        "metrics": dict(metrics or {}),
-        "members": {},
-    }
+    manifest = {"schema": SCHEMA, "stage": stage, "profile": profile, "data_source": data_source}
+    manifest |= {"categories": list(categories), "options": dict(options)}
+    manifest |= {"seed": seed if isinstance(seed, int) else list(seed)}
+    manifest |= {"versions": versions(), "git_commit": git_commit(), "device": device()}
+    manifest |= {"created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    manifest |= {"inputs": [{"name": item.path.name, "sha256": item.sha256} for item in inputs]}
+    manifest |= {"metrics": dict(metrics or {}), "members": {}}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, content in files.items():
+        for name, content in [*files.items(), ("manifest.json", manifest)]:  # the last has the digests of the others
             data = encode(name, content)
             manifest["members"][name] = hashlib.sha256(data).hexdigest()
-            add(archive, name, data)
-        add(archive, "manifest.json", json.dumps(manifest, indent=1).encode())
+            text = name.endswith(TEXT)  # the rest would not shrink
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED if text else zipfile.ZIP_STORED)
     return path
 
 
-def load(
-    stage: str | Path,
-    *,
-    profile: str | None = None,
-    data_source: str | None = None,
-) -> Artifact:
+def load(stage: str | Path, *, profile: str | None = None, data_source: str | None = None) -> Artifact:
     """Open an artifact and check all of it.
 
     Args:
         stage: a key of `PRODUCED_BY` (then `transfer/STAGE.zip`), or the path of a zip.
-        profile: refuse an artifact of another profile; None accepts any.
-        data_source: refuse an artifact from other data; None accepts any.
+        profile, data_source: refuse an artifact of another one; None accepts any.
 
     Raises:
         ArtifactError: missing, damaged, tampered with, of a newer schema, with a member that leaves the folder or may
@@ -218,38 +183,33 @@ def load(
         print(f"{path.name} is not here yet: choose the one that an earlier notebook offered for download")
         upload()
     if not path.is_file():
-        maker = PRODUCED_BY.get(path.stem)
-        way = f"run notebooks/{maker}.ipynb, which makes it" if maker else "check the path"
+        notebook = PRODUCED_BY.get(path.stem)
+        way = f"run notebooks/{notebook}.ipynb, which makes it" if notebook else "check the path"
         raise ArtifactError(f"artifact {path} is missing: {way}")
     with _reading(path), zipfile.ZipFile(path) as archive:
         manifest = json.loads(archive.read("manifest.json"))
         _check_manifest(path, manifest)
-        _check_members(path, archive, manifest["members"])
+        _check_files(path, archive, manifest["members"])
     for key, wanted in (("profile", profile), ("data_source", data_source)):
         if wanted is not None and manifest[key] != wanted:
-            word = key.replace("_", " ")
-            raise ArtifactError(
-                f"artifact {path} was made with {word} {manifest[key]!r}, this run uses {wanted!r}: "
-                f"make it again, or load it with {key}=None"
-            )
+            other = f"was made with {key.replace('_', ' ')} {manifest[key]!r}, this run uses {wanted!r}"
+            raise ArtifactError(f"artifact {path} {other}: make it again, or load it with {key}=None")
     return Artifact(path, manifest)
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    foreign = ArtifactError(f"artifact {path}: manifest.json is none of ours: make it again")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
-        raise foreign
-    if manifest["schema"] < SCHEMA:
+def _check_manifest(path: Path, manifest: Any) -> None:
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if isinstance(schema, int) and schema < SCHEMA:
         raise ArtifactError(f"artifact {path} was made by an earlier version of the package: make it again")
-    if manifest["schema"] > SCHEMA:
-        raise ArtifactError(
-            f"artifact {path} has schema {manifest['schema']}, this package reads up to {SCHEMA}: update the package"
-        )
-    if "git_commit" not in manifest or not all(isinstance(manifest.get(key), kind) for key, kind in _MANIFEST.items()):
-        raise foreign
+    if isinstance(schema, int) and schema > SCHEMA:
+        newer = f"has schema {schema}, this package reads up to {SCHEMA}"
+        raise ArtifactError(f"artifact {path} {newer}: update the package")
+    known = schema == SCHEMA and all(isinstance(manifest.get(key), kind) for key, kind in _MANIFEST.items())
+    if not known or "git_commit" not in manifest:
+        raise ArtifactError(f"artifact {path}: manifest.json is none of ours: make it again")
 
 
-def _check_members(path: Path, archive: zipfile.ZipFile, expected: dict[str, str]) -> None:
+def _check_files(path: Path, archive: zipfile.ZipFile, expected: dict[str, str]) -> None:
     names = [name for name in archive.namelist() if name != "manifest.json"]
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -257,15 +217,15 @@ def _check_members(path: Path, archive: zipfile.ZipFile, expected: dict[str, str
             raise ArtifactError(f"artifact {path}: member {name!r} leaves the folder: do not trust this file")
         if not name.endswith(SUFFIXES):
             raise ArtifactError(f"artifact {path}: member {name!r} may hold code: do not trust this file")
-    if set(names) != set(expected) or len(names) != len(expected):
+    if sorted(names) != sorted(expected):
         odd = sorted(set(names) ^ set(expected)) or ["a repeated name"]
         raise ArtifactError(f"artifact {path} and its manifest disagree about {odd[0]}: make or copy it again")
     for name, digest in expected.items():
-        _member(path, archive, name, digest)
+        _checked(path, archive, name, digest)
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> bytes:
-    """Bytes of one member, which must have this SHA-256."""
+def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> bytes:
+    """Bytes of one file, which must have this SHA-256."""
     data = archive.read(name)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(f"artifact {path}: {name} does not match its SHA-256: make or copy it again")
@@ -291,28 +251,20 @@ def _first_line(problem: BaseException) -> str:
 def model_files(detector: Any, category: str, threshold: Mapping[str, float]) -> dict[str, Any]:
     """What `save` needs to keep a fitted detector: `CATEGORY/METHOD/SEED/model.json` and `….safetensors`.
 
-    Where the backbone's weights came from a local file, those weights are added under `backbone/`.
-
-    Args:
-        detector: fitted; has `name`, `seed`, `options()`, `state()` and `weights_files()`.
-        category: product it was fitted on.
-        threshold: `{"value", "false_alarm_rate"}`, kept beside the model.
+    Where the backbone's weights came from a local file, those weights are added under `backbone/`. The threshold,
+    `{"value", "false_alarm_rate"}`, is kept beside the model.
     """
     folder = f"{category}/{detector.name}/{detector.seed}"
-    weights = detector.weights_files()
-    state = {key: _plain(value) for key, value in detector.state().items() if key != "seed"}  # that stands below
-    arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
-    description = {
-        "method": detector.name,
-        "category": category,
-        "seed": detector.seed,
-        "options": detector.options(),
-        "backbone": detector.backbone_name,
-        "weights": detector.weights_name,
-        "weights_member": next(iter(weights), None),
-        "threshold": dict(threshold),
-        "state": {key: value for key, value in state.items() if key not in arrays},
-    }
+    weights, state, arrays = detector.weights_files(), {}, {}
+    for key, value in detector.state().items():
+        value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+        if isinstance(value, np.ndarray):
+            arrays[key] = value
+        elif key != "seed":  # that stands below
+            state[key] = list(value) if isinstance(value, tuple) else value
+    description = {"method": detector.name, "category": category, "seed": detector.seed, "options": detector.options()}
+    description |= {"backbone": detector.backbone_name, "weights": detector.weights_name}
+    description |= {"weights_member": next(iter(weights), None), "threshold": dict(threshold), "state": state}
     return {f"{folder}/model.json": description, f"{folder}/model.safetensors": arrays, **weights}
 
 
@@ -320,17 +272,9 @@ def save_model(
     path: str | Path, detector: Any, category: str, threshold: Mapping[str, float], *, data_source: str, **more: Any
 ) -> Path:
     """Write one fitted detector as an artifact of its own; arguments as in `model_files` and `save`."""
-    return save(
-        detector.name,
-        model_files(detector, category, threshold),
-        profile="custom",
-        data_source=data_source,
-        categories=[category],
-        options=detector.options(),
-        seed=detector.seed,
-        path=path,
-        **more,
-    )
+    known = {"profile": "custom", "data_source": data_source, "categories": [category], "seed": detector.seed}
+    files = model_files(detector, category, threshold)
+    return save(detector.name, files, options=detector.options(), path=path, **known, **more)
 
 
 def read_model(
@@ -338,11 +282,7 @@ def read_model(
 ) -> tuple[Artifact, dict[str, Any], dict[str, Any]]:
     """The artifact, description and state of one model; `mvtec_ad.methods.load_model` makes a detector of them.
 
-    Args:
-        artifact: a checked artifact, or the path of one.
-        method: which method; may be None when the artifact holds one only.
-        category: which product; may be None when the artifact holds one only.
-        seed: the first one when None.
+    Method and category may be None where the artifact holds one only; a seed of None is the first.
 
     Raises:
         ArtifactError: no model fits, several methods or categories do, or what is there is no whole model.
@@ -381,16 +321,9 @@ def complete(artifact: Artifact) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SettingsError) as problem:
-        reason = str(problem) if isinstance(problem, SettingsError) else f"{type(problem).__name__} {problem}"
-        reason = reason.splitlines()[0]
+        name = "" if isinstance(problem, SettingsError) else f"{type(problem).__name__} "
+        reason = f"{name}{problem}".splitlines()[0]
         raise ArtifactError(f"{artifact.path} holds no whole model ({reason}): fit it again") from problem
-
-
-def _plain(value: Any) -> Any:
-    """Tensors as arrays, tuples as lists."""
-    if hasattr(value, "detach"):
-        return value.detach().cpu().numpy()
-    return list(value) if isinstance(value, tuple) else value
 
 
 # --- what an artifact may hold, as bytes ------------------------------------------------------------
@@ -402,11 +335,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # fixed member dates: equal content gives equal 
 
 
 def encode(name: str, content: Any) -> bytes:
-    """Bytes of a member; its suffix decides how (see `save`).
-
-    Raises:
-        ArtifactError: the suffix is not allowed, or the content does not fit it.
-    """
+    """Bytes of a member; its suffix decides how (see `save`)."""
     if not name.endswith(SUFFIXES):
         raise ArtifactError(f"member {name}: an artifact holds only {', '.join(SUFFIXES)}")
     if isinstance(content, Path):
@@ -418,22 +347,13 @@ def encode(name: str, content: Any) -> bytes:
         return content
     if name.endswith(".csv"):
         return content.to_csv(index=False).encode()
+    if name.endswith(".json"):
+        return json.dumps(content, indent=1).encode()
     if name.endswith(".npz"):
         return npz_bytes(content)
     if name.endswith(".safetensors"):
-        from safetensors.numpy import save as to_safetensors
-
-        return to_safetensors({key: np.ascontiguousarray(array) for key, array in content.items()})
-    if name.endswith(".json"):
-        return json.dumps(content, indent=1).encode()
+        return safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in content.items()})
     raise ArtifactError(f"member {name}: give its bytes, not {type(content).__name__}")
-
-
-def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Append a member; text is compressed, the rest would not shrink."""
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(TEXT) else zipfile.ZIP_STORED
-    archive.writestr(info, data)
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -455,11 +375,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` at once when all of it is on the disk, or not at all.
 
     It has a temporary name beside `path`, with the host and the process in it; what a killed process left there is
-    removed by the next one on that host. An error of the body that is not about this file, such as another file that is
-    missing, passes through as it is.
-
-    Raises:
-        ArtifactError: the disk is full, the folder is read-only or a file. What lay at `path` is left as it was.
+    removed by the next one on that host. A full disk or a read-only folder is an ArtifactError, and what lay at `path`
+    stays; an error of the body that is not about this file passes through as it is.
     """
     path = Path(path)
     mine = f".{path.name}.{platform.node()}"
@@ -473,14 +390,11 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
                         leftover.unlink()
             file = open(temporary, "wb")  # noqa: SIM115
         try:
-            yield file
+            with _writing(path, room_only=True):
+                yield file
             with _writing(path):
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as problem:
-            if problem.filename is None and problem.errno in _NO_ROOM:
-                raise _unwritable(path, problem) from problem
-            raise
         finally:
             with contextlib.suppress(OSError):  # where there was no room, there is none for what its buffer holds
                 file.close()
@@ -498,25 +412,22 @@ def write_file(path: str | Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """What the file system can refuse, in one line."""
+def _writing(path: Path, room_only: bool = False) -> Iterator[None]:
+    """What the file system can refuse, in one line; on request, only that there is no room for this very file."""
     try:
         yield
     except OSError as problem:
-        raise _unwritable(path, problem) from problem
-
-
-def _unwritable(path: Path, problem: OSError) -> ArtifactError:
-    end = "; the old one is kept" if path.is_file() else ""
-    return ArtifactError(
-        f"{path} cannot be written ({problem.strerror or problem}): make room or choose another place{end}"
-    )
+        if room_only and (problem.filename is not None or problem.errno not in _NO_ROOM):
+            raise
+        end = "; the old one is kept" if path.is_file() else ""
+        reason = problem.strerror or problem
+        raise ArtifactError(f"{path} cannot be written ({reason}): make room or choose another place{end}") from problem
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
+        digest = hashlib.sha256()
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -528,10 +439,8 @@ def _ended(process: str) -> bool:
         return False
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):
-        return False
+    except (OSError, ValueError, OverflowError) as problem:
+        return isinstance(problem, ProcessLookupError)
     return False
 
 
@@ -542,10 +451,8 @@ def versions() -> dict[str, str]:
     """Versions of python, the package and the libraries that shape numbers."""
     libraries = {"python": platform.python_version()}
     for name in ("mvtec-ad-notebooks", "numpy", "scipy", "scikit-learn", "torch", "torchvision", "tensorflow", "keras"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             libraries[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return libraries
 
 
@@ -583,10 +490,8 @@ def upload() -> list[Path]:
     """In Colab, ask for artifacts and put them into `transfer/`; elsewhere do nothing."""
     if "google.colab" not in sys.modules:
         return []
-    received = sys.modules["google.colab"].files.upload()
     paths = []
-    for name, content in received.items():
-        target = transfer_folder() / PurePosixPath(name).name
-        write_file(target, content)
-        paths.append(target)
+    for name, content in sys.modules["google.colab"].files.upload().items():
+        paths.append(transfer_folder() / PurePosixPath(name).name)
+        write_file(paths[-1], content)
     return paths

@@ -13,17 +13,15 @@ import json
 import math
 import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from mvtec_ad import __version__
-from mvtec_ad.config import DataSettings, Options, home, make_folder, profile, transfer_folder
+from mvtec_ad.config import DataSettings, Options, make_folder, profile, root_folder, transfer_folder
 from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
-from mvtec_ad.methods import METHODS, detector_class
-from mvtec_ad.settings import PretrainingSettings, TypingSettings
+from mvtec_ad.methods import METHODS, WITH_LABELS, detector_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are
-TYPING = "typing"  # a row of `evaluate` that names defect types
+DEFECT_TYPES = "defect_types"  # a row of `evaluate` that names them
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,7 +102,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where --root is not given: auto (real MVTec AD where it lies on disk or in transfer/raw-data.zip, else "
         "drawn), mvtec_ad (real or an error), download (real, fetched from MVTec where missing; CC BY-NC-SA 4.0) or "
-        "rendered (drawn by code)",
+        "synthetic (drawn by code)",
     )
 
 
@@ -115,8 +113,6 @@ def add_option_flags(parser: argparse.ArgumentParser, kind: type[Options]) -> No
     hints = get_type_hints(kind)
     for field in kind.option_fields():
         hint, flag = hints[field.name], "--" + field.name.replace("_", "-")
-        if field.name == "seeds":
-            continue
         kinds = get_args(hint) or (hint,)
         how: dict[str, Any] = {"type": kinds[0], "metavar": field.name.upper()}
         if getattr(hint, "__origin__", None) is tuple:
@@ -129,18 +125,14 @@ def add_option_flags(parser: argparse.ArgumentParser, kind: type[Options]) -> No
 
 
 def given_options(arguments: argparse.Namespace, kind: type[Options], *, whole_picture: bool = False) -> dict[str, Any]:
-    """The preset with every flag that was given put over it.
+    """The preset with every flag of `add_option_flags` that was given put over it.
 
-    Args:
-        arguments: parsed, with the flags of `add_option_flags`.
-        kind: whose options they are.
-        whole_picture: drop the preset's crop, which published protocols have and a product's border does not forgive.
+    `whole_picture` drops the preset's crop, which published protocols have and a product's border does not forgive.
     """
-    flags = {field.name: getattr(arguments, f"option_{field.name}", None) for field in kind.option_fields()}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
-    given = {name: value for name, value in given.items() if value is not None}
-    options = {**kind.PRESETS[arguments.preset], **given}
     known = {field.name: field.default for field in kind.option_fields()}
+    flags = {name: getattr(arguments, f"option_{name}", None) for name in known}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v is not None}
+    options = {**kind.PRESETS[arguments.preset], **given}
     if "crop" in known and "crop" not in given and (whole_picture or "image_size" in given):
         options["crop"] = options.get("image_size", known["image_size"])
     return options
@@ -155,13 +147,7 @@ def positive(text: str) -> int:
 
 
 def check_output(option: str, path: str | Path | None, *, folder: bool = False, make: bool = False) -> None:
-    """Refuse before any work what could not be written after it.
-
-    Args:
-        option: that names it.
-        path: of a file, or of a folder.
-        folder: which of the two.
-        make: whether the folder of a file is made where it is missing.
+    """Refuse before any work what could not be written after it: a file, whose folder is made or not, or a `folder`.
 
     Raises:
         DataError: a folder is in the file's way or a file in the folder's, or its folder does not exist.
@@ -182,10 +168,10 @@ def check_output(option: str, path: str | Path | None, *, folder: bool = False, 
 
 def read_table(arguments: argparse.Namespace, category: str, together: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
     """Images of a category, fetched or drawn where they are missing, and their data source."""
-    from mvtec_ad.data import acquire, index
+    from mvtec_ad.data import index, sources
 
     where = {"root": arguments.root, "source": arguments.source, "settings": DataSettings(), "together": together}
-    root = Path(os.path.abspath(acquire.locate(category, **where)))  # workers may stand in another folder
+    root = Path(os.path.abspath(sources.locate(category, **where)))  # workers may stand in another folder
     table = index.read_category(root, category)
     return table, index.data_source(root, category, table)
 
@@ -251,11 +237,7 @@ def add_fit(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> Non
 
 
 def run_fit(arguments: argparse.Namespace) -> None:
-    """Read good images, fit, calibrate on images that the model has not seen, save.
-
-    Raises:
-        SettingsError: `--out` names something else than a .zip, which would be replaced.
-    """
+    """Read good images, fit, calibrate on images that the model has not seen, save."""
     from mvtec_ad import artifacts, metrics
     from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
@@ -267,16 +249,16 @@ def run_fit(arguments: argparse.Namespace) -> None:
     table, source = read_table(arguments, arguments.category)
     category = table["category"].iloc[0]
     good = table[(table["split"] == "train") & (table["label"] == 0)]
-    rate = arguments.false_alarm_rate
-    metrics.check_enough(detector.calibration_images(len(good)), rate)
+    metrics.check_enough(detector.calibration_images(len(good)), arguments.false_alarm_rate)
     detector.fit(list(good["image_path"]), arguments.seed, checkpoints=checkpoints_folder(), progress=True)
-    threshold = {"value": metrics.calibrated(detector.good_scores, rate), "false_alarm_rate": rate}
-    measured = {"good_images": len(good), "threshold": threshold["value"]}
+    limit = metrics.calibrated(detector.good_scores, arguments.false_alarm_rate)
+    threshold = {"value": limit, "false_alarm_rate": arguments.false_alarm_rate}
+    measured = {"good_images": len(good), "threshold": limit}
     path = artifacts.save_model(arguments.out, detector, category, threshold, data_source=source, metrics=measured)
     remove_checkpoints(detector.checkpoint_files)  # until here a killed run finds them again
     print(
-        f"{path}: fitted on {len(good)} good images of {category}; threshold {threshold['value']:.4g} "
-        f"for at most {rate:.0%} false alarms; {path.stat().st_size / 1e6:.1f} MB"
+        f"{path}: fitted on {len(good)} good images of {category}; threshold {limit:.4g} "
+        f"for at most {arguments.false_alarm_rate:.0%} false alarms; {path.stat().st_size / 1e6:.1f} MB"
     )
     if not (table["label"] == 1).any() or not ((table["split"] == "test") & (table["label"] == 0)).any():
         print("No AUROC can be computed: there are no good and defective test images. Try `detect` on images you know.")
@@ -287,11 +269,11 @@ def run_fit(arguments: argparse.Namespace) -> None:
 
 def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `detect`."""
-    parser.add_argument(
-        "artifact", help="what `fit` wrote; or a folder of the notebooks' artifacts: then it is the line"
-    )
+    text = "what `fit` wrote; or a folder of the notebooks' artifacts: then it is the line"
+    parser.add_argument("artifact", help=text)
     parser.add_argument("images", nargs="+", help="image files or folders")
-    parser.add_argument("--heat-maps", "--figures", help="folder for the heat maps; 'none' draws none")
+    folder = {"dest": "anomaly_maps", "metavar": "HEAT_MAPS"}
+    parser.add_argument("--heat-maps", "--figures", **folder, help="folder for the heat maps; 'none' draws none")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     single = parser.add_argument_group("with one artifact")
     single.add_argument("--category", help="which model, where the artifact holds several")
@@ -308,51 +290,42 @@ def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
 
 
 def run_detect(arguments: argparse.Namespace) -> None:
-    """Judge images by one model, or by all models of a folder.
-
-    Raises:
-        SettingsError: a flag says nothing here.
-    """
+    """Judge images by one model, or by all models of a folder."""
     if arguments.artifact and arguments.artifacts:
         raise SettingsError(f"--artifacts says nothing beside {arguments.artifact}: leave it out")
-    target = Path(arguments.artifact or arguments.artifacts or home() / "transfer")
+    target = Path(arguments.artifact or arguments.artifacts or root_folder() / "transfer")
     whole_line = target.is_dir() or not arguments.artifact
-    useless = (
-        ("category", "method", "seed", "threshold", "animation")
-        if whole_line
-        else ("second", "product", "view", "page")
-    )
-    for option in useless:
+    useless = "category method seed threshold animation" if whole_line else "second product view page"
+    for option in useless.split():
         if getattr(arguments, option) is not None:
             what = "a folder of artifacts" if whole_line else "a single artifact"
             raise SettingsError(f"--{option} says nothing with {what}: leave it out")
-    if whole_line:
-        _inspect(target, arguments)
-    else:
-        _detect(target, arguments)
+    (_inspect if whole_line else _detect)(target, arguments)
 
 
 def _detect(target: Path, arguments: argparse.Namespace) -> None:
     """Some images at a time: read, score, print, draw. Nothing of an image is kept but its row."""
     from tqdm import tqdm
 
+    from mvtec_ad import plotting
+    from mvtec_ad.artifacts import write_file
     from mvtec_ad.data.loading import load_readable
     from mvtec_ad.methods import load_model
 
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
         raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
-    folder = None if arguments.heat_maps == "none" else Path(arguments.heat_maps or "heat_maps")
+    folder = None if arguments.anomaly_maps == "none" else Path(arguments.anomaly_maps or "heat_maps")
     check_output("--heat-maps", folder, folder=True)
     check_output("--animation", arguments.animation)
     paths = image_paths(arguments.images, folder)
-    detector, description = load_model(
-        target, method=arguments.method, category=arguments.category, seed=arguments.seed
-    )
+    which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
+    detector, description = load_model(target, **which)
     calibrated = description["threshold"]["value"]
     threshold = calibrated if arguments.threshold is None else arguments.threshold
-    pictures, taken = HeatMaps(arguments.animation, threshold, calibrated), set()
+    pictures, taken = Pictures(arguments.animation, threshold, calibrated), set()
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
-    with Rows(arguments.json) as rows, tqdm(total=len(paths), unit="image", disable=not arguments.json) as bar:
+    quiet = {"unit": "image", "disable": not arguments.json}  # rows in words are progress enough
+    with printed_rows(arguments.json) as add_row, tqdm(total=len(paths), **quiet) as bar:
         for start in range(0, len(paths), AT_ONCE):
             chunk = paths[start : start + AT_ONCE]
             images, problems = load_readable(chunk, detector.image_size, detector.crop)
@@ -362,19 +335,19 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
             names = picture_names(readable, folder if mapped else None, taken)
             judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
             for position, path in enumerate(chunk):
-                row: dict[str, Any] = {"image": str(path), "threshold": threshold}
+                score, name = (None, None) if position in problems else next(judged)
+                verdict = "unreadable" if score is None else "defect" if score > threshold else "good"
+                row = {"image": str(path), "threshold": threshold, "verdict": verdict, "score": score, "heat_map": name}
                 if position in problems:
                     problem = problem or problems[position]
-                    row |= {"verdict": "unreadable", "score": None, "heat_map": None, "reason": str(problems[position])}
-                else:
-                    score, name = next(judged)
-                    row |= {"verdict": "defect" if score > threshold else "good", "score": score, "heat_map": name}
-                counts[row["verdict"]] += 1
-                rows.add(row)
+                    row["reason"] = str(problems[position])
+                counts[verdict] += 1
+                add_row(row)
             if mapped:
                 pictures.draw(names, readable, images, scores)
             bar.update(len(chunk))
-    pictures.close()
+    if pictures.frames:
+        write_file(arguments.animation, plotting.animation(pictures.figure(*frame) for frame in pictures.frames))
     if not arguments.json:
         summary = f"{counts['defect']} of {len(paths)} images called defective"
         summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
@@ -385,32 +358,30 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
         raise DataError(f"--animation {arguments.animation} is not written: {detector.name} has no anomaly map to show")
 
 
-class Rows:
-    """Rows printed as they come: a line each to read, or one JSON list for machines."""
+@contextlib.contextmanager
+def printed_rows(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that prints a row at once: a line to read, or, for machines, a part of one JSON list."""
+    count = 0
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json, self.count = as_json, 0
-
-    def __enter__(self) -> Rows:
-        return self
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Print one row."""
-        if self.as_json:
-            print("[" if self.count == 0 else ",", json.dumps(row, indent=1), sep="\n", end="", flush=True)
+    def add(row: dict[str, Any]) -> None:
+        nonlocal count
+        if as_json:
+            print("," if count else "[", json.dumps(row, indent=1), sep="\n", end="", flush=True)
         elif row["verdict"] == "unreadable":
             print(f"unreadable  {row['reason']}", flush=True)
         else:
             words = f"{row['verdict']:<6}  score {row['score']:8.3f}  threshold {row['threshold']:.3f}"
             print(f"{words}  {row['image']}", flush=True)
-        self.count += 1
+        count += 1
 
-    def __exit__(self, *_: object) -> None:
-        if self.as_json:
-            print("\n]" if self.count else "[]")
+    try:
+        yield add
+    finally:
+        if as_json:
+            print("\n]" if count else "[]")
 
 
-class HeatMaps:
+class Pictures:
     """A picture of each image: the image, and its anomaly map on one colour scale.
 
     The scale goes to twice the calibrated threshold where scores are values of the maps, else to what the first images
@@ -423,11 +394,7 @@ class HeatMaps:
         self.frames: list[tuple[Path, np.ndarray, np.ndarray, float]] = []
 
     def draw(self, names: Sequence[str | None], paths: Sequence[Path], images: np.ndarray, scores: Scores) -> None:
-        """Write the pictures of some images under these names; a None is not written.
-
-        Raises:
-            ArtifactError: a file cannot be written.
-        """
+        """Write the pictures of some images under these names; a None is not written."""
         import numpy as np
 
         from mvtec_ad.artifacts import write_file
@@ -437,44 +404,27 @@ class HeatMaps:
             peaks = scores.maps.reshape(len(scores.maps), -1).max(1)
             of_maps = self.calibrated > 0 and np.allclose(peaks, scores.image, rtol=1e-4)
             self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
-        for index, name in enumerate(names):
+        frames = list(zip(paths, images, scores.maps, scores.image.tolist(), strict=True))
+        for name, frame in zip(names, frames, strict=True):
             if name:
-                figure = self.figure(paths[index], images[index], scores.maps[index], scores.image[index])
-                write_file(name, to_png(figure))
+                write_file(name, to_png(self.figure(*frame)))
         if self.animation:
-            self.frames += zip(paths, images, scores.maps, scores.image.tolist(), strict=True)
+            self.frames += frames
 
     def figure(self, path: Path, image: np.ndarray, anomaly_map: np.ndarray, score: float) -> Figure:
         """The image and its anomaly map with the verdict."""
-        import numpy as np
-
         from mvtec_ad import plotting
 
-        return plotting.heat_maps(
-            image[None],
-            anomaly_map[None],
-            scores=np.array([score]),
-            threshold=self.threshold,
-            titles=[f"{path.parent.name}/{path.name}"],
-            scale=self.scale,
-        )
-
-    def close(self) -> None:
-        """Write the animation, where one was asked for."""
-        if self.animation and self.frames:
-            from mvtec_ad import plotting
-            from mvtec_ad.artifacts import write_file
-
-            write_file(self.animation, plotting.animation(self.figure(*frame) for frame in self.frames))
+        words = {"scores": [score], "threshold": self.threshold, "titles": [f"{path.parent.name}/{path.name}"]}
+        return plotting.anomaly_map_gallery(image[None], anomaly_map[None], scale=self.scale, **words)
 
 
 def picture_names(paths: Sequence[Path], folder: Path | None, taken: set[str]) -> list[str | None]:
     """Where the picture of each image will lie, none of them twice and none in `taken`, to which they are added."""
+    if folder is None:
+        return [None] * len(paths)
     names: list[str | None] = []
     for path in paths:
-        if folder is None:
-            names.append(None)
-            continue
         name = folder / f"{path.parent.name}_{path.stem}.png"
         while str(name) in taken:
             name = name.with_name(f"{len(taken):04d}_{name.name}")
@@ -483,29 +433,24 @@ def picture_names(paths: Sequence[Path], folder: Path | None, taken: set[str]) -
     return names
 
 
-def image_paths(names: Sequence[str], heat_maps: Path | None = None) -> list[Path]:
-    """The named files, and the images in the named folders and below them.
-
-    Args:
-        names: files and folders.
-        heat_maps: a folder whose pictures are none to judge: what an earlier run drew.
+def image_paths(names: Sequence[str], pictures: Path | None = None) -> list[Path]:
+    """The named files, and the images in the named folders and below, without the `pictures` that a run drew there.
 
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.folders import IMAGE_SUFFIXES, is_image
+    from mvtec_ad.data.index import IMAGE_SUFFIXES, is_image
 
     paths: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
             images = sorted(path for path in name.rglob("*") if is_image(path))
             images = [path for path in images if "ground_truth" not in path.relative_to(name).parts]
-            if heat_maps:
-                images = [path for path in images if heat_maps.absolute() not in path.absolute().parents]
+            if pictures:
+                images = [path for path in images if pictures.absolute() not in path.absolute().parents]
             if not images:
-                raise DataError(
-                    f"folder {name} holds no image: give images, or a folder with some ({', '.join(IMAGE_SUFFIXES)})"
-                )
+                way = f"give images, or a folder with some ({', '.join(IMAGE_SUFFIXES)})"
+                raise DataError(f"folder {name} holds no image: {way}")
             paths += images
         elif name.is_file():
             paths.append(name)
@@ -518,11 +463,11 @@ def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
     """Product, verdict, place and type of the defect for each image, by the models of all notebooks."""
     from mvtec_ad import pages, plotting
     from mvtec_ad.artifacts import write_file
-    from mvtec_ad.inspector import UNREADABLE, Inspector
+    from mvtec_ad.inspection.inspector import UNREADABLE, Inspector
 
     if arguments.view and not arguments.product:
         raise SettingsError(f"--view {arguments.view} needs --product: a view is one of a product")
-    figures = None if arguments.heat_maps in (None, "none") else Path(arguments.heat_maps)
+    figures = None if arguments.anomaly_maps in (None, "none") else Path(arguments.anomaly_maps)
     check_output("--page", arguments.page, make=True)
     check_output("--heat-maps", figures, folder=True)
     target = Path(arguments.page) if arguments.page else None
@@ -534,7 +479,7 @@ def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
     known = {"product": arguments.product, "view": arguments.view}
     names = picture_names(paths, figures, set())
     cards = []
-    inspected = inspector.inspect(paths, **known, heat=bool(target or figures), progress=len(paths) > 1)
+    inspected = inspector.inspect(paths, **known, anomaly_maps=bool(target or figures), progress=len(paths) > 1)
     with contextlib.closing(inspected):  # ends the progress bar's line before an error is printed
         for inspection, name in zip(inspected, names, strict=True):
             cards.append(pages.make_card(inspection, bool(target)))  # as it comes, so that no pixels pile up
@@ -567,12 +512,13 @@ def add_evaluate(parser: argparse.ArgumentParser, words: Sequence[str] | None) -
         "rows",
         nargs="+",
         metavar="METHOD",
-        help=f"one of {', '.join(METHODS)}, classifier, inspector or {TYPING}; several as "
+        help=f"one of {', '.join(METHODS)}, classifier, inspector or {DEFECT_TYPES}; several as "
         "METHOD[:PRESET][,FIELD=VALUE …][,name=NAME], for example padim:keras or autoencoder,loss=ssim,steps=300",
     )
     parser.add_argument("--category", nargs="+", required=True, help="category folders")
     add_data_options(parser)
-    parser.add_argument("--seeds", nargs="+", type=int, help="of whatever a method draws; 0 1 2 (typing: 0) when none")
+    text = "of whatever a method draws; 0 1 2 (defect_types: 0) when none"
+    parser.add_argument("--seeds", nargs="+", type=int, help=text)
     parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="promised by the calibrated threshold")
     parser.add_argument("--json", help="also write the report, or the list of reports, to this file")
     many = parser.add_argument_group("several methods or categories")
@@ -585,47 +531,51 @@ def add_evaluate(parser: argparse.ArgumentParser, words: Sequence[str] | None) -
     )
     many.add_argument("--name", help="keep what is finished in transfer/sweeps/NAME, and go on there; default: default")
     named = list(itertools.takewhile(lambda word: not word.startswith("-"), words or ()))
-    kinds = {TYPING: lambda: TypingSettings} | {name: lambda name=name: detector_class(name) for name in METHODS}
-    if len(named) == 1 and named[0] in kinds:
-        add_option_flags(parser.add_argument_group(f"options of {named[0]}"), kinds[named[0]]())
+    if len(named) == 1 and named[0] in (DEFECT_TYPES, *METHODS, *WITH_LABELS):
+        add_option_flags(parser.add_argument_group(f"options of {named[0]}"), _options_of(named[0]))
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    """Fit, score, measure, print, and keep the reports for `results`.
-
-    Raises:
-        SettingsError: an option or a seed cannot work.
-        MvtecAdError: some rows could not be measured; all others are kept.
-    """
+    """Fit, score, measure, print, and keep the reports for `results`, those of the other rows where one fails."""
     from mvtec_ad.artifacts import write_file
 
     check_output("--json", arguments.json)
     transfer_folder()  # where the records go: refused now, not after minutes of work
-    measured, problem = _evaluate_typing(arguments) if TYPING in arguments.rows else _evaluate_rows(arguments)
+    evaluate = _evaluate_defect_types if DEFECT_TYPES in arguments.rows else _evaluate_rows
+    measured, problem = evaluate(arguments)
     if arguments.json and measured:
         write_file(arguments.json, json.dumps(measured, indent=1) + "\n")
     if problem:
         raise MvtecAdError(problem)
 
 
-def _evaluate_typing(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def _options_of(row: str) -> type[Options]:
+    """The class whose options a row of `evaluate` has."""
+    if row != DEFECT_TYPES:
+        return detector_class(row)
+    from mvtec_ad.methods.defect_types import DefectTypes
+
+    return DefectTypes
+
+
+def _evaluate_defect_types(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Anomaly maps where they are looked at, folds, types left out; a killed run goes on from its last training."""
     from mvtec_ad import benchmark
-    from mvtec_ad.methods.contrastive import material, report
-    from mvtec_ad.pages import typing_lines
+    from mvtec_ad.benchmark import defect_types
+    from mvtec_ad.pages import defect_types_lines
     from mvtec_ad.training import remove_checkpoints
 
     if len(arguments.rows) > 1 or len(arguments.category) > 1 or arguments.name or arguments.scheduler:
-        raise SettingsError(f"{TYPING} is measured alone: one category, no other method, no --name and no --scheduler")
-    settings = TypingSettings(
-        **given_options(arguments, TypingSettings), seeds=benchmark.check_seeds(arguments.seeds or [0])
-    )
+        problem = "is measured alone: one category, no other method, no --name and no --scheduler"
+        raise SettingsError(f"{DEFECT_TYPES} {problem}")
+    kind = _options_of(DEFECT_TYPES)
+    detector, seed = kind(**given_options(arguments, kind)), benchmark.check_seeds(arguments.seeds or [0])[0]
     table, source = read_table(arguments, arguments.category[0])
-    maps = material.anomaly_maps(table, settings) if settings.look == "predicted" else None
+    maps = defect_types.anomaly_maps(table, detector, seed=seed) if detector.look == "predicted" else None
     checkpoints: list[Path] = []
-    gathered = material.gather(table, settings, maps)
-    measured = report.measure(settings, gathered, [settings.objective], data_source=source, kept=checkpoints)
-    print("\n".join(typing_lines(measured)))
+    defects = detector.gather(table, maps, seed=seed, progress=True)
+    measured = defect_types.measure(detector, defects, [detector.objective], seed, checkpoints, data_source=source)
+    print("\n".join(defect_types_lines(measured)))
     remove_checkpoints(checkpoints)
     return measured, ""
 
@@ -635,6 +585,7 @@ def _evaluate_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any] | list
     from mvtec_ad import benchmark, metrics
     from mvtec_ad.benchmark import cells, published
     from mvtec_ad.data.catalog import category_name
+    from mvtec_ad.pages import report_lines
 
     seeds = benchmark.check_seeds(arguments.seeds or [0, 1, 2])
     metrics.images_needed(arguments.false_alarm_rate)  # refuses what is no rate; images are counted later
@@ -651,9 +602,9 @@ def _evaluate_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any] | list
         reports, problem = _measure_cells(rows, tables, seeds, arguments)
         return reports[0] if alone and reports else reports, problem
     ((table, source),) = tables.values()
-    rate = arguments.false_alarm_rate
-    result = benchmark.run(rows[0].detector, table, seeds, data_source=source, false_alarm_rate=rate, row=rows[0].name)
-    print(benchmark.describe(result.report))
+    known = {"data_source": source, "false_alarm_rate": arguments.false_alarm_rate, "row": rows[0].name}
+    result = benchmark.run(rows[0].detector, table, seeds, **known)
+    print("\n".join(report_lines(result.report)))
     published.record(result.report)
     return result.report, ""
 
@@ -664,22 +615,20 @@ def _measure_cells(
     seeds: Sequence[int],
     arguments: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], str]:
-    """Measure what is missing, a line for each cell as it ends; gather, print, compare.
-
-    Returns:
-        The reports of all cells that could be measured, and a line about the others, "" for none.
-    """
+    """Measure what is missing, a line for each cell as it ends; gather, print, compare: the reports of all cells that
+    could be measured, and a line about the others, "" for none."""
     from tqdm import tqdm
 
-    from mvtec_ad.benchmark import cells
+    from mvtec_ad.benchmark import Result, cells
+    from mvtec_ad.metrics import format_metric
 
-    folder = cells.sweep_folder(arguments.name or "default")
-    planned = cells.plan(rows, tables, seeds, arguments.false_alarm_rate)
-    states = {cell.key: cells.state(cell, folder) for cell in planned}
-    missing = [cell for cell in planned if states[cell.key] is not None]
-    for cell in missing:
-        if states[cell.key]:
-            print(f"{cell.title} is measured again: {states[cell.key]}")
+    folder = transfer_folder() / "sweeps" / (arguments.name or "default")
+    planned, missing = cells.plan(rows, tables, seeds, arguments.false_alarm_rate), []
+    for cell in planned:
+        if (reason := cell.missing(folder)) is not None:
+            missing.append(cell)
+        if reason:
+            print(f"{cell.title} is measured again: {reason}")
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} cells are finished already")
     failed: dict[str, str] = {}
@@ -688,43 +637,35 @@ def _measure_cells(
         for cell, report, problem in ended:
             if report is None:
                 failed[cell.title] = problem
-            tqdm.write(f"{cell.title}: {_cell_words(report) if report else f'failed: {problem}'}")
+                tqdm.write(f"{cell.title}: failed: {problem}")
+            else:
+                auroc, seconds = format_metric(report["metrics"]["image_auroc"]), sum(report["seconds"].values())
+                tqdm.write(f"{cell.title}: image AUROC {auroc}, {seconds:.1f} s")
             bar.update()
-    results = [cells.kept(cell, folder) for cell in planned if cell.title not in failed]
+    results = [Result.load(cell.path(folder)) for cell in planned if cell.title not in failed]
     if results:
         _print_cells(results, tables, folder)
-    problem = ""
-    if failed:
-        title, reason = next(iter(failed.items()))
-        problem = f"{len(failed)} of {len(planned)} cells could not be measured, first {title}: {reason}"
+    first = next((f"{title}: {reason}" for title, reason in failed.items()), "")
+    problem = f"{len(failed)} of {len(planned)} cells could not be measured, first {first}" if failed else ""
     return [result.report for result in results], problem
-
-
-def _cell_words(report: dict[str, Any]) -> str:
-    from mvtec_ad.metrics import format_metric
-
-    return f"image AUROC {format_metric(report['metrics']['image_auroc'])}, {sum(report['seconds'].values()):.1f} s"
 
 
 def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame, str]], folder: Path) -> None:
     """The table, summary.csv, every report kept, rows on common images, and who really wins."""
-    from mvtec_ad import benchmark, metrics
+    from mvtec_ad import metrics
     from mvtec_ad.artifacts import write_file
     from mvtec_ad.benchmark import cells, compare, published
 
-    lines = []
-    for report in (result.report for result in results):
-        measured = [report["metrics"].get(name) for name in benchmark.METRICS]
-        shown = [metrics.format_metric(metric) if metric else "–" for metric in measured]
+    reports, lines = [result.report for result in results], []
+    for report in reports:
         seconds = f"{sum(report['seconds'].values()):.1f}"
-        lines.append([report["category"], report["row"], len(report["seeds"]), *shown, seconds])
-    columns = ["category", "row", "seeds", "image AUROC", "pixel AUROC", "AUPRO", "seconds"]
+        lines.append([report["category"], report["row"], len(report["seeds"]), *published.shown(report), seconds])
+        if report["protocol"] == "official":  # the others are kept on the common images below
+            published.record(report)
+    columns = ["category", "row", "seeds", *published.HEADS.values(), "seconds"]
     print(metrics.markdown_table(columns, lines))
-    write_file(folder / "summary.csv", cells.overview([result.report for result in results]).to_csv(index=False))
+    write_file(folder / "summary.csv", cells.overview(reports).to_csv(index=False))
     print(f"{folder / 'summary.csv'}: {len(results)} rows; cells beside it")
-    for result in results:
-        if result.protocol == "official":  # the others are kept on the common images below
-            published.record(result.report)
     for category, (table, source) in tables.items():
         rows = [result for result in results if result.category == category]
         if not rows:
@@ -761,92 +702,24 @@ def add_run(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> Non
 
 def run_run(arguments: argparse.Namespace) -> None:
     """Execute the notebooks in order, in their committed form, write `transfer/runs/`, print the table."""
+    import nbformat
+
     from mvtec_ad.benchmark import published
+    from mvtec_ad.notebooks import choose_notebooks, execute_notebook
     from mvtec_ad.pages import write_run_page
 
     chosen = profile(arguments.profile)
-    notebooks = choose_notebooks(home() / "notebooks", arguments.notebooks)
+    notebooks = choose_notebooks(root_folder() / "notebooks", arguments.notebooks)
     folder = make_folder(transfer_folder() / "runs")
-    environment = {"MVTEC_AD_PROFILE": chosen.name, "MVTEC_AD_HOME": str(home())}
+    os.environ |= {"MVTEC_AD_PROFILE": chosen.name, "MVTEC_AD_HOME": str(root_folder())}
     if arguments.category:
-        environment["MVTEC_AD_CATEGORIES"] = " ".join(arguments.category)
-    os.environ.update(environment)
-    executed = [(path.stem, *execute_notebook(path, folder)) for path in notebooks]
-    table = published.tables(published.from_artifacts())
-    page = write_run_page(folder, executed, chosen.name, table)
-    print(f"\n{table}\n\nlook at {page}")
-
-
-def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:
-    """Notebooks in order; all of them when no number is given.
-
-    Raises:
-        DataError: the folder holds no notebooks (the package is used outside a checkout).
-        SettingsError: no notebook has that number.
-    """
-    notebooks = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not notebooks:
-        raise DataError(f"{folder} holds no notebooks: run this inside a checkout of the project")
-    unknown = [number for number in numbers if number.zfill(2) not in notebooks]
-    if unknown:
-        raise SettingsError(f"no notebook {unknown[0]}: choose from {', '.join(notebooks)}")
-    wanted = {number.zfill(2) for number in numbers} or set(notebooks)
-    return [path for number, path in notebooks.items() if number in wanted]
-
-
-def execute_notebook(path: Path, folder: Path) -> tuple[Any, float]:
-    """Run one notebook in a fresh kernel and write the executed copy into `folder`.
-
-    Returns:
-        The executed notebook and the seconds it took.
-
-    Raises:
-        MvtecAdError: a cell failed; what was executed until there is written all the same.
-    """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-    from tqdm import tqdm
-
-    from mvtec_ad.artifacts import write_file
-
-    notebook = nbformat.read(path, as_version=4)
-    total = sum(cell.cell_type == "code" for cell in notebook.cells)
-    begun = time.perf_counter()
-    with tqdm(total=total, desc=path.stem, unit="cell") as bar:
-
-        def step(cell: Any, cell_index: int, **_: Any) -> None:
-            bar.update(cell.cell_type == "code")
-
-        client = NotebookClient(
-            notebook,
-            timeout=None,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}},
-            on_cell_complete=step,
-            extra_arguments=["--log-level=ERROR"],
-        )
-        try:
-            client.execute()
-        except CellExecutionError as problem:
-            reason = f"{problem.ename}: {problem.evalue}"
-            raise MvtecAdError(f"notebook {path.name} stopped: {reason} (see {folder / path.name})") from problem
-        except DeadKernelError as problem:
-            raise MvtecAdError(f"notebook {path.name} stopped: its kernel died, perhaps out of memory") from problem
-        finally:
-            drop_progress_bars(notebook)
-            write_file(folder / path.name, nbformat.writes(notebook))
-    return notebook, time.perf_counter() - begun
-
-
-def drop_progress_bars(notebook: Any) -> None:
-    """Remove what progress bars wrote: it is for whoever waits, not for the reader of the page. Warnings stay."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            bars = [
-                output for output in cell.outputs if output.get("name") == "stderr" and "\r" in output.get("text", "")
-            ]
-            cell.outputs = [output for output in cell.outputs if output not in bars]
+        os.environ["MVTEC_AD_CATEGORIES"] = " ".join(arguments.category)
+    executed = []
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        executed.append((path.stem, notebook, execute_notebook(notebook, folder / path.name)))
+    page = write_run_page(folder, executed, chosen.name)
+    print(f"\n{published.tables(published.from_artifacts())}\n\nlook at {page}")
 
 
 # --- backbone ---------------------------------------------------------------------------------------------------------
@@ -855,10 +728,11 @@ def drop_progress_bars(notebook: Any) -> None:
 def add_backbone(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `backbone`; an option that is not given keeps the value of the carried weights."""
     if words is not None:
-        add_option_flags(parser, PretrainingSettings)
-    parser.add_argument(
-        "--until", type=positive, help="stop after this many steps; the same command goes on from there"
-    )
+        from mvtec_ad.methods.pretraining import Pretraining
+
+        add_option_flags(parser, Pretraining)
+    text = "stop after this many steps; the same command goes on from there"
+    parser.add_argument("--until", type=positive, help=text)
     parser.add_argument("--compare", action="store_true", help="train every objective this way, and carry none of them")
     parser.add_argument("--root", help="folder of real MVTec AD with bottle, to be reported (never chosen by)")
     parser.add_argument("--imagenet", help="file with ImageNet weights of ResNet-18, to be reported beside")
@@ -866,13 +740,13 @@ def add_backbone(parser: argparse.ArgumentParser, words: Sequence[str] | None) -
 
 def run_backbone(arguments: argparse.Namespace) -> None:
     """Draw, train, measure, keep."""
-    from mvtec_ad.benchmark import backbone
+    from mvtec_ad.methods import pretraining
 
-    settings = PretrainingSettings(**given_options(arguments, PretrainingSettings))
+    options = pretraining.Pretraining(**given_options(arguments, pretraining.Pretraining))
     if arguments.compare:
-        backbone.compare_objectives(settings, arguments.root)
+        pretraining.compare_objectives(options, arguments.root)
     else:
-        backbone.carry(settings, until=arguments.until, root=arguments.root, imagenet=arguments.imagenet)
+        pretraining.train_and_save(options, until=arguments.until, root=arguments.root, imagenet=arguments.imagenet)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -880,7 +754,7 @@ def run_backbone(arguments: argparse.Namespace) -> None:
 
 def add_results(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `results`."""
-    parser.add_argument("--publish", action="store_true", help="write assets/results.json and the table of README.md")
+    parser.add_argument("--publish", action="store_true", help="write assets/results.json and docs/results.md")
 
 
 def run_results(arguments: argparse.Namespace) -> None:
@@ -891,7 +765,7 @@ def run_results(arguments: argparse.Namespace) -> None:
     print(published.tables(reports))
     if arguments.publish:
         published.publish(reports)
-        print("\npublished to assets/results.json and README.md")
+        print("\npublished to assets/results.json and docs/results.md")
 
 
 COMMANDS = {  # command -> what it does, the function that adds its flags, the one that does it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 import random
 import sys
@@ -16,7 +17,14 @@ import numpy as np
 from mvtec_ad.errors import SettingsError
 
 PROFILES = ("quick", "full")
-NAMED_WEIGHTS = ("imagenet", "random", "drawn")  # anything else is the path of a file
+NAMED_WEIGHTS = ("imagenet", "random", "synthetic")  # anything else is the path of a file
+_BOUNDS = {
+    "least": (operator.ge, "{} or more"),
+    "most": (operator.le, "{} or less"),
+    "above": (operator.gt, "above {}"),
+    "below": (operator.lt, "below {}"),
+}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def option(
@@ -33,14 +41,8 @@ def option(
 
     From this one line come the check, the command-line flag with its help, the table in the docs and the manifest.
 
-    Args:
-        default: its type is the annotation's: int, float, str, bool, a tuple of these, or one of them or None.
-        help: what it means, in the words of the command line.
-        least: smallest value allowed.
-        above: a bound that the value must exceed.
-        most: largest value allowed.
-        below: a bound that the value must stay under.
-        among: the values allowed, of a tuple its members.
+    A default is an int, float, str, bool, a tuple of these, or None beside one of them. `least` and `most` are values
+    allowed, `above` and `below` are not; `among` are the values allowed, of a tuple its items.
     """
     rules = {"least": least, "above": above, "most": most, "below": below, "among": among}
     return dataclasses.field(default=default, metadata={"help": help, **rules})
@@ -75,11 +77,7 @@ class Options:
 
     @classmethod
     def preset(cls, name: str, /, **more: Any) -> Any:
-        """An instance with the options of a preset, and more put over them.
-
-        Raises:
-            SettingsError: there is no such preset, or an option cannot work.
-        """
+        """An instance with the options of a preset, and more put over them."""
         if name not in cls.PRESETS:
             raise SettingsError(f"{cls.__name__} has no preset {name!r}: use one of {', '.join(cls.PRESETS)}")
         return cls(**{**cls.PRESETS[name], **more})
@@ -99,11 +97,7 @@ class Options:
 
 
 def check_option(field: Field, hint: Any, value: Any) -> None:
-    """Refuse a value of another type than the annotation's, or outside of what the option allows.
-
-    Raises:
-        SettingsError: one line that names the option and what it may be.
-    """
+    """Refuse a value of another type than the annotation's, or outside of what the option allows."""
     kinds = get_args(hint) or (hint,)
     if value is None and type(None) in kinds:
         return
@@ -120,26 +114,13 @@ def check_option(field: Field, hint: Any, value: Any) -> None:
             raise SettingsError(f"{field.name} {item!r} is unknown: use one of {', '.join(map(str, rules['among']))}")
         if kind is float and not abs(item) <= sys.float_info.max:  # nan, infinite, or too many digits
             raise SettingsError(f"{field.name} {item} must be a finite number")
-        for name, word, broken in (
-            ("least", "or more", lambda bound, item=item: item < bound),
-            ("most", "or less", lambda bound, item=item: item > bound),
-            ("above", "", lambda bound, item=item: item <= bound),
-            ("below", "", lambda bound, item=item: item >= bound),
-        ):
-            if rules[name] is not None and broken(rules[name]):
-                bound = f"{rules[name]} {word}" if word else f"{name} {rules[name]}"
-                raise SettingsError(f"{field.name} {item} must be {bound}")
-
-
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        for name, (holds, words) in _BOUNDS.items():
+            if rules[name] is not None and not holds(item, rules[name]):
+                raise SettingsError(f"{field.name} {item} must be {words.format(rules[name])}")
 
 
 def parse_option(field: Field, hint: Any, text: str) -> Any:
-    """The value of an option from the text of a command line: `3`, `0.5`, `true`, `none`, `1/2/3` for several.
-
-    Raises:
-        SettingsError: the text is no such value.
-    """
+    """The value of an option from the text of a command line: `3`, `0.5`, `true`, `none`, `1/2/3` for several."""
     kinds = get_args(hint) or (hint,)
     many = getattr(hint, "__origin__", None) is tuple
     if type(None) in kinds and text.lower() == "none":
@@ -159,20 +140,20 @@ class DataSettings(Options):
 
     categories: tuple[str, ...] = option(("bottle", "screw"), "category folders")
     image_size: int = option(256, "every image is resized to a square of this side, once", least=1)
-    rendered_train: int = option(100, "drawn good images to fit on, per category", least=1)
-    rendered_test_good: int = option(20, "drawn good test images, per category", least=0)
-    rendered_per_defect: int = option(10, "drawn test images of each defect type", least=0)
+    synthetic_train: int = option(100, "drawn good images to fit on, per category", least=1)
+    synthetic_test_good: int = option(20, "drawn good test images, per category", least=0)
+    synthetic_per_defect: int = option(10, "drawn test images of each defect type", least=0)
     packages: str = option("package", "folder of items seen from two sides; drawn where it is not on disk")
     package_train: int = option(60, "drawn damaged packages to learn from, and as many intact ones", least=1)
     package_test: int = option(20, "drawn packages to test on", least=1)
-    rendered_seed: int = option(0, "of the drawn images", least=0)
+    synthetic_seed: int = option(0, "of the drawn images", least=0)
 
     PRESETS: ClassVar = {
         "quick": {},
         "full": {
             "categories": ("bottle", "cable", "capsule", "metal_nut", "pill", "screw", "zipper"),
-            "rendered_train": 200,
-            "rendered_per_defect": 20,
+            "synthetic_train": 200,
+            "synthetic_per_defect": 20,
             "package_train": 90,
             "package_test": 10,
         },
@@ -181,26 +162,17 @@ class DataSettings(Options):
 
 @dataclass(frozen=True)
 class Profile:
-    """A run: `quick` needs no download and no GPU, `full` is the reported run on real MVTec AD.
-
-    Each method has a preset of its own under the same name: `Padim.preset(run.name)`.
-    """
+    """A run: `quick` needs no download and no GPU, `full` is the reported one. Methods have presets of these names."""
 
     name: str
     data: DataSettings
 
 
 def profile(name: str | None = None, categories: str = "") -> Profile:
-    """The profile to run under.
+    """The profile to run under, `quick` or `full`, as a notebook's form field gives it; without a name it is `quick`.
 
-    Args:
-        name: `quick` or `full`, as a notebook's form field gives it. The environment variable
-            `MVTEC_AD_PROFILE` wins over it; without either it is `quick`.
-        categories: names separated by spaces or commas, instead of the profile's own; the environment variable
-            `MVTEC_AD_CATEGORIES` wins over it.
-
-    Raises:
-        SettingsError: the name is unknown.
+    `categories`, separated by spaces or commas, take the place of the profile's own. The environment variables
+    `MVTEC_AD_PROFILE` and `MVTEC_AD_CATEGORIES` win over the arguments.
     """
     name = os.environ.get("MVTEC_AD_PROFILE") or name or "quick"
     if name not in PROFILES:
@@ -211,11 +183,8 @@ def profile(name: str | None = None, categories: str = "") -> Profile:
     return Profile(name, replace(data, categories=wanted) if wanted else data)
 
 
-def home() -> Path:
-    """The root that `data/` and `transfer/` lie under.
-
-    `MVTEC_AD_HOME` where it is set, else the checkout that encloses the working folder, else the working folder.
-    """
+def root_folder() -> Path:
+    """Below it lie `data/` and `transfer/`: `MVTEC_AD_HOME`, else the enclosing checkout, else the working folder."""
     if os.environ.get("MVTEC_AD_HOME"):
         return Path(os.environ["MVTEC_AD_HOME"]).expanduser().resolve()
     here = Path.cwd().resolve()
@@ -226,29 +195,17 @@ def home() -> Path:
 
 
 def data_folder() -> Path:
-    """Where images lie; made when missing.
-
-    Raises:
-        SettingsError: it cannot be made.
-    """
-    return make_folder(home() / "data")
+    """Where images lie, as `make_folder` gives it."""
+    return make_folder(root_folder() / "data")
 
 
 def transfer_folder() -> Path:
-    """Where artifacts lie; made when missing.
-
-    Raises:
-        SettingsError: it cannot be made.
-    """
-    return make_folder(home() / "transfer")
+    """Where artifacts lie, as `make_folder` gives it."""
+    return make_folder(root_folder() / "transfer")
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made when missing.
-
-    Raises:
-        SettingsError: it cannot be made; the line names it and the way out.
-    """
+    """The folder, made when missing; a SettingsError names it where it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -4,6 +4,14 @@ Each message is one line that names the thing and the way out; the command line 
 traceback and exits with status 2.
 """
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+WAY_OUT = "make room or move what is in the way, or set MVTEC_AD_HOME to a folder of yours"
+
 
 class MvtecAdError(Exception):
     """A problem a user can mend: what is wrong, and what to do about it."""
@@ -27,3 +35,16 @@ class ArtifactError(MvtecAdError):
 
 class TrainingError(MvtecAdError):
     """A training cannot go on: its loss is no number, or its checkpoint belongs to another run."""
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What the disk can refuse while `place` is made, written, renamed or removed, in one line.
+
+    Raises:
+        DataError: the disk is full or read-only, a file is where a folder should be or the other way round, …
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise DataError(f"{place} cannot be written ({problem.strerror or problem}): {WAY_OUT}") from problem

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -43,7 +44,7 @@ def import_tensorflow() -> Any:
 def _quiet_standard_error() -> Iterator[None]:
     """Drop what native code writes to file descriptor 2: TensorFlow logs before its own log level is in force."""
     try:
-        kept = os.dup(2)
+        stderr = os.dup(2)
     except OSError:  # no standard error at all
         yield
         return
@@ -52,8 +53,8 @@ def _quiet_standard_error() -> Iterator[None]:
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def import_keras() -> ModuleType:
@@ -72,3 +73,18 @@ def import_keras() -> ModuleType:
             f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow and restart the kernel"
         )
     return keras
+
+
+def import_umap() -> type:
+    """UMAP of umap-learn, without the TensorFlow that it imports for a variant of its own, which costs seconds, and the
+    process where torch was first."""
+    parametric = "umap.parametric_umap"
+    blocked = "umap" not in sys.modules and sys.modules.setdefault(parametric, None) is None  # type: ignore[arg-type]
+    # umap-learn before 0.5.8 calls scikit-learn from 1.6 by an argument's old name
+    warnings.filterwarnings("ignore", "'force_all_finite' was renamed", FutureWarning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+        from umap import UMAP
+    if blocked:
+        del sys.modules[parametric]
+    return UMAP

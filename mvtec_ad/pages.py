@@ -1,441 +1,424 @@
-"""Pages and lines to read: what a run of the notebooks measured and drew, and what an inspection found."""
+"""Pages and lines to read: what a run of the notebooks measured and drew, what an inspection found, the atlas.
+
+What is no Python stands in `templates/`. A page is one HTML file, its style, script and pictures inside.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
-import html
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from html import escape
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib import colormaps
+from matplotlib.colors import Normalize, to_hex
+from numpy.typing import ArrayLike
+from PIL import Image
 
-from mvtec_ad.artifacts import write_file
-from mvtec_ad.data.loading import resample
-from mvtec_ad.inspector import UNREADABLE, VERDICTS
-from mvtec_ad.metrics import format_metric, format_number
+from mvtec_ad import artifacts
+from mvtec_ad.benchmark import METRICS, load_results, published
+from mvtec_ad.data.loading import resample, resize
+from mvtec_ad.errors import ArtifactError, DataError
+from mvtec_ad.inspection.inspector import UNREADABLE, VERDICTS
+from mvtec_ad.metrics import calibrated, format_metric, format_number
+from mvtec_ad.plotting import ANOMALY_MAP, GOOD, map_scale
 
 if TYPE_CHECKING:
-    from mvtec_ad.inspector import Inspection
+    from mvtec_ad.benchmark import Report
+    from mvtec_ad.inspection import Inspection
 
-# --- a run of the notebooks ----
+SIZE, THUMBNAIL = 256, 96  # pixels, the longer side of a picture
+LARGEST = 20_000  # bytes of a JPEG of `SIZE`; two of them as text make 53 kB of page
+FIGURES = ("image/png", "image/jpeg", "image/gif")  # of a notebook's outputs
+MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+TYPE_COLOURS = (
+    *("#D55E00", "#56B4E9", "#009E73", "#AA4499", "#E6A700", "#332288"),
+    *("#A6761D", "#E7298A", "#7FB800", "#882255", "#00A6A6", "#6C757D"),
+)
+BOKEH_MARKERS = {  # of matplotlib's
+    **{"o": "circle", "^": "triangle", "s": "square", "D": "diamond"},
+    **{"v": "inverted_triangle", "h": "hex", "P": "plus", "*": "star"},
+}
 
-_RUN_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
-h3 { font-weight: 500; color: #555; } img { max-width: 100%; border: 1px solid #eee; border-radius: 4px; }
-table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #ddd; }
-th { text-align: left; } div { overflow-x: auto; } a { color: #0a58a5; }
-"""
+TEMPLATES = Environment(
+    loader=PackageLoader("mvtec_ad"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"metric": format_metric, "number": format_number, "share": "{:.0%}".format}
+TEMPLATES.filters["basename"] = os.path.basename
 
 
-def write_run_page(folder: Path, executed: list[tuple[str, Any, float]], profile: str, summary: str) -> Path:
-    """Write `index.html`, self-contained, and an HTML copy of every notebook.
+def render(template: str, **values: Any) -> str:
+    """The text of a file of `templates/`; in HTML, values are escaped."""
+    return TEMPLATES.get_template(template).render(**values)
 
-    Args:
-        folder: `transfer/runs`.
-        executed: (name, notebook, seconds) in order.
-        profile: of the run.
-        summary: Markdown, the table of everything measured.
 
-    Returns:
-        The page's path.
+def jpeg(pixels: np.ndarray, size: int = SIZE) -> str:
+    """A data URI of the picture (H, W, 3) uint8, at most `size` wide and high, coarser where `LARGEST` asks for it."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    for quality in (82, 60, 35, 12):
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        if buffer.tell() <= LARGEST * max(1, size / SIZE) ** 2:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def overlay(picture: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
+    """The anomaly map (h, w) over the grey picture (H, W, 3) uint8: low values let it through, high ones cover it.
+
+    `scale` is the lowest and the highest value of the colours; None: the map's own.
+    """
+    anomaly_map = resample(np.asarray(anomaly_map, np.float32), *picture.shape[:2])
+    share = np.asarray(Normalize(*(scale or map_scale([anomaly_map])), clip=True)(anomaly_map))
+    opacity = (0.2 + 0.65 * share)[..., None]
+    colours = colormaps[ANOMALY_MAP](share)[..., :3] * 255
+    return (opacity * colours + (1 - opacity) * picture.mean(axis=2, keepdims=True)).round().astype(np.uint8)
+
+
+# --- a run of the notebooks -------------------------------------------------------------------------------------------
+
+
+def write_run_page(folder: Path, executed: Sequence[tuple[str, Any, float]], profile: str) -> Path:
+    """Write `index.html` into `transfer/runs`, an HTML copy of every notebook beside it, and return its path.
+
+    First pictures out of `transfer/`: images with anomaly maps and verdicts, the ways of inspected images, the atlas.
+    Then metrics as bars, and the notebooks, `executed` as (name, notebook, seconds), with their figures and tables.
     """
     from nbconvert import HTMLExporter
     from nbconvert.filters import markdown2html
 
-    for name, notebook, _ in executed:
-        body, _ = HTMLExporter().from_notebook_node(_with_gifs(notebook))
-        write_file(folder / f"{name}.html", body)
-    sections = [_section(*item) for item in executed]
-    contents = "".join(
-        f'<li><a href="#{name}">{html.escape(_title(notebook))}</a>, {seconds:.0f} s: '
-        f'<a href="{name}.html">whole notebook</a>, <a href="{name}.ipynb">.ipynb</a></li>'
-        for name, notebook, seconds in executed
+    notebooks, exporter = [], HTMLExporter()
+    for name, notebook, seconds in executed:
+        artifacts.write_file(folder / f"{name}.html", exporter.from_notebook_node(_with_gifs(notebook))[0])
+        outputs = list(_outputs(notebook))
+        titles = [line[2:] for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# ")]
+        figure = next((jpeg(_pixels(base64.b64decode(data)), 512) for _, kind, data in outputs if kind in FIGURES), "")
+        known = {"name": name, "title": (titles or [name])[0], "seconds": seconds}
+        notebooks.append(known | {"figure": figure, "outputs": outputs})
+    reports = published.from_artifacts()
+    text = render(
+        "run.html",
+        title=f"Visual anomaly detection: a run in profile {profile}",
+        notebooks=notebooks,
+        reports=[report for report in reports if "part" not in report and report.get("protocol") != "supervised"],
+        metrics=METRICS,
+        tables=published.tables(reports),
+        linked=[name for name in ("atlas.html", "inspections/index.html") if (folder.parent / name).is_file()],
+        markdown=markdown2html,
+        **_opening_pictures(),
     )
-    page = folder / "index.html"
-    write_file(
-        page,
-        f"<!doctype html><meta charset='utf-8'><title>mvtec_ad run</title><style>{_RUN_STYLE}</style>"
-        f"<h1>Visual anomaly detection: a run in profile {html.escape(profile)}</h1><ol>{contents}</ol>"
-        f"<div>{markdown2html(summary)}</div>" + "".join(sections),
-    )
-    return page
+    artifacts.write_file(folder / "index.html", text)
+    return folder / "index.html"
 
 
 def _with_gifs(notebook: Any) -> Any:
     """A copy whose GIFs are HTML: nbconvert, 7.17 at least, shows no GIF of its own accord."""
     notebook = copy.deepcopy(notebook)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/gif" in output.get("data", {}):
-                output["data"].setdefault("text/html", _block({"image/gif": output["data"]["image/gif"]}))
+    for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/gif" in data:
+            uri = f"data:image/gif;base64,{data['image/gif'].strip()}"
+            data.setdefault("text/html", f'<img alt="figure" src="{uri}">')
     return notebook
 
 
-def _title(notebook: Any) -> str:
-    for cell in notebook.cells:
-        for line in cell.source.splitlines():
-            if cell.cell_type == "markdown" and line.startswith("# "):
-                return line[2:]
-    return "Untitled"
-
-
-def _section(name: str, notebook: Any, seconds: float) -> str:
-    """Figures and tables of one notebook under the nearest heading above them."""
-    parts, heading, shown = [f'<h2 id="{name}">{html.escape(_title(notebook))}</h2>'], "", ""
+def _outputs(notebook: Any) -> Iterator[tuple[str, str, str]]:
+    """The nearest heading above, MIME type and content of every figure and table."""
+    heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            headings = [line for line in cell.source.splitlines() if line.startswith("#")]
-            heading = headings[-1].lstrip("# ") if headings else heading
-            continue
-        for output in cell.get("outputs", []):
-            block = _block(output.get("data", {}))
-            if block and heading != shown:
-                parts.append(f"<h3>{html.escape(heading)}</h3>")
-                shown = heading
-            parts.append(block)
-    return "".join(parts)
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            heading = headings[-1] if headings else heading
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            for kind in [kind for kind in (*FIGURES, "text/html", "text/markdown") if kind in data][:1]:
+                yield heading, kind, data[kind].strip()
 
 
-def _block(data: dict[str, Any]) -> str:
-    for kind in ("image/png", "image/jpeg", "image/gif"):
-        if kind in data:
-            return f'<p><img alt="figure" src="data:{kind};base64,{data[kind].strip()}"></p>'
-    if "text/html" in data:
-        return f"<div>{data['text/html']}</div>"
-    if "text/markdown" in data:
-        from nbconvert.filters import markdown2html
-
-        return f"<div>{markdown2html(data['text/markdown'])}</div>"
-    return ""
+def _pixels(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 of an image file."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-# --- an inspection, in words ----
+def _opening_pictures() -> dict[str, Any]:
+    """What `transfer/` holds to look at first: judged images, the tree of inspected ones, the marks of the atlas."""
+    pictures: dict[str, Any] = {"judged": [], "tree": "", "marks": []}
+    with contextlib.suppress(ArtifactError):  # its notebook has not run yet, or not on these images
+        pictures["judged"] = list(_judged_images(artifacts.load("padim"), artifacts.load("data")))
+    with contextlib.suppress(ArtifactError):
+        pictures["tree"] = base64.b64encode(artifacts.load("inspection").read("tree.png")).decode()
+    with contextlib.suppress(ArtifactError):
+        atlas = artifacts.load("contrastive")
+        types, points = atlas.table("atlas.csv"), atlas.arrays("atlas.npz")["tsne"]
+        colours = [type_looks(types)[pair][0] for pair in zip(types["category"], types["defect"], strict=True)]
+        pictures["marks"] = list(zip(*_square(points), colours, strict=True))
+    return pictures
+
+
+def _judged_images(artifact: artifacts.Artifact, data: artifacts.Artifact) -> Iterator[dict[str, Any]]:
+    """Image, anomaly map, score and verdict of the defects with the highest and the lowest score and of the good part
+    with the highest, in two categories."""
+    files = {name.rpartition(".")[0]: name for name in data.names}
+    results = [result for result in load_results([artifact], data) if result.maps and result.good_scores]
+    first = {result.category: result for result in reversed(results)}
+    for result in list(first.values())[:-3:-1]:
+        (seed, maps), scores, settings = next(iter(result.maps.items())), result.scores[0], result.report["settings"]
+        threshold, scale = calibrated(result.good_scores[seed], result.report["false_alarm_rate"]), map_scale(maps)
+        order = np.argsort(-scores)
+        defects, good = order[result.labels[order] == 1], order[result.labels[order] == 0]
+        for index in (defects[0], defects[-1], good[0]):
+            row, called = result.table.iloc[index], scores[index] > threshold
+            picture = _pixels(data.read(files.get(row["image_id"], row["image_id"])))
+            picture = resize(picture, settings["image_size"], settings.get("crop"))
+            yield {
+                "name": f"{result.category} · {row['defect']}",
+                "verdict": "defect" if called else "good",
+                "right": called == row["label"],
+                "score": f"{result.row}: score {scores[index]:.4g} {'>' if called else '≤'} {threshold:.4g}",
+                "picture": jpeg(picture),
+                "anomaly_map": jpeg(overlay(picture, maps[index], scale)),
+            }
+
+
+# --- an inspection ----------------------------------------------------------------------------------------------------
 
 
 def inspection_lines(inspections: Sequence[Inspection]) -> list[str]:
     """A line for each image, verdict first, in columns; an unreadable one says why instead."""
-    table = [[] if inspection.verdict == UNREADABLE else inspection_columns(inspection) for inspection in inspections]
+    table = [[] if each.verdict == UNREADABLE else list(words(each).values()) for each in inspections]
     widths = [max(map(len, column)) for column in zip(*filter(None, table), strict=True)]
     first = max(len(inspection.verdict) for inspection in inspections)
-    described = []
+    lines = []
     for inspection, row in zip(inspections, table, strict=True):
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False) if width]
         end = inspection.image if row else inspection.problem
-        described.append("  ".join([inspection.verdict.ljust(first), *cells, end]))
-    return described
+        lines.append("  ".join([inspection.verdict.ljust(first), *cells, end]))
+    return lines
 
 
-def inspection_columns(inspection: Inspection) -> list[str]:
-    """Product, probability, second opinion and type of an image in words, "" for what is not known."""
+def words(inspection: Inspection) -> dict[str, str]:
+    """Product, probability, second opinion (with score and threshold) and type (with distance, or how new it is and
+    where that begins) in words, "" for what is not known."""
     product = f"{inspection.product} {inspection.view}".rstrip() if inspection.product else ""
-    if not product and inspection.strangeness is not None:
-        product = f"{inspection.strangeness:.2f} × the limit"
+    if not product and inspection.ood_score is not None:
+        product = f"{inspection.ood_score:.2f} × the limit"
     probability = "" if inspection.probability is None else f"p {inspection.probability:.3f}"
-    return [product, probability, opinion_words(inspection), type_words(inspection)]
-
-
-def opinion_words(inspection: Inspection) -> str:
-    """The second opinion, with the score and the threshold that it stands on."""
-    if inspection.opinion is None:
-        return ""
-    opinion = inspection.opinion
-    sign = ">" if opinion.score > opinion.threshold else "≤"
-    return f"{opinion.method}: {opinion.verdict}, {opinion.score:.4g} {sign} {opinion.threshold:.4g}"
-
-
-def type_words(inspection: Inspection) -> str:
-    """The type and how far it is; for an unknown one, how new and where that begins."""
-    if inspection.type is None:
-        return ""
-    if inspection.type == "unknown" and inspection.novelty is not None and inspection.novelty_limit is not None:
-        return f"unknown type, novelty {inspection.novelty:.2f} > {inspection.novelty_limit:.2f}"
-    return inspection.type + ("" if inspection.type_distance is None else f", distance {inspection.type_distance:.2f}")
-
-
-def verdict_counts(inspections: Sequence[Inspection]) -> dict[str, int]:
-    """Verdict -> number of images, all verdicts in their order."""
-    verdicts = [inspection.verdict for inspection in inspections]
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    detector, second = inspection.second_opinion, ""
+    if detector:
+        sign = ">" if detector.score > detector.threshold else "≤"
+        second = f"{detector.method}: {detector.verdict}, {detector.score:.4g} {sign} {detector.threshold:.4g}"
+    kind = inspection.type or ""
+    if kind == "unknown" and inspection.novelty is not None and inspection.novelty_limit is not None:
+        kind = f"unknown type, novelty {inspection.novelty:.2f} > {inspection.novelty_limit:.2f}"
+    elif kind and inspection.type_distance is not None:
+        kind = f"{kind}, distance {inspection.type_distance:.2f}"
+    return {"product": product, "probability": probability, "second opinion": second, "type": kind}
 
 
 def inspection_summary(inspections: Sequence[Inspection]) -> str:
     """How many images have which verdict, in one line."""
-    parts = [f"{count} {verdict}" for verdict, count in verdict_counts(inspections).items() if count]
+    counts = Counter(inspection.verdict for inspection in inspections)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
     return f"{len(inspections)} image{'s' * (len(inspections) != 1)}: {', '.join(parts)}"
 
 
 def skipped(inspections: Sequence[Inspection], missing: Sequence[str]) -> list[str]:
     """A line for each reason why a stage was left out, with the number of images; then what else is missing."""
-    reasons = [reason for inspection in inspections for reason in inspection.skipped]
-    lines = [
-        f"skipped for {reasons.count(reason)} of {len(inspections)}: {reason}" for reason in dict.fromkeys(reasons)
-    ]
+    reasons = Counter(reason for inspection in inspections for reason in inspection.skipped)
+    lines = [f"skipped for {count} of {len(inspections)}: {reason}" for reason, count in reasons.items()]
     return lines + [text for text in missing if not any(text in reason for reason in reasons)]
 
 
-# --- an inspection, as a page ----
-
-SIDE = 256  # pixels; the longer side of a picture on the page
-LARGEST = 20_000  # bytes of a JPEG; two of them as text make 53 kB of page
-
-# A sign beside the colour and the word, for those who tell neither apart at a glance.
-SIGNS = {"defect": "✕", "undecided": "?", "none of these": "∅", "unreadable": "!", "good": "✓"}
-
-INSPECTION_STYLE = """
-:root { color-scheme: light dark; --page: #F4F4F1; --card: #FFF; --ink: #222; --faint: #666; --line: #DDD;
-  --defect: #B34700; --undecided: #8A5A00; --none-of-these: #6B3FA0; --unreadable: #5A5A5A; --good: #005F96; }
-@media (prefers-color-scheme: dark) { :root { --page: #151515; --card: #212121; --ink: #EEE; --faint: #AAA;
-  --line: #3A3A3A; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.45 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: var(--ink);
-  background: var(--page); max-width: 1400px; margin: 0 auto; padding: 20px 16px 40px; }
-h1 { font-size: 25px; line-height: 1.2; margin: 0 0 4px; } p { margin: 0; color: var(--faint); }
-fieldset { border: 0; padding: 0; margin: 16px 0; display: flex; flex-wrap: wrap; gap: 8px; }
-legend, fieldset input { position: absolute; opacity: 0; }
-label span { display: block; padding: 6px 13px; border-radius: 99px; border: 1px solid var(--line); cursor: pointer;
-  background: var(--card); }
-:checked + span { background: var(--ink); color: var(--card); } :focus-visible + span { outline: 3px solid #56B4E9; }
-:disabled + span { opacity: .45; cursor: default; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 14px; }
-article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden;
-  border-top: 4px solid var(--own); content-visibility: auto; contain-intrinsic-size: auto 400px; }
-article[hidden] { display: none; }
-.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 2px; }
-.pictures > * { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--page); display: block; }
-.pictures div { display: grid; place-items: center; color: var(--faint); font-size: 13px; padding: 12px; }
-.words { padding: 12px 14px 14px; display: grid; gap: 8px; } .words > * { margin: 0; min-width: 0; }
-h2 { font-size: 16px; display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: center; }
-h2 b { background: var(--own); color: #FFF; border-radius: 6px; padding: 2px 9px; white-space: nowrap; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: 1px 12px; font-size: 14px; } dt { color: var(--faint); }
-dd { margin: 0; overflow-wrap: anywhere; }
-ol { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 15px; font-size: 12.5px; }
-ol li { border: 1px solid var(--line); border-radius: 6px; padding: 1px 7px; position: relative; }
-ol .skipped { border-style: dashed; color: var(--faint); }
-ol li:not(:last-child)::after { content: "›"; position: absolute; right: -11px; color: var(--faint); }
-small { color: var(--faint); overflow-wrap: anywhere; } footer { margin-top: 24px; font-size: 14px; }
-"""
-
-INSPECTION_SCRIPT = """
-const cards = document.querySelectorAll('article');
-const show = () => { const wanted = document.querySelector('input:checked').value;
-  for (const card of cards) card.hidden = wanted && card.dataset.verdict !== wanted; };
-document.querySelector('fieldset').addEventListener('change', show); show();
-"""
-
-
-@dataclass(frozen=True)
-class Card:
-    """An inspection without its pixels, and its picture and heat map as data URIs, "" for none."""
+class Card(NamedTuple):
+    """An inspection without its pixels, and its picture and anomaly map as data URIs, "" for none."""
 
     inspection: Inspection
     picture: str
-    heat: str
+    anomaly_map: str
 
 
 def make_card(inspection: Inspection, pictured: bool = True) -> Card:
     """Turn the pixels of an inspection into JPEGs, or drop them where no page is wanted."""
-    picture = heat = ""
+    picture = anomaly_map = ""
     if pictured and inspection.picture is not None:
         picture = jpeg(inspection.picture)
-        if inspection.heat is not None:
-            heat = jpeg(overlay(inspection.picture, inspection.heat, inspection.heat_scale))
-    return Card(replace(inspection, picture=None, heat=None), picture, heat)
-
-
-def overlay(picture: np.ndarray, heat: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
-    """The heat map over the grey picture: low values let it through, high ones cover it.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        heat: (h, w) float32, stretched over the picture.
-        scale: lowest and highest value of the colours; None: the map's own.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    from matplotlib import colormaps
-    from matplotlib.colors import Normalize
-
-    from mvtec_ad.plotting import HEAT, heat_scale
-
-    height, width = picture.shape[:2]
-    heat = resample(np.asarray(heat, np.float32), height, width)
-    part = np.asarray(Normalize(*(scale or heat_scale([heat])), clip=True)(heat))
-    opacity = (0.2 + 0.65 * part)[..., None]
-    mixed = opacity * colormaps[HEAT](part)[..., :3] * 255 + (1 - opacity) * picture.mean(axis=2, keepdims=True)
-    return mixed.round().astype(np.uint8)
-
-
-def jpeg(pixels: np.ndarray) -> str:
-    """A data URI of the picture, at most `SIDE` pixels wide and high, coarser where it would not fit into `LARGEST`."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    for quality in (82, 60, 35, 12):
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
-        if buffer.tell() <= LARGEST:
-            break
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        if inspection.anomaly_map is not None:
+            anomaly_map = jpeg(overlay(inspection.picture, inspection.anomaly_map, inspection.map_scale))
+    return Card(replace(inspection, picture=None, anomaly_map=None), picture, anomaly_map)
 
 
 def inspection_page(cards: Sequence[Card], notes: Sequence[str] = ()) -> str:
-    """The HTML text, self-contained: counts that filter, then cards by verdict (`VERDICTS`), the highest score first.
-
-    Args:
-        cards: of all images, in any order.
-        notes: what was skipped or is missing, a line each.
-    """
+    """The HTML text: counts that filter, then cards by verdict (`VERDICTS`), the highest score first; and notes."""
 
     def rank(card: Card) -> tuple[int, float]:
         score = card.inspection.score
         return VERDICTS.index(card.inspection.verdict), float("inf") if score is None else -score
 
-    inspections = [card.inspection for card in cards]
-    left_out = "".join(f"<p>{escape(note)}</p>" for note in notes)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>Inspection</title><style>{INSPECTION_STYLE}</style></head><body><header><h1>Inspection</h1>"
-        f"<p>{escape(inspection_summary(inspections))}. Of each verdict, the highest score stands first. The heat maps "
-        f"of a model share one scale.</p>{_choice(inspections)}</header>"
-        f"<main>{''.join(_card(card) for card in sorted(cards, key=rank))}</main>"
-        f"<footer>{left_out}</footer><script>{INSPECTION_SCRIPT}</script></body></html>\n"
-    )
+    values = {"title": "Inspection", "verdicts": VERDICTS, "cards": sorted(cards, key=rank), "notes": notes}
+    summary = inspection_summary([card.inspection for card in cards])
+    return render("inspection.html", summary=summary, words=words, **values)
 
 
-def _choice(inspections: Sequence[Inspection]) -> str:
-    """A button per verdict, with its number of images."""
-    choices = {"": (f"all {len(inspections)}", True)}
-    for verdict, count in verdict_counts(inspections).items():
-        choices[verdict] = (f"{SIGNS[verdict]} {verdict} {count}", count > 0)
-    buttons = "".join(
-        f"<label><input type='radio' name='verdict' value='{value}'{'' if value else ' checked'}"
-        f"{'' if possible else ' disabled'}><span>{words}</span></label>"
-        for value, (words, possible) in choices.items()
-    )
-    return f"<fieldset><legend>Show</legend>{buttons}</fieldset>"
+# --- reports of `evaluate` --------------------------------------------------------------------------------------------
 
 
-def _card(card: Card) -> str:
-    """Pictures, verdict, numbers, way and file of one image."""
-    inspection = card.inspection
-    name, colour = Path(inspection.image).name, inspection.verdict.replace(" ", "-")
-    product = escape(f"{inspection.product} {inspection.view}".rstrip()) if inspection.product else ""
-    way = "".join(
-        f"<li title='{escape(step.words)}' class='{'skipped' if step.outcome == 'skipped' else 'taken'}'>"
-        f"{escape(step.stage)}: {escape(step.outcome)}</li>"
-        for step in inspection.path
-    )
-    numbers = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in _numbers(inspection).items())
-    return (
-        f"<article data-verdict='{inspection.verdict}' style='--own: var(--{colour})'><div class='pictures'>"
-        f"{_picture(card.picture, f'picture {name}', 'no picture')}"
-        f"{_picture(card.heat, f'heat map of {name}', 'no heat map')}</div><div class='words'>"
-        f"<h2><b>{SIGNS[inspection.verdict]} {inspection.verdict}</b> {product}</h2>"
-        + (f"<dl>{numbers}</dl>" if numbers else "")
-        + (f"<ol aria-label='the way to the verdict'>{way}</ol>" if way else "")
-        + f"<small>{escape(inspection.image)}</small></div></article>"
-    )
+def report_lines(report: Report) -> list[str]:
+    """A report of a method: what was measured on what, metrics, trivial rows, thresholds and costs."""
+    return [line.rstrip() for line in render("report.txt", **report).splitlines()]
 
 
-def _picture(uri: str, alt: str, otherwise: str) -> str:
-    return f"<img src='{uri}' alt='{escape(alt)}' decoding='async'>" if uri else f"<div>{otherwise}</div>"
-
-
-def _numbers(inspection: Inspection) -> dict[str, str]:
-    """What is known of the image, each under its name."""
-    unknown = inspection.strangeness is not None and not inspection.product
-    known = {
-        "problem": inspection.problem,
-        "strangeness": f"{inspection.strangeness:.2f}, accepted up to 1" if unknown else "",
-        "probability": "" if inspection.probability is None else f"{inspection.probability:.3f} of a defect",
-        "second opinion": opinion_words(inspection),
-        "type": type_words(inspection),
-        "decided by": inspection.decided_by or "",
-        "heat map": inspection.heat_name,
-    }
-    return {name: text for name, text in known.items() if text}
-
-
-# --- a report of defect types, in words ---
-
-_TYPING_METRICS = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "retrieval_map": "retrieval mAP",
-    "silhouette": "silhouette",
-}
-
-
-def typing_lines(report: dict[str, Any]) -> list[str]:
+def defect_types_lines(report: Mapping[str, Any]) -> list[str]:
     """All of it: what was looked at, every way, confusions, mixtures, a type left out, a few images of it."""
-    return [
-        *_typing_head(report),
-        "",
-        *_typing_ways(report),
-        "",
-        *_typing_confusion(report),
-        *_typing_mixtures(report),
-        "",
-        *_typing_left_out(report),
-    ]
-
-
-def _typing_head(report: dict[str, Any]) -> Iterator[str]:
-    settings, types = report["settings"], report["types"]
-    yield (
-        f"typing on {report['category']} ({report['data_source']}): {settings['backbone']}, {report['weights']}, "
-        f"look {settings['look']}"
-    )
-    counts = ", ".join(f"{count} {name}" for name, count in types.items())
-    yield f"{sum(types.values())} defects of {len(types)} types: {counts}"
-    yield f"{settings['folds']} folds, dealt {settings['repeats']} time{'s' if settings['repeats'] > 1 else ''}"
-
-
-def _typing_ways(report: dict[str, Any]) -> Iterator[str]:
-    yield f"  {'':<22} " + " ".join(f"{words:<22}" for words in _TYPING_METRICS.values()).rstrip()
-    for way, measured in report["ways"].items():
-        cells = [format_metric(measured[name]) if name in measured else "" for name in _TYPING_METRICS]
-        yield (f"  {way:<22} " + " ".join(f"{cell:<22}" for cell in cells)).rstrip()
-
-
-def _typing_confusion(report: dict[str, Any]) -> Iterator[str]:
-    yield "  what was there: what was said (all folds)"
-    confusion = report["confusion"]
+    confusion, answers = report["confusion"], {}
     for name, counts in zip(confusion["types"], confusion["counts"], strict=True):
-        answers = [f"{count} {answer}" for count, answer in zip(counts, confusion["said"], strict=True) if count]
-        yield f"    {name:<22} {', '.join(answers)}"
+        answers[name] = [(answer, count) for answer, count in zip(confusion["said"], counts, strict=True) if count]
+    return [line.rstrip() for line in render("defect_types.txt", answers=answers, **report).splitlines()]
 
 
-def _typing_mixtures(report: dict[str, Any]) -> Iterator[str]:
-    mixed = report["mixtures"]
-    if mixed:
-        nearest = ", ".join(f"{share:.0%} {name}" for name, share in mixed["nearest"].items())
-        yield ""
-        yield f"  {mixed['images']} images with several types at once: {mixed['called_unknown']:.0%} called unknown"
-        yield f"    nearest: {nearest}"
+# --- the atlas of embeddings ------------------------------------------------------------------------------------------
 
 
-def _typing_left_out(report: dict[str, Any]) -> Iterator[str]:
-    if report["open_set"] is None:
-        yield "  no type was left out: that takes three or more"
-        return
-    yield "  a type left out of the training: is it called unknown?"
-    for way, measured in report["open_set"].items():
-        rates = f"{measured['called_unknown']:.0%} of it called unknown, {measured['false_unknown']:.0%} of known ones"
-        yield f"    {way:<22} AUROC {format_metric(measured['auroc'])}; {rates}"
-    yield "  and named, after a few images of it? balanced accuracy over all types (recall of the new one)"
-    for way, by_shots in report["few_shot"].items():
-        cells = []
-        for shots, measured in by_shots.items():
-            accuracy, recall = (format_number(measured[name]["mean"]) for name in ("balanced_accuracy", "recall"))
-            cells.append(f"{shots}: {accuracy} ({recall})")
-        yield f"    {way:<22} " + "; ".join(cells)
+def atlas_page(
+    table: pd.DataFrame,
+    maps: Mapping[str, ArrayLike],
+    images: Sequence[ArrayLike],
+    anomaly_maps: Sequence[ArrayLike | None] | None = None,
+    title: str = "Atlas of anomalies",
+) -> str:
+    """A map of embedded images as one HTML page: each image is a mark, its colour the type, its shape the product.
+
+    Pointing at a mark shows its picture, a click keeps it in the panel, large and beside its anomaly map; another map
+    moves the marks; a click on a type in the legend fades it out. A dark rim tells that the model named another type,
+    or none. All anomaly maps of a category share one scale, `map_scale`. 300 synthetic images made 7 MB.
+
+    Args:
+        table: Columns image_id, category, defect, N rows; with a column predicted, what the model took each for (a
+            type, "unknown", or nothing), dark rims tell where it was wrong.
+        maps: Name -> points of shape `(N, 2)`; the first is shown first.
+        images: N arrays `(H, W, 3)`, uint8; sizes may differ.
+        anomaly_maps: N raw maps `(h, w)`, or None where there is none.
+
+    Returns:
+        The HTML text, to be written as UTF-8; opening it needs no network.
+
+    Raises:
+        DataError: a column is missing, lengths differ, or an image or a map is not what it should be.
+    """
+    from bokeh.document import Document
+    from bokeh.embed import file_html
+    from bokeh.models import ColumnDataSource, CustomJS
+    from bokeh.plotting import figure
+    from bokeh.resources import INLINE
+
+    marks, types = _marks(table)
+    if not maps:
+        raise DataError("there is no map to draw: make one with `project`")
+    for name, points in maps.items():
+        if np.shape(points) != (len(table), 2) or not np.isfinite(points).all():
+            wanted = f"({len(table)}, 2) finite numbers"
+            raise DataError(f"the map {name} must hold {wanted}; its shape is {np.shape(points)}")
+    squares = [_square(np.asarray(points, np.float64)) for points in maps.values()]
+    marks |= _pictures(marks["category"], images, [None] * len(table) if anomaly_maps is None else anomaly_maps)
+    source = ColumnDataSource(marks | {"x": squares[0][0], "y": squares[0][1], "alpha": [1.0] * len(table)})
+    chosen = ColumnDataSource({"x": [], "y": []})
+    frameless = {"toolbar_location": None, "outline_line_color": None, "min_border": 0}
+    frameless |= {"background_fill_color": None, "border_fill_color": None}
+    frameless["stylesheets"] = [".bk-Canvas { --highlight-color: transparent; }"]  # no dotted frame after a click
+    ends, tools = (-1.07, 1.07), {"tools": "pan,wheel_zoom", "active_scroll": "wheel_zoom"}
+    # it fills a square of the page, so that both directions have one scale
+    plot = figure(name="map", sizing_mode="stretch_both", x_range=ends, y_range=ends, **tools, **frameless)
+    plot.axis.visible = plot.grid.visible = False
+    plot.scatter("x", "y", source=chosen, size=26, fill_color="#FFFFFF", line_color="#222222", line_width=2)
+    rims = {"line_color": "rim", "line_width": "rim_width", "line_alpha": "alpha"}
+    plot.scatter("x", "y", source=source, size=12, marker="marker", fill_color="colour", fill_alpha="alpha", **rims)
+    document = Document()
+    document.add_root(plot)
+    script = TEMPLATES.loader.get_source(TEMPLATES, "atlas.js")[0]
+    arguments = {"plot": plot, "source": source, "chosen": chosen, "squares": squares}
+    document.js_on_event("document_ready", CustomJS(args=arguments, code=script))
+    values = {"maps": [MAP_NAMES.get(name, name) for name in maps], "types": types, "predictions": "predicted" in table}
+    values["colours"] = [to_hex(colormaps[ANOMALY_MAP](share)) for share in np.linspace(0, 1, 12)]
+    template = TEMPLATES.get_template("atlas.html")
+    return file_html(document, INLINE, title, template=template, template_variables=values)
+
+
+def type_looks(table: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str]]:
+    """(category, defect) -> (colour, matplotlib marker) of a table of images, in sorted order.
+
+    The marker tells the category. Colours go round through all types; a category of at most 12 types has none twice,
+    so that marker and colour together tell the type. Good parts are blue.
+    """
+    missing = [column for column in ("category", "defect") if column not in table]
+    if missing or not len(table):
+        raise DataError(f"a map needs images and their category and defect; missing: {', '.join(missing) or 'images'}")
+    pairs = sorted(set(zip(table["category"].astype(str), table["defect"].astype(str), strict=True)))
+    markers = dict(zip(sorted({category for category, _ in pairs}), cycle(BOKEH_MARKERS), strict=False))
+    colours = cycle(TYPE_COLOURS)
+    return {(name, kind): (GOOD if kind == "good" else next(colours), markers[name]) for name, kind in pairs}
+
+
+def _square(points: np.ndarray) -> list[list[float]]:
+    """x and y, moved and scaled alike so that the larger extent is from −1 to 1."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = max(float((high - low).max()) / 2, 1e-12)
+    return ((points - (low + high) / 2) / half).T.round(4).tolist()
+
+
+def _marks(table: pd.DataFrame) -> tuple[dict[str, list], list[dict[str, Any]]]:
+    """What the marks look like and what is written about them, a column each; and the types of the legend."""
+    if "image_id" not in table:
+        raise DataError("the table of an atlas needs the column image_id")
+    looks = type_looks(table)
+    marks = table[["image_id", "category", "defect"]].astype(str)
+    marks["predicted"] = table["predicted"].fillna("").astype(str) if "predicted" in table else ""
+    types = pd.DataFrame([(*pair, *look) for pair, look in looks.items()])
+    types = types.set_axis(["category", "defect", "colour", "marker"], axis=1).rename_axis("kind").reset_index()
+    marks = marks.merge(types, how="left", on=["category", "defect"])
+    types["count"] = marks["kind"].value_counts()
+    wrong = ~marks["predicted"].isin([""]) & (marks["predicted"] != marks["defect"])
+    marks["marker"] = marks["marker"].map(BOKEH_MARKERS)
+    marks["rim"], marks["rim_width"] = np.where(wrong, "#222222", "#FFFFFF"), np.where(wrong, 2.0, 0.8)
+    return marks.to_dict("list"), types.to_dict("records")
+
+
+def _pictures(
+    categories: Sequence[str], images: Sequence[ArrayLike], anomaly_maps: Sequence[ArrayLike | None]
+) -> dict[str, list]:
+    """Thumbnails, pictures and anomaly maps as data URIs ("" for no map), and the ends of each category's scale."""
+    counts = len(categories), len(images), len(anomaly_maps)
+    if len(set(counts)) > 1:
+        raise DataError("{} rows need as many images and anomaly maps, not {} and {}".format(*counts))
+    images, by_category = [np.asarray(image) for image in images], {category: [] for category in categories}
+    for index, (category, image, values) in enumerate(zip(categories, images, anomaly_maps, strict=True)):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DataError(f"image {index} must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        if values is not None and (np.ndim(values) != 2 or not np.isfinite(values).all()):
+            raise DataError(f"anomaly map {index} must hold (h, w) finite numbers; its shape is {np.shape(values)}")
+        by_category[category] += [] if values is None else [values]
+    scales = {category: map_scale(values) if values else (0.0, 1.0) for category, values in by_category.items()}
+    norms, coloured = [Normalize(*scales[category], clip=True) for category in categories], []
+    for norm, values in zip(norms, anomaly_maps, strict=True):
+        shares = norm(np.asarray([[0.0]] if values is None else values, np.float64))
+        pixels = np.ascontiguousarray(colormaps[ANOMALY_MAP](shares, bytes=True)[..., :3])
+        coloured.append("" if values is None else jpeg(pixels))
+    return {
+        "thumbnail": [jpeg(image, THUMBNAIL) for image in images],
+        "picture": [jpeg(image) for image in images],
+        "anomaly_map": coloured,
+        "low": [f"{norm.vmin:.3g}" for norm in norms],
+        "high": [f"{norm.vmax:.3g}" for norm in norms],
+    }

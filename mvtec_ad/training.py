@@ -120,7 +120,7 @@ class Run:
         recipe |= {"factors": self.factors, "every": every, "patience": patience}
         self.identity = {**recipe, **(identity or {})}
         self.precision, self.scaler = _precision(next(network.parameters()).device.type, mixed)
-        self.step, self.complete, self.seconds_before = -1, False, 0.0
+        self.step, self.complete, self.seconds_before, self._seconds = -1, False, 0.0, 0.0
         self.measured: dict[int, dict[str, float]] = {}
         self._ranks: list[Any] = []
         self._losses: list[dict[str, float]] = []  # of the steps taken
@@ -128,7 +128,9 @@ class Run:
         self._best: dict[str, Any] = {}
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         self._states: dict[str, Any] = {}  # of optimisers that a checkpoint holds, until they are asked for
-        self._check_factors()
+        unknown = sorted(set(self.factors) - {name.partition(".")[0] for name, _ in network.named_parameters()})
+        if unknown:
+            raise SettingsError(f"the model has no part {unknown[0]!r} whose rate could be changed")
 
     def __enter__(self) -> Run:
         if self.checkpoint:
@@ -158,7 +160,9 @@ class Run:
                     yield self.step
                 self._losses.append({name: float(np.mean(values)) for name, values in self._moves.items()})
                 if self.step % 10 == 0:
-                    bar.set_postfix(_recent(self._losses[-50:]))
+                    recent = self._losses[-50:]  # who takes no part is left out
+                    means = {name: np.mean([step[name] for step in recent if name in step]) for name in recent[-1]}
+                    bar.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()})
                 if self.due() or self.step + 1 == last:
                     self._keep()
         self.complete = stopped or len(self._losses) >= self.steps
@@ -170,15 +174,8 @@ class Run:
     def minimise(self, loss: Tensor, of: nn.Module | None = None, lr: float | None = None) -> None:
         """One step of AdamW down a loss.
 
-        Args:
-            loss: scalar.
-            of: the child of the network whose weights move, while those of the others lie still: gradients pass through
-                them, but none is computed for them. All weights when None.
-            lr: learning rate, instead of the run's under its schedule.
-
-        Raises:
-            TrainingError: the loss is not finite.
-            SettingsError: `of` is no child of the network.
+        The weights of one child of the network move, or all, those of the others lie still: gradients pass through
+        them, but none is computed for them. `lr` takes the place of the run's under its schedule.
         """
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -218,12 +215,9 @@ class Run:
     def keep_best(self, measured: float | Mapping[str, float], rank: Any = None) -> None:
         """Keep the weights where what was measured on held-out images is the best so far; the run ends with these.
 
-        What is measured before the first step (the weights it begins with may stay the best) stands at step -1. A run
-        that goes on knows it already and ignores it: ask `if not run.measured` to spare the measurement.
-
-        Args:
-            measured: a value, or name -> value; finite.
-            rank: what it is ranked by, lowest is best; the first value when None.
+        `measured` is a value, or name -> value; lowest `rank` is best, the first value without one. What is measured
+        before the first step (the weights it begins with may stay the best) stands at step -1. A run that goes on knows
+        it already and ignores it: ask `if not run.measured` to spare the measurement.
         """
         if self.step in self.measured:
             return
@@ -244,8 +238,6 @@ class Run:
     def curve(self) -> pd.DataFrame:
         """A row a step: columns step, each loss (NaN for who took no part), what `keep_best` was given (NaN between).
 
-        What was measured before the first step stands at step -1.
-
         `attrs["seconds_before"]`: seconds that an interrupted run had taken before this one.
         """
         names = dict.fromkeys(name for losses in self._losses for name in losses) or self._optimisers or {"loss": None}
@@ -258,13 +250,6 @@ class Run:
         return curve
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    _seconds = 0.0
-
-    def _check_factors(self) -> None:
-        unknown = sorted(set(self.factors) - {name.partition(".")[0] for name, _ in self.network.named_parameters()})
-        if unknown:
-            raise SettingsError(f"the model has no part {unknown[0]!r} whose rate could be changed")
 
     def _optimiser(self, name: str, part: nn.Module) -> torch.optim.Optimizer:
         """AdamW over a part, with what a checkpoint knows of it."""
@@ -333,11 +318,6 @@ class Run:
         self._best, self._seconds = state["best"], state["seconds"]
 
 
-def _recent(losses: list[dict[str, float]]) -> dict[str, str]:
-    """Mean of each loss over a few steps, for the bar; who takes no part is left out."""
-    return {name: f"{np.mean([step[name] for step in losses if name in step]):.4g}" for name in losses[-1]}
-
-
 def _precision(device: str, mixed: bool) -> tuple[Callable[[], AbstractContextManager], torch.amp.GradScaler]:
     """Context of the forward pass, and the scaler that half precision without bfloat16's range needs."""
     if not mixed or device != "cuda":
@@ -354,11 +334,7 @@ def checkpoints_folder() -> Path:
 def checkpoint_path(folder: Path, name: str, identity: Mapping[str, Any], *images: np.ndarray) -> Path:
     """Where a run keeps its checkpoint: the same place for the same run only.
 
-    Args:
-        folder: for checkpoints, as from `checkpoints_folder`.
-        name: of the method.
-        identity: plain JSON data, all that the run depends on beside the images.
-        *images: that it trains on.
+    `identity` is plain JSON data, all that the run depends on beside the images that it trains on.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for array in images:

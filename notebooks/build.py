@@ -21,6 +21,8 @@ from typing import Any
 import jupytext
 import nbformat
 
+from mvtec_ad.notebooks import execute_notebook
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -92,34 +94,23 @@ def _badge(name: str, repository: str | None) -> str:
 
 
 def readme_with_badges(text: str, repository: str | None) -> str:
-    """README.md with the badge of each notebook between its two markers; an en dash while there is no address."""
+    """README.md with a badge behind the link to each notebook; without any while there is no address."""
 
     def fill(match: re.Match[str]) -> str:
-        badge = _badge(match[2], repository) if repository else "–"
-        return f"{match[1]}{badge}<!-- /badge -->"
+        return f"{match[1]} {_badge(match[2], repository)}" if repository else match[1]
 
-    return re.sub(r"(<!-- badge (\w+) -->).*?<!-- /badge -->", fill, text)
+    return re.sub(r"(\]\(notebooks/(\w+)\.ipynb\))(?: \[!\[Open in Colab\].*?\.ipynb\))?", fill, text)
 
 
-def execute(notebook: Any, home: Path) -> None:
-    """Run all cells in a fresh kernel, profile quick, drawn images, artifacts below `home`; then drop what varies."""
-    from nbclient import NotebookClient
-
-    os.environ |= {"MVTEC_AD_PROFILE": "quick", "MVTEC_AD_SOURCE": "rendered", "MVTEC_AD_HOME": str(home)}
+def execute(notebook: Any, target: Path) -> None:
+    """Run a notebook in profile quick on synthetic images, artifacts in the folder of `target`; drop what varies."""
+    os.environ |= {"MVTEC_AD_PROFILE": "quick", "MVTEC_AD_SOURCE": "synthetic", "MVTEC_AD_HOME": str(target.parent)}
     os.environ.pop("MVTEC_AD_CATEGORIES", None)
-    NotebookClient(
-        notebook,
-        timeout=1800,
-        kernel_name="python3",
-        record_timing=False,
-        resources={"metadata": {"path": str(home)}},
-        extra_arguments=["--log-level=ERROR"],
-    ).execute()
+    execute_notebook(notebook, target)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
-            # progress bars are for whoever waits, not for the reader of the page
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
 
 
@@ -176,8 +167,8 @@ def main() -> int:
         for source in sources:
             print(f"{source.stem} …", flush=True)
             notebook = convert(source, address())
-            execute(notebook, home)
             target = HERE / f"{source.stem}.ipynb"
+            execute(notebook, home / target.name)
             nbformat.write(notebook, target)
             README.write_text(readme_with_badges(README.read_text(encoding="utf-8"), address()), encoding="utf-8")
             print(f"{source.stem}: {target.stat().st_size / 1e6:.2f} MB")

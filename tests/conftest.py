@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from mvtec_ad.errors import MvtecAdError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +22,18 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MVTEC_AD_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_line_messages() -> Iterator[None]:
+    """Every message a user can meet is one line: held here for all tests, so that none has to say it again."""
+
+    def checked(error: MvtecAdError, *words: object) -> None:
+        assert "\n" not in "".join(map(str, words)), words
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MvtecAdError, "__init__", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,18 @@ FLOORS = [
     "config",
     "settings",
     "artifacts",
+    "synthetic",
     "data",
     "metrics",
     "plotting",
     "backbones",
+    "augment",
     "training",
     "methods",
-    "inspector",
+    "inspection",
     "benchmark",
     "pages",
+    "notebooks",
     "cli",
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "mvtec_ad"
@@ -51,6 +54,16 @@ def test_no_framework_is_loaded_before_it_is_needed(code: str) -> None:
     child = run_child(f"{code}\nimport sys\nprint('loaded', [name for name in {names} if name in sys.modules])")
     assert child.returncode == 0, child.stderr
     assert child.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_umap_comes_without_tensorflow() -> None:
+    """It would be imported for a variant that is not used; and that can still be imported afterwards."""
+    child = run_child(
+        "import sys, torch\nfrom mvtec_ad.frameworks import import_umap\nassert import_umap() is import_umap()\n"
+        "print('tensorflow' in sys.modules, 'umap.parametric_umap' in sys.modules)"
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split() == ["False", "False"]
 
 
 SHAPES = "print([tuple(x.shape) for x in {name}(__import__('numpy').zeros((1, 64, 64, 3), 'uint8'))])"

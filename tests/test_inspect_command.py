@@ -1,4 +1,5 @@
-"""`inspect` in this process, with an inspector that looks at nothing: what it prints, writes and how it fails."""
+"""`detect` with a folder of artifacts, in this process, with an inspector that looks at nothing: what it prints, writes
+and how it fails."""
 
 from __future__ import annotations
 
@@ -16,80 +17,76 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-import mvtec_ad.inspector
 from mvtec_ad import pages
 from mvtec_ad.cli import main
-from mvtec_ad.inspector import DEFECT, GOOD, STRANGER, UNDECIDED, UNREADABLE, VERDICTS, Inspection, Opinion, Step
+from mvtec_ad.inspection import inspector
+from mvtec_ad.inspection.inspector import (
+    DEFECT,
+    GOOD,
+    OUT_OF_DISTRIBUTION,
+    UNDECIDED,
+    UNREADABLE,
+    VERDICTS,
+    Inspection,
+    SecondOpinion,
+)
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (32, 32, 3), np.uint8)
-HEAT = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+ANOMALY_MAP = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
+PIXELS = {"picture": PICTURE, "anomaly_map": ANOMALY_MAP, "map_scale": (0.0, 1.0), "map_name": "Grad-CAM"}
 MISSING = "contrastive.zip is missing: run notebooks/06_contrastive_typing.ipynb, which makes it"
-NO_TYPER = Step("type", "skipped", MISSING)
 
 
 def good(name: str) -> Inspection:
     """The classifier is sure."""
-    path = (Step("product", "bottle", "0.4 of the limit"), Step("classifier", "sure: good", "probability 0.020"))
-    return Inspection(name, GOOD, "bottle", "", 0.4, 0.02, 0.02, path, "classifier", picture=PICTURE)
+    known = {"product": "bottle", "ood_score": 0.4, "probability": 0.02, "score": 0.02, "decided_by": "classifier"}
+    inspection = Inspection(name, GOOD, **known, picture=PICTURE).after("product", "bottle", "0.4 of the limit")
+    return inspection.after("classifier", "sure: good", "probability 0.020")
 
 
 def bad(name: str, score: float = 0.7) -> Inspection:
     """The classifier is unsure, and the second opinion finds a defect."""
-    path = (
-        Step("product", "package side", "told"),
-        Step("classifier", "unsure", "probability 0.600"),
-        Step("second opinion", "defect", "autoencoder: 2.5 > 1.25"),
-        NO_TYPER,
-    )
-    opinion = Opinion("autoencoder", 2.5, 1.25)
-    own = Inspection(name, DEFECT, "package", "side", None, 0.6, score, path, "autoencoder", opinion)
-    return with_pixels(own)
+    known = {"product": "package", "view": "side", "probability": 0.6, "score": score, "decided_by": "autoencoder"}
+    inspection = Inspection(name, DEFECT, **known, second_opinion=SecondOpinion("autoencoder", 2.5, 1.25), **PIXELS)
+    inspection = inspection.after("product", "package side", "told").after("classifier", "unsure", "probability 0.600")
+    return inspection.after("second opinion", "defect", "autoencoder: 2.5 > 1.25").after("type", "skipped", MISSING)
 
 
 def typed(name: str, kind: str = "hole") -> Inspection:
     """A sure defect of a kind."""
-    path = (Step("product", "bottle", ""), Step("classifier", "sure: defect", ""), Step("type", kind, ""))
-    numbers = {"type": kind, "type_distance": 0.125, "novelty": 0.75, "novelty_limit": 0.5}
-    return with_pixels(Inspection(name, DEFECT, "bottle", "", 0.4, 0.99, 0.99, path, "classifier", **numbers))
+    known = {"product": "bottle", "ood_score": 0.4, "probability": 0.99, "score": 0.99, "decided_by": "classifier"}
+    known |= {"type": kind, "type_distance": 0.125, "novelty": 0.75, "novelty_limit": 0.5}
+    inspection = Inspection(name, DEFECT, **known, **PIXELS).after("product", "bottle", "")
+    return inspection.after("classifier", "sure: defect", "").after("type", kind, "")
 
 
-def with_pixels(own: Inspection) -> Inspection:
-    """With a picture and a heat map."""
-    return replace(own, picture=PICTURE, heat=HEAT, heat_scale=(0.0, 1.0), heat_name="Grad-CAM")
-
-
-def stranger(name: str) -> Inspection:
+def other(name: str) -> Inspection:
     """None of the products."""
-    path = (Step("product", STRANGER, "1.5 times the limit"),)
-    return Inspection(name, STRANGER, strangeness=1.5, path=path, picture=PICTURE)
+    inspection = Inspection(name, OUT_OF_DISTRIBUTION, ood_score=1.5, picture=PICTURE)
+    return inspection.after("product", OUT_OF_DISTRIBUTION, "1.5 times the limit")
 
 
 def undecided(name: str) -> Inspection:
     """A product without a model."""
-    path = (Step("product", "pill", ""), Step("classifier", "skipped", "no classifier for pill"))
-    return Inspection(name, UNDECIDED, "pill", path=path)
+    inspection = Inspection(name, UNDECIDED, "pill").after("product", "pill", "")
+    return inspection.after("classifier", "skipped", "no classifier for pill")
 
 
-def unreadable(name: str) -> Inspection:
-    """Half a file."""
-    return Inspection(name, UNREADABLE, problem=f"image {name} is cut off")
-
-
-MAKERS: dict[str, Callable[[str], Inspection]] = {
+INSPECTIONS: dict[str, Callable[[str], Inspection]] = {
     "good": good,
     "bad": bad,
     "worse": lambda name: bad(name, 0.8),
     "typed": typed,
     "new": lambda name: typed(name, "unknown"),
-    "stranger": stranger,
+    "other": other,
     "undecided": undecided,
-    "corrupt": unreadable,
+    "corrupt": lambda name: Inspection(name, UNREADABLE, problem=f"image {name} is cut off"),
 }
 
 
 class Fake:
-    """Judges a file by its name: `MAKERS` of what stands before the first dash."""
+    """Judges a file by its name: `INSPECTIONS` of what stands before the first dash."""
 
     missing = (MISSING, "padim.zip is missing: run notebooks/02_padim.ipynb, which makes it")
     asked: list[dict[str, Any]]
@@ -104,19 +101,19 @@ class Fake:
         """One of each."""
         self.asked.append(wanted)
         for source in sources:
-            yield MAKERS[source.name.split("-")[0].split(".")[0]](str(source))
+            yield INSPECTIONS[source.name.split("-")[0].split(".")[0]](str(source))
 
 
 @pytest.fixture(autouse=True)
-def inspector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No models."""
-    monkeypatch.setattr(mvtec_ad.inspector, "Inspector", Fake)
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake instead of an inspector."""
+    monkeypatch.setattr(inspector, "Inspector", Fake)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, write_image: Callable[[Path, np.ndarray], Path]) -> Path:
     """Makes files of all kinds, twice a good one, without the unreadable one."""
-    for name in ("bad", "good", "good-2", "new", "stranger", "typed", "undecided", "worse"):
+    for name in ("bad", "good", "good-2", "new", "other", "typed", "undecided", "worse"):
         write_image(tmp_path / "images" / f"{name}.png", PICTURE)
     return tmp_path / "images"
 
@@ -152,15 +149,16 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Collect."""
         inside = self.cards and "footer" not in [tag for tag, _ in self.tags]
-        (self.cards[-1]["texts"] if inside else self.outside).append(data)
+        if data.strip():
+            (self.cards[-1]["texts"] if inside else self.outside).append(data.strip())
 
 
 def test_lines_are_in_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Verdict first, then what is known, the path last; then counts, and each reason once."""
-    paths = files(tmp_path / "x", "good.png", "bad.png", "typed.png", "new.png", "stranger.png", "bad-2.png")
+    paths = files(tmp_path / "x", "good.png", "bad.png", "typed.png", "new.png", "other.png", "bad-2.png")
     assert main(["inspect", *paths]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[:6]] == [GOOD, DEFECT, DEFECT, DEFECT, STRANGER, DEFECT]
+    assert [line.split("  ")[0] for line in lines[:6]] == [GOOD, DEFECT, DEFECT, DEFECT, OUT_OF_DISTRIBUTION, DEFECT]
     assert [line.index(path) for line, path in zip(lines, paths, strict=False)] == [lines[0].index(paths[0])] * 6
     assert {line.index("p 0.") for line in lines[:4]} == {lines[0].index("p 0.020")}
     assert [part.strip() for part in lines[1].split("  ") if part] == [
@@ -185,7 +183,7 @@ def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
     """Options arrive; heat maps are made only where something shows them."""
     (path,) = files(tmp_path / "x", "good.png")
     assert main(["inspect", path]) == 0
-    plain = {"product": None, "view": None, "heat": False, "progress": False}
+    plain = {"product": None, "view": None, "anomaly_maps": False, "progress": False}
     assert Fake.asked == [{"folder": tmp_path / "transfer", "second": "autoencoder"}, plain]
     models = tmp_path / "models"
     models.mkdir()
@@ -195,18 +193,9 @@ def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
     told = ["--product", "package", "--view", "side", "--second", "none", "--artifacts", "elsewhere"]
     assert main(["inspect", path, path, *told, "--page", str(tmp_path / "p.html")]) == 0
     assert Fake.asked[0] == {"folder": Path("elsewhere"), "second": None}
-    assert Fake.asked[1] == {"product": "package", "view": "side", "heat": True, "progress": True}
+    assert Fake.asked[1] == {"product": "package", "view": "side", "anomaly_maps": True, "progress": True}
     assert main(["inspect", path, "--second", "padim", "--figures", str(tmp_path / "f")]) == 0
-    assert (Fake.asked[0]["second"], Fake.asked[1]["heat"]) == ("padim", True)
-
-
-def test_models_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The alias's flag beside a folder of artifacts would be one of two answers to the same question."""
-    (path,) = files(tmp_path / "x", "good.png")
-    Fake.asked = []
-    assert main(["detect", str(tmp_path), path, "--artifacts", "elsewhere"]) == 2
-    assert capsys.readouterr().err == f"mvtec-ad detect: --artifacts says nothing beside {tmp_path}: leave it out\n"
-    assert Fake.asked == []
+    assert (Fake.asked[0]["second"], Fake.asked[1]["anomaly_maps"]) == ("padim", True)
 
 
 def test_a_corrupt_image_leaves_the_others_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,16 +212,10 @@ def test_a_corrupt_image_leaves_the_others_judged(tmp_path: Path, capsys: pytest
     rows = json.loads(capsys.readouterr().out)
     assert [row["verdict"] for row in rows] == [GOOD, UNREADABLE, UNREADABLE, DEFECT]
     assert rows[1]["problem"] == f"image {paths[1]} is cut off"
-
-
-def test_only_unreadable_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No columns to align."""
-    (path,) = files(tmp_path / "x", "corrupt.png")
-    assert main(["inspect", path, "--page", str(tmp_path / "p.html")]) == 2
-    assert capsys.readouterr().out.splitlines()[0] == f"unreadable  image {path} is cut off"
+    assert main(["inspect", paths[1], "--page", str(tmp_path / "p.html")]) == 2  # no columns to align
+    assert capsys.readouterr().out.splitlines()[0] == lines[1]
     (card,) = Page(tmp_path / "p.html").cards
-    assert f"image {path} is cut off" in card["texts"]
-    assert card["pictures"] == []
+    assert (f"image {paths[1]} is cut off" in card["texts"], card["pictures"]) == (True, [])
 
 
 def test_json_and_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +230,7 @@ def test_json_and_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert figure == target / f"images_{path.name}"
         with Image.open(figure) as picture:
             assert picture.format == "PNG"
-        expected = MAKERS[path.stem.split("-")[0]](str(path)).as_dict()
+        expected = INSPECTIONS[path.stem.split("-")[0]](str(path)).as_dict()
         assert row == json.loads(json.dumps(expected))
     page = tmp_path / "transfer" / "inspections" / "index.html"
     assert printed.err.splitlines()[-1] == f"look at {page}"
@@ -277,12 +260,12 @@ def test_the_page_shows_every_image_once_worst_first(
         assert count in page.outside
     assert f"skipped for 2 of 9: type: {MISSING}" in page.outside
     shown = page.cards[2]["texts"]
-    for text in ("✕ defect", " package side", "0.600 of a defect", "autoencoder: defect, 2.5 > 1.25"):
+    for text in ("✕ defect", "package side", "0.600 of a defect", "autoencoder: defect, 2.5 > 1.25"):
         assert text in shown
     assert shown[-5:-1] == ["product: package side", "classifier: unsure", "second opinion: defect", "type: skipped"]
     links = [own[key] for _, own in page.tags for key in ("src", "href") if key in own]
-    assert len(links) == 4 * 2 + 2 + 1
-    assert all(str(link).startswith("data:image/jpeg;base64,") for link in links)
+    assert len(links) == 4 * 2 + 2 + 1 + 1  # pictures, heat maps, and the icon that no server is asked for
+    assert all(str(link).startswith("data:image/jpeg;base64,") for link in links if link != "data:,")
     assert all(own["alt"] for tag, own in page.tags if tag == "img")
 
 
@@ -309,15 +292,15 @@ def decoded(uri: str) -> np.ndarray:
 def test_pictures_stay_small() -> None:
     """At most 256 pixels and 60 kB for an image, even where nothing can be compressed; small ones keep their size."""
     noise = RNG.integers(0, 256, (700, 900, 3), np.uint8)
-    own = replace(bad("x.png"), picture=noise, heat=RNG.random((90, 90), np.float32))
+    own = replace(bad("x.png"), picture=noise, anomaly_map=RNG.random((90, 90), np.float32))
     card = pages.make_card(own)
-    assert decoded(card.picture).shape == decoded(card.heat).shape == (199, 256, 3)
+    assert decoded(card.picture).shape == decoded(card.anomaly_map).shape == (199, 256, 3)
     assert len(pages.inspection_page([card])) - len(pages.inspection_page([])) < 60_000
     assert decoded(pages.make_card(good("x.png")).picture).shape == (32, 32, 3)
     smooth = np.repeat(np.linspace(0, 255, 64).round().astype(np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
     assert np.abs(decoded(pages.jpeg(smooth)).astype(int) - smooth).max() <= 4  # made coarse only where it must
     assert pages.make_card(own, pictured=False).picture == ""
-    assert (card.inspection.picture, card.inspection.heat) == (None, None)
+    assert (card.inspection.picture, card.inspection.anomaly_map) == (None, None)
 
 
 def test_overlay_by_hand() -> None:
@@ -333,18 +316,22 @@ def test_overlay_by_hand() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--view", "side"], "--view side needs --product"),
-        (["--page", "."], "--page . is a folder"),
-        (["--page", "{file}/p.html"], "is a file: choose another name"),
-        (["--figures", "{file}/f"], "is a file: choose another name"),
+        (["inspect", "{file}", "--view", "side"], "--view side needs --product"),
+        (["inspect", "{file}", "--page", "."], "--page . is a folder"),
+        (["inspect", "{file}", "--page", "{file}/p.html"], "is a file: choose another name"),
+        (["inspect", "{file}", "--figures", "{file}/f"], "is a file: choose another name"),
+        (
+            ["detect", "{folder}", "{file}", "--artifacts", "x"],
+            "--artifacts says nothing beside {folder}: leave it out",
+        ),
     ],
 )
 def test_bad_options(options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, before any model is read."""
     (path,) = files(tmp_path / "x", "good.png")
+    names = {"file": path, "folder": tmp_path}
     Fake.asked = []
-    assert main(["inspect", path, *(option.format(file=path) for option in options)]) == 2
+    assert main([option.format(**names) for option in options]) == 2
     message = capsys.readouterr().err
-    assert words in message
-    assert message.count("\n") == 1
-    assert Fake.asked == []
+    assert words.format(**names) in message
+    assert (message.count("\n"), Fake.asked) == (1, [])

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from mvtec_ad import artifacts
-from mvtec_ad.errors import ArtifactError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed as POSIX does it")
 
@@ -125,21 +124,3 @@ def test_only_what_ended_processes_left_is_removed(tmp_path: Path, nursery: subp
     kept[-1].write_bytes(b"mine")
     save(path, 1)
     assert sorted(tmp_path.iterdir()) == sorted([path, tmp_path / "other.zip", *kept])
-
-
-def test_a_failed_write_removes_its_own(tmp_path: Path) -> None:
-    """Whatever went wrong between the first byte and the last."""
-    path = save(tmp_path / "padim.zip", 1)
-    before = path.read_bytes()
-
-    def write(problem: BaseException) -> None:
-        with artifacts.atomic_write(path) as file:
-            file.write(b"half")
-            raise problem
-
-    for problem in (OSError(28, "No space left on device"), KeyError("a mistake"), KeyboardInterrupt()):
-        expected = ArtifactError if isinstance(problem, OSError) else type(problem)
-        with pytest.raises(expected):
-            write(problem)
-        assert path.read_bytes() == before
-        assert list(tmp_path.iterdir()) == [path]

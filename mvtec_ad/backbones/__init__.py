@@ -4,6 +4,6 @@ backbone = load_backbone("resnet18", weights="imagenet")
 layers = backbone(images)        # uint8 (B, H, W, 3) -> [float32 (B, h, w, C) per layer, shallow to deep]
 """
 
-from mvtec_ad.backbones.backbone import BACKBONES, Backbone, batch_size, kept_backbone, load_backbone
+from mvtec_ad.backbones.backbone import BACKBONES, Backbone, artifact_backbone, batch_size, load_backbone
 
-__all__ = ["BACKBONES", "Backbone", "batch_size", "kept_backbone", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "artifact_backbone", "batch_size", "load_backbone"]

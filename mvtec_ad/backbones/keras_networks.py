@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mvtec_ad.backbones import keras_resnet18
-from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone, describe, state_of, unreachable
+from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone
+from mvtec_ad.backbones.trunk import describe, state_of, unreachable
 from mvtec_ad.config import torch_device
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_keras, import_tensorflow
@@ -21,8 +22,13 @@ def load(name: str, weights: str) -> Backbone:
     import torch
 
     if name == "resnet18":
-        network, description = _resnet18(weights)
-        preprocess = keras_resnet18.preprocess
+        network, preprocess = keras_resnet18.build(), keras_resnet18.preprocess
+        if weights == "random":
+            _randomize(network)
+            description = "random (seed 0)"
+        else:
+            state, description = state_of("resnet18", weights)
+            keras_resnet18.fill(network, state, description)
     else:
         module, constructor = {
             "resnet50": (keras.applications.resnet50, keras.applications.ResNet50),
@@ -45,19 +51,8 @@ def load(name: str, weights: str) -> Backbone:
 
     # ResNet50 with ImageNet weights is the network of the reported Keras recipe, ResNet-18 that of the paper: their
     # features stay as they are.
-    raw = name in ("resnet18", "resnet50") and weights not in ("random", "drawn")
+    raw = name in ("resnet18", "resnet50") and weights not in ("random", "synthetic")
     return Backbone(f"keras:{name}", description, raw, forward)
-
-
-def _resnet18(weights: str) -> tuple[Any, str]:
-    """torchvision's ResNet-18 in Keras, which takes torchvision's weights, and what they are called."""
-    network = keras_resnet18.build()
-    if weights == "random":
-        _randomize(network)
-        return network, "random (seed 0)"
-    state, description = state_of("resnet18", weights)
-    keras_resnet18.fill(network, state, description)
-    return network, description
 
 
 def _network(constructor: Any, name: str, weights: str) -> tuple[Any, str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mvtec_ad.backbones.backbone import DEVIATION, MEAN, check_state
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN
+from mvtec_ad.backbones.trunk import check_state
 from mvtec_ad.frameworks import import_keras
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras: γ, β, moving mean, variance
@@ -38,30 +39,26 @@ def build() -> Any:
 
 
 def fill(network: Any, state: dict[str, Any], description: str) -> None:
-    """Bring a torch state dict into the network: kernels from OIHW to HWIO.
-
-    Raises:
-        WeightsError: the state dict is of another network.
-    """
+    """Bring a torch state dict into the network: kernels from OIHW to HWIO."""
     names = {layer.name: _names(layer) for layer in network.layers if layer.weights}
-    shapes = {
-        name: _to_torch(variable.shape)
-        for layer, own in names.items()
-        for name, variable in zip(own, network.get_layer(layer).weights, strict=True)
-    }
+    shapes = {}
+    for layer, keys in names.items():
+        for name, variable in zip(keys, network.get_layer(layer).weights, strict=True):
+            shape = tuple(variable.shape)
+            shapes[name] = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
     check_state(state, shapes, "resnet18", description)
-    for layer, own in names.items():
-        tensors = [state[name].float().numpy() for name in own]
+    for layer, keys in names.items():
+        tensors = [state[name].float().numpy() for name in keys]
         network.get_layer(layer).set_weights([t.transpose(2, 3, 1, 0) if t.ndim == 4 else t for t in tensors])
 
 
-def _convolution(x: Any, name: str, norm: str, channels: int, side: int, stride: int) -> Any:
+def _convolution(x: Any, name: str, norm: str, channels: int, size: int, stride: int) -> Any:
     """Symmetric padding, a convolution without bias, batch norm."""
     layers = import_keras().layers
-    if side > 1:
-        x = layers.ZeroPadding2D(side // 2, name=f"{name}.pad")(x)
+    if size > 1:
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}.pad")(x)
     # zeros: weights follow, and drawing them would move python's random state
-    x = layers.Conv2D(channels, side, stride, use_bias=False, kernel_initializer="zeros", name=name)(x)
+    x = layers.Conv2D(channels, size, stride, use_bias=False, kernel_initializer="zeros", name=name)(x)
     return layers.BatchNormalization(epsilon=1e-5, name=norm)(x)
 
 
@@ -81,7 +78,3 @@ def _names(layer: Any) -> list[str]:
     """Torch's names of a layer's weights, in the order of `layer.weights`."""
     endings = ("weight",) if len(layer.weights) == 1 else BATCH_NORM
     return [f"{layer.name}.{ending}" for ending in endings]
-
-
-def _to_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)

@@ -1,6 +1,6 @@
-"""Cells: rows (methods with options) × categories, each with all its seeds, measured side by side and kept one by one.
+"""Cells: rows (methods with options) × categories, each with all its seeds, measured side by side and saved one by one.
 
-joblib runs them, on this machine or on a Dask cluster: workers measure and send back, this process keeps. A cell is
+joblib runs them, on this machine or on a Dask cluster: workers measure and send back, this process writes. A cell is
 measured by one thread, so its numbers depend neither on how many are measured at once nor on where.
 """
 
@@ -20,12 +20,11 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from mvtec_ad import artifacts
-from mvtec_ad.benchmark.result import METRICS, Report, Result, check_file_name, result_files
+from mvtec_ad.benchmark.result import METRICS, Report, check_file_name, result_files
 from mvtec_ad.benchmark.run import check_seeds, run
-from mvtec_ad.config import NAMED_WEIGHTS, Options, parse_option, transfer_folder
+from mvtec_ad.config import NAMED_WEIGHTS, Options, parse_option
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
 from mvtec_ad.methods import METHODS, detector_class
-from mvtec_ad.settings import ClassifierSettings
 
 SUPERVISED = ("classifier", "inspector")  # learn from defects, so they are tested on the supervised test part only
 IDLE = 60  # seconds after which a worker of a killed run ends by itself
@@ -33,70 +32,29 @@ IDLE = 60  # seconds after which a worker of a killed run ends by itself
 
 @dataclass(frozen=True)
 class Row:
-    """A method with options, under a name of its own.
+    """A method with options, under a name of its own."""
 
-    Attributes:
-        name: safe as a file name; what `method` says in scores.csv.
-        method: a key of `methods.METHODS`, or one of `SUPERVISED`.
-        detector: not fitted; the settings of a supervised method.
-    """
-
-    name: str
-    method: str
-    detector: Any
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A row on a category with all its seeds: what a worker needs, plain enough to be sent to another machine.
-
-    Attributes as the arguments of `plan`, and
-        identity: plain JSON data, all that the numbers depend on; a kept cell of another one is measured again.
-    """
-
-    category: str
-    row: Row
-    seeds: tuple[int, ...]
-    table: pd.DataFrame
-    data_source: str
-    false_alarm_rate: float
-    identity: dict[str, Any]
-
-    key = property(lambda self: (self.category, self.row.name), doc="Category and name of the row.")
-    title = property(lambda self: f"{self.category} {self.row.name}", doc="For messages.")
-
-    def path(self, folder: Path) -> Path:
-        """Its zip below a folder."""
-        return folder / self.category / f"{self.row.name}.zip"
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
+    name: str  # safe as a file name; what `method` says in scores.csv
+    method: str  # a key of `methods.METHODS`, or one of `SUPERVISED`
+    detector: Any  # not fitted; the settings of a supervised method
 
 
 def parse_rows(texts: Sequence[str]) -> list[Row]:
-    """`parse_row` of each text.
-
-    Raises:
-        SettingsError: one cannot be read, or two have the same name.
-    """
+    """`parse_row` of each text; SettingsError where two have the same name."""
     rows, first = [parse_row(text) for text in texts], {}
     for text, row in zip(texts, rows, strict=True):
-        key = row.name.casefold()  # some file systems take A and a for the same
-        if key in first:
-            raise SettingsError(
-                f"rows {first[key]} and {text} have the same name {row.name}: give one of them a name=…"
-            )
-        first[key] = text
+        other = first.setdefault(row.name.casefold(), row)  # some file systems take A and a for the same
+        if other is not row:
+            others = f"{texts[rows.index(other)]} and {text}"
+            raise SettingsError(f"rows {others} have the same name {row.name}: give one of them a name=…")
     return rows
 
 
 def parse_row(text: str) -> Row:
-    """Read one row.
+    """Read one row: `padim:keras`, `autoencoder,loss=ssim,steps=300` or `padim,weights=x.pth,name=padim-x`.
 
-    Args:
-        text: for example `padim:keras`, `autoencoder,loss=ssim,steps=300` or `padim,weights=x.pth,name=padim-x`. The
-            fields are the method's options, several values stand as `1/2/3`; an image size without a crop keeps the
-            whole picture. Without `name=` the name is made of what was given.
+    The fields are the method's options, several values stand as `1/2/3`; an image size without a crop keeps the whole
+    picture. Without `name=` the name is made of what was given.
 
     Raises:
         SettingsError: a method, preset or field is unknown, a value does not fit, or the name is no file name.
@@ -109,25 +67,26 @@ def parse_row(text: str) -> Row:
     """
     head, *parts = text.split(",")
     method, colon, preset = head.partition(":")
-    names = [*METHODS, *SUPERVISED]
-    if method not in names:
-        raise SettingsError(f"row {text}: method {method!r} is unknown: use one of {', '.join(names)}")
-    kind = ClassifierSettings if method in SUPERVISED else detector_class(method)
+    if method not in [*METHODS, *SUPERVISED]:
+        names = ", ".join([*METHODS, *SUPERVISED])
+        raise SettingsError(f"row {text}: method {method!r} is unknown: use one of {names}")
+    kind = detector_class("classifier" if method in SUPERVISED else method)
     given: dict[str, str] = {}
     for part in parts:
-        field, _, value = part.partition("=")
-        if not field or not value:
+        name, _, value = part.partition("=")
+        if not name or not value:
             raise SettingsError(f"row {text}: {part!r} is no option: write FIELD=VALUE, without spaces")
-        if field in given:
-            raise SettingsError(f"row {text}: {field} is given twice: remove one of them")
-        given[field] = value
-    name, words = given.pop("name", None), [method, preset]
-    for field, value in given.items():
-        words += [field, Path(value).stem if field == "weights" else value]
-    name = name or re.sub(r"[^\w+.-]+", "-", "-".join(word for word in words if word), flags=re.ASCII).rstrip(".-")
-    check_file_name(f"row {text}: name", name)
+        if name in given:
+            raise SettingsError(f"row {text}: {name} is given twice: remove one of them")
+        given[name] = value
+    words = [method, preset]
+    for name, value in given.items():
+        words += [name, Path(value).stem if name == "weights" else value]
+    title = re.sub(r"[^\w+.-]+", "-", "-".join(filter(None, words)), flags=re.ASCII).rstrip(".-")
+    title = given.pop("name", title)
+    check_file_name(f"row {text}: name", title)
     try:
-        return Row(name, method, kind.preset(preset if colon else next(iter(kind.PRESETS)), **_values(kind, given)))
+        return Row(title, method, kind.preset(preset if colon else next(iter(kind.PRESETS)), **_values(kind, given)))
     except (SettingsError, WeightsError) as problem:
         raise type(problem)(f"row {text}: {problem}") from problem
 
@@ -136,7 +95,7 @@ def _values(kind: type[Options], given: Mapping[str, str]) -> dict[str, Any]:
     """Texts as the values of a method's options."""
     if "seeds" in given:
         raise SettingsError("seeds are the same for all rows: give them once, with --seeds")
-    known, hints = {field.name: field for field in kind.option_fields() if field.name != "seeds"}, get_type_hints(kind)
+    known, hints = {field.name: field for field in kind.option_fields()}, get_type_hints(kind)
     unknown = [name for name in given if name not in known]
     if unknown:
         raise SettingsError(f"there is no option {unknown[0]}: use name or {', '.join(known)}")
@@ -161,38 +120,55 @@ def _with_weights(options: dict[str, Any]) -> dict[str, Any]:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def sweep_folder(name: str) -> Path:
-    """Where cells lie: `transfer/sweeps/NAME`; not made."""
-    return transfer_folder() / "sweeps" / name
+@dataclass(frozen=True)
+class Cell:
+    """A row on a category with all its seeds: what a worker needs, plain enough to be sent to another machine."""
+
+    category: str
+    row: Row
+    seeds: tuple[int, ...]
+    table: pd.DataFrame
+    data_source: str
+    false_alarm_rate: float
+    identity: dict[str, Any]  # plain data that the numbers depend on; a cell on disk of another one is measured again
+
+    title = property(lambda self: f"{self.category} {self.row.name}", doc="For messages.")
+
+    def path(self, folder: Path) -> Path:
+        """Its zip below a folder; `Result.load` reads it."""
+        return folder / self.category / f"{self.row.name}.zip"
+
+    def missing(self, folder: Path) -> str | None:
+        """None where its zip lies in the folder, whole and of the same identity; "" where there is none; else why it
+        must be measured again."""
+        if not self.path(folder).is_file():
+            return ""
+        try:
+            theirs = artifacts.load(self.path(folder)).manifest["options"]
+        except (ArtifactError, KeyError) as problem:
+            return str(problem)
+        different = sorted(key for key in {*theirs, *self.identity} if theirs.get(key) != self.identity.get(key))
+        return f"other {', '.join(different).replace('_', ' ')} than now" if different else None
 
 
 def plan(
     rows: Sequence[Row], tables: Mapping[str, tuple[pd.DataFrame, str]], seeds: Sequence[int], false_alarm_rate: float
 ) -> list[Cell]:
-    """All cells, category by category.
-
-    Args:
-        rows: as `parse_rows` reads them.
-        tables: category -> table of images and data source.
-        seeds: of the fits.
-        false_alarm_rate: that the calibrated thresholds promise.
+    """All cells, category by category; `tables` are category -> table of images and data source.
 
     Raises:
-        SettingsError: seeds cannot work.
         WeightsError: the weights of a row are no file.
         DataError: an image is not where the table says.
     """
     cells, seeds = [], check_seeds(seeds)
-    rows = [
-        replace(row, detector=type(row.detector).from_options(_with_weights(row.detector.options()))) for row in rows
-    ]
     for category, (table, source) in tables.items():
         images = {"data_source": source, "images": _fingerprint(table), "false_alarm_rate": false_alarm_rate}
         for row in rows:
-            options = {**row.detector.options(), "seeds": list(seeds)}
+            options = _with_weights(row.detector.options())
+            row = replace(row, detector=type(row.detector).from_options(options))
             if options.get("weights", "random") not in NAMED_WEIGHTS:  # a file counts by its content, wherever it lies
-                options["weights"] = artifacts.file_sha256(Path(options["weights"]))
-            identity = {"row": row.name, "method": row.method, **options, **images}
+                options = {**options, "weights": artifacts.file_sha256(Path(options["weights"]))}
+            identity = {"row": row.name, "method": row.method, **options, "seeds": list(seeds), **images}
             cells.append(Cell(category, row, seeds, table, source, false_alarm_rate, identity))
     return cells
 
@@ -203,28 +179,9 @@ def _fingerprint(table: pd.DataFrame) -> str:
     try:
         sizes = [[name, int(label), *(os.path.getsize(p) if p else 0 for p in paths)] for name, label, *paths in rows]
     except OSError as problem:
-        raise DataError(
-            f"{problem.filename} cannot be read ({problem.strerror}): put it back, or read the folder again"
-        ) from problem
+        reason = f"{problem.filename} cannot be read ({problem.strerror})"
+        raise DataError(f"{reason}: put it back, or read the folder again") from problem
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-
-
-def state(cell: Cell, folder: Path) -> str | None:
-    """None for a cell that lies in the folder, whole and of the same identity; "" where it does not lie there; else why
-    it must be measured again."""
-    if not cell.path(folder).is_file():
-        return ""
-    try:
-        theirs = artifacts.load(cell.path(folder)).manifest["options"]
-    except (ArtifactError, KeyError) as problem:
-        return str(problem)
-    different = sorted(key for key in {*theirs, *cell.identity} if theirs.get(key) != cell.identity.get(key))
-    return f"other {', '.join(different).replace('_', ' ')} than now" if different else None
-
-
-def kept(cell: Cell, folder: Path) -> Result:
-    """The result of a finished cell; ArtifactError where it is missing or damaged."""
-    return Result.load(cell.path(folder))
 
 
 def overview(reports: Sequence[Report]) -> pd.DataFrame:
@@ -247,8 +204,7 @@ def run_cells(
     """Measure cells; each is on the disk before it is yielded, and one that fails does not cost the others.
 
     Args:
-        cells: to measure.
-        folder: for their zips.
+        cells, folder: to measure, and for their zips.
         jobs: processes at once, each with one thread; 1 stays in this process.
         scheduler: address of a Dask scheduler, for example `tcp://host:8786`, whose workers are used instead. They
             need this package, one thread each, and the images under the same paths; they need not share the folder.
@@ -258,7 +214,6 @@ def run_cells(
 
     Raises:
         SettingsError: there is no such scheduler, no worker, or a worker was killed.
-        ArtifactError: a cell cannot be written.
     """
     from joblib import Parallel, delayed
 
@@ -266,31 +221,24 @@ def run_cells(
         raise SettingsError(f"{jobs} jobs measure nothing: use 1 or more")
     if not cells:
         return
-    with _workers(cells, jobs, scheduler) as options:
+    with _cluster(scheduler) if scheduler is not None else _processes(cells, jobs) as options:
         measure = Parallel(**options, return_as="generator_unordered", batch_size=1)
-        for number, files, problem in measure(delayed(run_cell)(number, cell) for number, cell in enumerate(cells)):
+        for number, files, problem in measure(delayed(_measure)(number, cell) for number, cell in enumerate(cells)):
             cell, report = cells[number], None
             if files is not None:
                 report = files["reports.json"][0]
-                artifacts.save(
-                    cell.row.method,
-                    files,
-                    profile="custom",
-                    data_source=cell.data_source,
-                    categories=[cell.category],
-                    options=cell.identity,
-                    seed=cell.seeds,
-                    metrics={"image_auroc": report["metrics"]["image_auroc"]["mean"]},
-                    path=cell.path(folder),
-                )
+                known = {"profile": "custom", "data_source": cell.data_source, "categories": [cell.category]}
+                known |= {"options": cell.identity, "seed": cell.seeds, "path": cell.path(folder)}
+                auroc = {"image_auroc": report["metrics"]["image_auroc"]["mean"]}
+                artifacts.save(cell.row.method, files, metrics=auroc, **known)
             yield cell, report, problem
 
 
-def run_cell(number: int, cell: Cell) -> tuple[int, dict[str, Any] | None, str]:
+def _measure(number: int, cell: Cell) -> tuple[int, dict[str, Any] | None, str]:
     """Measure a cell, in whatever process or machine this is: number, files (None where it failed), problem."""
     known = {"data_source": cell.data_source, "false_alarm_rate": cell.false_alarm_rate, "row": cell.row.name}
-    with one_thread():
-        try:
+    try:
+        with one_thread():
             if cell.row.method in SUPERVISED:
                 from mvtec_ad.benchmark import supervised
 
@@ -298,10 +246,10 @@ def run_cell(number: int, cell: Cell) -> tuple[int, dict[str, Any] | None, str]:
             else:
                 result = run(cell.row.detector, cell.table, cell.seeds, progress=False, **known)
             return number, result_files([result]), ""
-        except MvtecAdError as problem:
-            return number, None, str(problem)
-        except Exception as problem:  # out of memory, a fault of ours: the other cells go on
-            return number, None, f"{type(problem).__name__}: {problem}".splitlines()[0]
+    except MvtecAdError as problem:
+        return number, None, str(problem)
+    except Exception as problem:  # out of memory, a fault of ours: the other cells go on
+        return number, None, f"{type(problem).__name__}: {problem}".splitlines()[0]
 
 
 @contextlib.contextmanager
@@ -311,7 +259,7 @@ def one_thread() -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     threads, name = torch.get_num_threads(), "TF_NUM_INTRAOP_THREADS"
-    before = os.environ.get(name)
+    before = {name: os.environ[name]} if name in os.environ else {}
     os.environ[name] = "1"
     torch.set_num_threads(1)
     try:
@@ -319,22 +267,16 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
-def _workers(cells: Sequence[Cell], jobs: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
-    """Options of `joblib.Parallel`; the workers are gone afterwards."""
+def _processes(cells: Sequence[Cell], jobs: int) -> Iterator[dict[str, Any]]:
+    """Options of `joblib.Parallel` for processes of this machine, which are gone afterwards."""
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    if scheduler is not None:
-        with _cluster(scheduler):
-            yield {"n_jobs": -1}
-        return
     if jobs == 1:
         yield {"n_jobs": 1}
         return
@@ -348,9 +290,8 @@ def _workers(cells: Sequence[Cell], jobs: int, scheduler: str | None) -> Iterato
     try:
         yield {"n_jobs": jobs, "backend": "loky", "idle_worker_timeout": IDLE}
     except TerminatedWorkerError as problem:
-        raise SettingsError(
-            "a worker was killed, most likely for want of memory: start again with fewer --jobs; what is done is kept"
-        ) from problem
+        way = "start again with fewer --jobs; what is done is kept"
+        raise SettingsError(f"a worker was killed, most likely for want of memory: {way}") from problem
     finally:
         executor = get_reusable_executor(reuse=True)
         executor.shutdown(wait=True)  # not killed: they have semaphores of tqdm to clear away
@@ -362,35 +303,29 @@ def _workers(cells: Sequence[Cell], jobs: int, scheduler: str | None) -> Iterato
 
 
 @contextlib.contextmanager
-def _cluster(scheduler: str) -> Iterator[None]:
-    """A Dask cluster as joblib's backend."""
+def _cluster(scheduler: str) -> Iterator[dict[str, Any]]:
+    """Options of `joblib.Parallel` for a Dask cluster."""
     from joblib import parallel_config
 
     try:
         from distributed import Client
         from distributed.scheduler import KilledWorker
     except ImportError as problem:
-        raise SettingsError(
-            '--scheduler needs Dask, which is not installed: python -m pip install "dask[distributed]"'
-        ) from problem
+        way = 'python -m pip install "dask[distributed]"'
+        raise SettingsError(f"--scheduler needs Dask, which is not installed: {way}") from problem
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as problem:
-        raise SettingsError(
-            f"no Dask scheduler answers at {scheduler}: start one with `dask scheduler` and give its tcp://HOST:PORT"
-        ) from problem
+        way = "start one with `dask scheduler` and give its tcp://HOST:PORT"
+        raise SettingsError(f"no Dask scheduler answers at {scheduler}: {way}") from problem
     with client:
         if any(threads > 1 for threads in client.nthreads().values()):
-            raise SettingsError(
-                f"workers of {scheduler} have several threads, whose seeds would mix: start them with `dask worker "
-                f"{scheduler} --nthreads 1 --nworkers N`"
-            )
+            way = f"start them with `dask worker {scheduler} --nthreads 1 --nworkers N`"
+            raise SettingsError(f"workers of {scheduler} have several threads, whose seeds would mix: {way}")
         try:
             with parallel_config("dask", wait_for_workers_timeout=30):
-                yield
+                yield {"n_jobs": -1}
         except (KilledWorker, TimeoutError) as problem:
             reason = str(problem).splitlines()[0] or type(problem).__name__
-            raise SettingsError(
-                f"the cluster at {scheduler} cannot go on ({reason}): look after its workers and start again; finished "
-                "cells are kept"
-            ) from problem
+            way = "look after its workers and start again; finished cells are kept"
+            raise SettingsError(f"the cluster at {scheduler} cannot go on ({reason}): {way}") from problem

@@ -1,17 +1,19 @@
-"""Every method before the same images, under the same rules: metrics, differences of all pairs, defect types, costs."""
+"""Methods compared on the same images: metrics, paired differences with Holm's correction, defect types, costs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mvtec_ad import metrics
+from mvtec_ad import artifacts, metrics
+from mvtec_ad.artifacts import Artifact
 from mvtec_ad.benchmark.result import Result, make_result
 from mvtec_ad.data import loading, splits
 from mvtec_ad.errors import DataError, SettingsError
@@ -29,65 +31,38 @@ LEVEL = 0.05
 
 
 def common_part(table: pd.DataFrame, seed: int = 0) -> list[str]:
-    """Image ids of the test part of the supervised split: the images on which every method can be compared.
-
-    Args:
-        table: images of one category.
-        seed: of the split; the classifiers of the suite know 0.
-
-    Raises:
-        DataError: the category cannot be split (`splits.supervised` says why).
-    """
+    """Image ids of the supervised split's test part, on which all methods can be compared; that of the suite's
+    classifiers has seed 0."""
     cut = splits.supervised(table, seed=seed)
     return list(cut.loc[cut["part"] == "test", "image_id"])
 
 
 def trivial(table: pd.DataFrame, *, data_source: str, profile: str = "custom") -> list[Result]:
-    """The trivial baselines on the official split, a result each; the distance to the mean image has maps.
-
-    Args:
-        table: images of one category.
-        data_source: of the images.
-        profile: of the run.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
+    """The trivial baselines on the official split of one category, a result each; the distance to the mean has maps."""
     from mvtec_ad.methods.base import Scores
-    from mvtec_ad.methods.baselines import SIDE, SIGMA, mean_image, trivial_scores
+    from mvtec_ad.methods.baselines import IMAGE_SIZE, SIGMA, mean_image, trivial_scores
 
     official = splits.official(table)
     train, test = (official[official["part"] == part].reset_index(drop=True) for part in ("train", "test"))
-    good, images = (loading.load_images(list(rows["image_path"]), SIDE) for rows in (train, test))
+    good, images = (loading.load_images(list(rows["image_path"]), IMAGE_SIZE) for rows in (train, test))
     begun = time.perf_counter()
     scores = trivial_scores(good, images)
     seconds = {"fit": 0.0, "score": (time.perf_counter() - begun) / len(scores)}
     maps = {"distance_to_mean": mean_image(good, images, SIGMA).maps}
-    masks = loading.load_masks(test, SIDE)
+    masks = loading.load_masks(test, IMAGE_SIZE)
     known = {"train": len(train), "data_source": data_source, "protocol": "official", "profile": profile}
-    known |= {"backbone": None, "weights": None, "settings": {"image_size": SIDE, "crop": SIDE}, "seconds": seconds}
-    return [
-        make_result(
-            "trivial", test, {0: Scores(image_scores, maps.get(name))}, {}, masks, row=name, promises=False, **known
-        )
-        for name, image_scores in scores.items()
-    ]
+    options = {"image_size": IMAGE_SIZE, "crop": IMAGE_SIZE}
+    known |= {"backbone": None, "weights": None, "settings": options, "seconds": seconds, "promises": False}
+    by_row = {name: {0: Scores(image_scores, maps.get(name))} for name, image_scores in scores.items()}
+    return [make_result("trivial", test, by_seed, {}, masks, row=name, **known) for name, by_seed in by_row.items()]
 
 
 def measure(result: Result, resamples: int = 1000) -> dict[str, dict[str, Any]]:
-    """All metrics of a row on its images.
+    """All metrics of a row on its images; resamples are those of pixel metrics and false alarms.
 
-    Args:
-        result: a row.
-        resamples: of the bootstrap of pixel metrics and false alarms.
-
-    Returns:
-        As from `metrics.evaluate`, and `false_alarms` at 95 % detection. `f1_max` also has `floor`: what calling
-        every image defective reaches. Pixel metrics are means over the seeds whose maps were kept: `values` tells how
-        many; they are absent without maps or masks.
-
-    Raises:
-        DataError: only one class is present, or masks and maps differ in shape.
+    As from `metrics.evaluate`, and `false_alarms` at 95 % detection. `f1_max` has `floor`: what calling every image
+    defective reaches. Pixel metrics are means over the seeds whose maps were kept: `values` tells how many; they are
+    absent without maps or masks.
     """
     labels = result.labels
     measured = metrics.evaluate(labels, result.scores)
@@ -101,14 +76,10 @@ def measure(result: Result, resamples: int = 1000) -> dict[str, dict[str, Any]]:
 
 
 def by_defect(results: Sequence[Result]) -> pd.DataFrame:
-    """Image AUROC of each defect type against all good images, for each row.
+    """Image AUROC of each defect type against all good images, for each row of one category.
 
-    Args:
-        results: of one category.
-
-    Returns:
-        Columns row, defect, images (how many of this type), mean, low, high and seeds. With ten images a type the
-        intervals are wide, and there are many of them: a table to find weaknesses in, not winners.
+    Columns row, defect, images (how many of this type), mean, low, high and seeds. With ten images a type the intervals
+    are wide, and there are many of them: a table to find weaknesses in, not winners.
 
     Raises:
         DataError: a row has no good or no defective image.
@@ -129,9 +100,8 @@ def by_defect(results: Sequence[Result]) -> pd.DataFrame:
 def cost(result: Result) -> dict[str, float]:
     """What a row costs; nan where nobody has measured it.
 
-    Returns:
-        `fit_seconds` of one seed (a share, where seeds share a pass through a backbone), `milliseconds` per image
-        scored, likewise; `memory_gb` (10⁹ bytes, peak of the process) and `model_mb` (10⁶ bytes, without a backbone).
+    `fit_seconds` of one seed (a share, where seeds share a pass through a backbone), `milliseconds` per image scored,
+    likewise; `memory_gb` (10⁹ bytes, peak of the process) and `model_mb` (10⁶ bytes, without a backbone).
     """
     report, seeds, unknown = result.report, len(result.report["seeds"]), float("nan")
     seconds, images = report.get("seconds", {}), report.get("images", {})
@@ -144,24 +114,72 @@ def cost(result: Result) -> dict[str, float]:
     }
 
 
-def report(result: Result, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What is kept of a row on the common images: plain JSON data for `published.record` and `published.tables`.
+def costs(results: Sequence[Result], measured: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Columns row, mean, low and high of the image AUROC (of `measured`: row -> `measure`), then those of `cost`."""
+    lines = []
+    for result in results:
+        auroc = measured[result.row]["image_auroc"]
+        lines.append({"row": result.row, **{key: auroc[key] for key in ("mean", "low", "high")}, **cost(result)})
+    return pd.DataFrame(lines)
 
-    Args:
-        result: the row, on the images that were measured.
-        measured: from `measure`.
-    """
+
+def report(result: Result, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Report of a row on the common images with what `measure` said of it, for `published.record` and `tables`."""
     dropped = ("images", "metrics", "thresholds", "trivial", "false_alarm_rate", "model_bytes")
-    known = {key: value for key, value in result.report.items() if key not in dropped}
-    labels = result.labels
+    known, labels = {key: value for key, value in result.report.items() if key not in dropped}, result.labels
     return known | {
         "part": TEST_PART,
-        "profile": result.profile,
-        "device": result.device,
+        "profile": known.get("profile", "custom"),
+        "device": known.get("device") or artifacts.device(),
         "images": {"good": int((labels == 0).sum()), "defective": int(labels.sum())},
         "cost": {key: None if np.isnan(value) else float(value) for key, value in cost(result).items()},
         "metrics": measured,
     }
+
+
+def save(
+    official: Mapping[str, Sequence[Result]],
+    common: Mapping[str, Sequence[Result]],
+    measured: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    differences: Mapping[str, pd.DataFrame],
+    *,
+    profile: str,
+    inputs: Sequence[Artifact] = (),
+) -> Path:
+    """Write `comparison.zip`: metrics, differences, defect types and costs as tables, and a `report` of each row.
+
+    Args:
+        official, common: category -> rows on the official test images, of one data source, and on the common part.
+        measured: category -> `official` and `common` -> row -> `measure`.
+        differences: category -> `paired`.
+        profile, inputs: of the run, and the artifacts that these were made from.
+    """
+    lines = [
+        {"category": category, "images": part, "row": row, "metric": name}
+        | {key: values[key] for key in ("mean", "sd", "low", "high")}
+        | {"seeds": len(values["values"])}
+        for category, parts in measured.items()
+        for part, rows in parts.items()
+        for row, row_metrics in rows.items()
+        for name, values in row_metrics.items()
+    ]
+    everything = [result for results in common.values() for result in results]
+    reports = [report(result, measured[result.category]["common"][result.row]) for result in everything]
+
+    def of_all(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat([table.assign(category=category) for category, table in tables.items()])
+
+    files = {
+        "metrics.csv": pd.DataFrame(lines),
+        "differences.csv": of_all(differences),
+        "defect_types.csv": of_all({category: by_defect(results) for category, results in official.items()}),
+        "costs.csv": of_all({name: costs(results, measured[name]["official"]) for name, results in official.items()}),
+        "reports.json": reports,
+    }
+    known = {"profile": profile, "data_source": everything[0].data_source, "categories": list(common), "inputs": inputs}
+    options = {"rows": sorted({result.row for result in everything}), "split_seed": 0}
+    image_auroc = {f"{r['category']} {r['row']}": r["metrics"]["image_auroc"]["mean"] for r in reports}
+    return artifacts.save("comparison", files, options=options, seed=0, metrics=image_auroc, **known)
 
 
 # --- who really wins? -------------------------------------------------------------------------------------------------
@@ -185,7 +203,7 @@ def paired(results: Sequence[Result], metric: str = "image_auroc", resamples: in
         differs_holm (and is excluded with all pairs in mind). For `false_alarms` less is better.
 
     Raises:
-        DataError: the rows have other images, two rows have one name, or there are not two.
+        DataError: the rows have other images, two have one name, or there are not two.
         SettingsError: the metric is unknown, or too few resamples for this many pairs were asked for.
     """
     if metric not in IMAGE | PIXEL:
@@ -199,16 +217,14 @@ def paired(results: Sequence[Result], metric: str = "image_auroc", resamples: in
             raise DataError(f"{row.name} and {rows[0].name} have other images: bring both to common ones with `only`")
         if names.count(row.row) > 1:
             raise DataError(f"two rows are named {row.row}: give them different names")
-    pairs = list(combinations(range(len(rows)), 2))
+    pairs = list(combinations(names, 2))
     if 2 * len(pairs) / (resamples + 1) > LEVEL:
         raise SettingsError(f"{resamples} resamples cannot decide {len(pairs)} pairs: use {40 * len(pairs)} or more")
-    weights = metrics.resample_weights(rows[0].labels, resamples)
-    resampled = [_resampled(row, metric, weights) for row in rows]
-    lines = []
-    for first, second in pairs:
-        difference = _difference(resampled[first], resampled[second], int(rows[0].labels.sum()))
-        lines.append({"first": names[first], "second": names[second], **difference})
-    table = pd.DataFrame(lines)
+    labels = rows[0].labels
+    weights = metrics.resample_weights(labels, resamples)
+    values = {row.row: _resampled(row, metric, weights) for row in rows}
+    differences = [_difference(values[first], values[second], int(labels.sum())) for first, second in pairs]
+    table = pd.concat([pd.DataFrame(pairs, columns=["first", "second"]), pd.DataFrame(differences)], axis=1)
     table["p_holm"] = holm(table["p"])
     table["differs"] = (table["low"] > 0) | (table["high"] < 0)
     table["differs_holm"] = table["differs"] & (table["p_holm"] < LEVEL)
@@ -240,15 +256,10 @@ def _difference(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """P-values adjusted for their number (Holm, Scandinavian Journal of Statistics, 1979).
+    """P-values adjusted for their number, (K,) -> (K,) (Holm, Scandinavian Journal of Statistics, 1979).
 
-    Whoever calls those below .05 different is wrong anywhere among the pairs with a probability of 5 % at most.
-
-    Args:
-        p_values: shape `(K,)`, in [0, 1].
-
-    Returns:
-        Shape `(K,)`: the smallest times K, the next times K − 1 and so on, none below one before it, 1 at most.
+    The smallest times K, the next times K − 1 and so on, none below one before it, 1 at most. Whoever calls those below
+    .05 different is wrong anywhere among the pairs with a probability of 5 % at most.
 
     Examples:
         >>> holm([0.01, 0.04, 0.03, 0.005])
@@ -256,32 +267,28 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_values, kind="stable")
-    adjusted = np.empty_like(p_values)
     raised = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    adjusted[order] = np.minimum(raised, 1.0)
-    return adjusted
+    return np.minimum(raised, 1.0)[np.argsort(order)]
 
 
 def wins(differences: pd.DataFrame, lower_is_better: bool = False) -> pd.DataFrame:
     """How many rows each one beats and is beaten by, by its interval alone and after Holm's correction.
 
-    Args:
-        differences: from `paired`.
-        lower_is_better: for `false_alarms`.
-
-    Returns:
-        Index: rows; columns beats, beaten_by, beats_holm, beaten_by_holm; those that beat most come first.
+    Of the table of `paired`; for `false_alarms` lower is better. Rows that beat most come first.
 
     Examples:
         >>> pair = {"first": ["a"], "second": ["b"], "mean": [-0.1], "differs": [True], "differs_holm": [False]}
         >>> wins(pd.DataFrame(pair)).loc["b"].to_dict()
         {'beats': 1, 'beaten_by': 0, 'beats_holm': 0, 'beaten_by_holm': 0}
     """
-    names = list(dict.fromkeys([*differences["first"], *differences["second"]]))
-    table = pd.DataFrame(0, index=names, columns=["beats", "beaten_by", "beats_holm", "beaten_by_holm"])
-    for line in differences.itertuples():
-        better, worse = (line.first, line.second) if (line.mean < 0) == lower_is_better else (line.second, line.first)
-        for suffix, counts in (("", line.differs), ("_holm", line.differs_holm)):
-            table.loc[better, f"beats{suffix}"] += int(counts)
-            table.loc[worse, f"beaten_by{suffix}"] += int(counts)
+    first_wins, counts = (differences["mean"] < 0) == lower_is_better, {}
+    better, worse = (differences["first"].where(wins, differences["second"]) for wins in (first_wins, ~first_wins))
+    for suffix in ("", "_holm"):
+        decided = differences[f"differs{suffix}"]
+        counts |= {
+            f"beats{suffix}": better[decided].value_counts(),
+            f"beaten_by{suffix}": worse[decided].value_counts(),
+        }
+    names = pd.unique(pd.concat([differences["first"], differences["second"]]))
+    table = pd.DataFrame(counts, index=names).fillna(0).astype(int)
     return table.sort_values(["beats_holm", "beats", "beaten_by"], ascending=[False, False, True], kind="stable")

@@ -1,4 +1,4 @@
-"""One Result for everybody who measures: scores, maps and report of a row on one category, and their file."""
+"""Result: scores, anomaly maps and report of a method on one category, for everybody who measures; and its file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mvtec_ad.methods.base import Detector, Scores
 
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")  # those that tables show
-HALF = float(np.finfo(np.float16).max)  # beyond it float16 is infinite, which no metric takes
-_COLUMNS = {"image_id", "split", "method", "seed", "label", "score"}
+LARGEST_HALF = float(np.finfo(np.float16).max)  # beyond it float16 is infinite, which no metric takes
+COLUMNS = ["image_id", "split", "method", "seed", "label", "score"]  # of scores.csv
 
 
 class Report(TypedDict, total=False):
@@ -29,7 +29,7 @@ class Report(TypedDict, total=False):
     method: str
     row: str  # name of the recipe, the method's where there is only one
     category: str
-    data_source: str  # mvtec_ad, rendered or own
+    data_source: str  # mvtec_ad, synthetic or own
     protocol: str  # official (all official test images) or supervised (the test part of `splits.supervised`)
     backbone: str | None
     weights: str | None
@@ -52,51 +52,33 @@ class Report(TypedDict, total=False):
 
 @dataclass
 class Result:
-    """A measured row: a method under one recipe on one category, every seed of it.
+    """A measured row: a method under one recipe on one category, every seed of it."""
 
-    Attributes:
-        table: the N test images: image_id, split, label, defect; all columns where they were not read from a file.
-        seeds: S of them.
-        scores: (S, N) raw, higher is more anomalous.
-        maps: seed -> (N, h, w) anomaly maps, float16 where they were read from a file; of S seeds, fewer or none.
-        masks: (N, h, w) bool at the size and crop of the maps; None where nothing can be said about pixels.
-        good_scores: seed -> (n,) scores of good images that the model was not fitted on.
-        report: plain JSON data.
-        detectors: the fitted ones, where they were kept.
-    """
-
-    table: pd.DataFrame
-    seeds: tuple[int, ...]
-    scores: np.ndarray
-    maps: dict[int, np.ndarray]
-    masks: np.ndarray | None
-    good_scores: dict[int, np.ndarray]
+    table: pd.DataFrame  # the N test images: image_id, split, label, defect; more where they were not read from a file
+    seeds: tuple[int, ...]  # S of them
+    scores: np.ndarray  # (S, N) raw, higher is more anomalous
+    maps: dict[
+        int, np.ndarray
+    ]  # seed -> (N, h, w), float16 where they were read from a file; of S seeds, fewer or none
+    masks: np.ndarray | None  # (N, h, w) bool at the size and crop of the maps; None: nothing can be said about pixels
+    good_scores: dict[int, np.ndarray]  # seed -> (n,) scores of good images that the model was not fitted on
     report: Report
-    detectors: list[Detector] = field(default_factory=list)
+    detectors: list[Detector] = field(default_factory=list)  # the fitted ones, where they were asked for
 
     labels = property(lambda self: self.table["label"].to_numpy(), doc="(N,) int, 1 for a defect.")
     category = property(lambda self: self.report["category"], doc="Product.")
     row = property(lambda self: self.report["row"], doc="Name of the row, for example `padim-keras`.")
     method = property(lambda self: self.report["method"], doc="That the row is a recipe of.")
     protocol = property(lambda self: self.report["protocol"], doc="`official` or `supervised`.")
-    data_source = property(lambda self: self.report["data_source"], doc="`mvtec_ad`, `rendered` or `own`.")
-    profile = property(lambda self: self.report.get("profile", "custom"), doc="That it was made under.")
-    device = property(lambda self: self.report.get("device") or artifacts.device(), doc="That it was made on.")
+    data_source = property(lambda self: self.report["data_source"], doc="`mvtec_ad`, `synthetic` or `own`.")
     name = property(lambda self: f"{self.category}: {self.row}", doc="For messages.")
 
     def only(self, image_ids: Sequence[str]) -> Result:
-        """The same row on some of its images, in the order of `image_ids`.
-
-        Raises:
-            DataError: the row has no score of one of them.
-        """
+        """The same row on some of its images, in the order of `image_ids`; DataError where one has no score."""
         positions = pd.Index(self.table["image_id"]).get_indexer(list(image_ids))
-        if (positions < 0).any():
-            missing = list(image_ids)[int(np.argmax(positions < 0))]
-            raise DataError(
-                f"{self.name} has no score of {missing} ({int((positions < 0).sum())} such): it was made from other "
-                "images, so measure it again"
-            )
+        if missing := [name for name, position in zip(image_ids, positions, strict=True) if position < 0]:
+            lacking = f"{self.name} has no score of {missing[0]} ({len(missing)} such)"
+            raise DataError(f"{lacking}: it was made from other images, so measure it again")
         return replace(
             self,
             table=self.table.iloc[positions].reset_index(drop=True),
@@ -107,10 +89,8 @@ class Result:
 
     def scores_table(self) -> pd.DataFrame:
         """Columns image_id, split, method (name of the row), seed, label, score: what every scoring artifact holds."""
-        known = self.table[["image_id", "split", "label"]]
-        by_seed = zip(self.seeds, self.scores, strict=True)
-        frames = [known.assign(method=self.row, seed=seed, score=scores) for seed, scores in by_seed]
-        return pd.concat(frames, ignore_index=True)[["image_id", "split", "method", "seed", "label", "score"]]
+        images, by_seed = self.table.assign(method=self.row), zip(self.seeds, self.scores, strict=True)
+        return pd.concat([images.assign(seed=seed, score=row)[COLUMNS] for seed, row in by_seed], ignore_index=True)
 
     def save(self, stage_or_path: str | Path, **how: Any) -> Path:
         """`save_results` of this one."""
@@ -118,11 +98,7 @@ class Result:
 
     @classmethod
     def load(cls, path: str | Path, category: str | None = None, row: str | None = None) -> Result:
-        """The one result of an artifact that fits.
-
-        Raises:
-            ArtifactError: there is none, or several; or the artifact is damaged.
-        """
+        """The one result of an artifact that fits; ArtifactError where there is none, several, or a damaged file."""
         results = load_results([path])
         fitting = [result for result in results if category in (None, result.category) and row in (None, result.row)]
         if len(fitting) != 1:
@@ -138,7 +114,7 @@ def make_result(
     good_scores: Mapping[int, np.ndarray],
     masks: np.ndarray | None,
     *,
-    row: str | None,
+    row: str | None = None,
     promises: bool = True,
     detectors: Sequence[Detector] = (),
     **known: Any,
@@ -146,19 +122,14 @@ def make_result(
     """A result and its report, measured from what was scored.
 
     Args:
-        method: that scored.
-        table: the N test images of one category.
-        scores: of each seed.
-        good_scores: of each seed, for the calibrated threshold.
-        masks: (N, h, w) bool at the size of the maps, or None.
-        row: name of the recipe; the method's when None.
-        promises: whether a threshold is calibrated on good images.
-        detectors: to keep.
+        method, row: that scored, and the name of the recipe, the method's when None.
+        table, masks: the N test images of one category; (N, h, w) bool at the size of the maps, or None.
+        scores, good_scores: of each seed; the latter for the threshold that is calibrated, where one `promises`.
+        detectors: to hand on.
         **known: the other keys of `Report`; `train` is the number of images that were learned from.
 
     Raises:
         DataError: the table has one class only, or a score is not finite.
-        SettingsError: the name of the row is no file name.
     """
     row = row or method
     check_file_name("row", row)
@@ -182,16 +153,25 @@ def make_result(
         },
         **known,
     )
-    own_masks = masks if maps else None
-    return Result(table, tuple(scores), image_scores, maps, own_masks, dict(good_scores), report, list(detectors))
+    masks = masks if maps else None
+    return Result(table, tuple(scores), image_scores, maps, masks, dict(good_scores), report, list(detectors))
+
+
+def metrics_table(results: Mapping[str, Result]) -> pd.DataFrame:
+    """Metrics with their intervals as text, a column per result; in the last row the best score that needs no model."""
+    columns = {}
+    for name, result in results.items():
+        columns[name] = {key: metrics.format_metric(value) for key, value in result.report["metrics"].items()}
+        value, trivial = max((value, key) for key, value in result.report["trivial"].items())
+        columns[name]["best trivial row"] = f"{metrics.format_number(value)} ({trivial})"
+    return pd.DataFrame(columns)
 
 
 def check_file_name(what: str, name: str) -> None:
     """Refuse what is no plain name of a file or folder on every system."""
     if not re.fullmatch(r"[A-Za-z0-9][\w+.-]{0,99}", name, re.ASCII) or name.endswith("."):
-        raise SettingsError(
-            f"{what} {name!r} is no file name: use up to 100 letters, digits and . _ + - after a letter or digit"
-        )
+        way = "use up to 100 letters, digits and . _ + - after a letter or digit"
+        raise SettingsError(f"{what} {name!r} is no file name: {way}")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -207,16 +187,15 @@ def save_results(
     maps: bool | str = True,
     files: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the artifact of some results.
+    """Write the artifact of some results and return its path.
 
     Args:
         stage_or_path: a key of `artifacts.PRODUCED_BY`, or the path of a zip.
         results: of one data source, each row of a category once.
-        profile: `quick`, `full` or `custom`.
-        inputs: artifacts they were made from.
-        models: keep the first fitted model of each result that has some, for `detect`.
+        profile, inputs: as in `artifacts.save`.
+        models: add the first fitted model of each result that has some, for `detect`.
         maps: anomaly maps of all seeds, of the "first" one, or none.
-        files: more members.
+        files: more of them.
 
     Raises:
         ArtifactError: a row, or a model of one method and seed, is there twice; or the disk is full.
@@ -225,47 +204,37 @@ def save_results(
     sources = sorted({result.data_source for result in results})
     if len(sources) != 1:
         raise DataError(f"results of {' and '.join(sources) or 'no images'} make no artifact: save each source alone")
-    stage = str(stage_or_path) if str(stage_or_path) in PRODUCED_BY else None
     _check_once(results)
     contents = {**result_files(results, maps), **(files or {})}
     for result in results if models else ():
         for detector in result.detectors[:1]:
-            rate = result.report["false_alarm_rate"]
-            limit = {"value": metrics.calibrated(detector.good_scores, rate), "false_alarm_rate": rate}
+            promise = result.report["false_alarm_rate"]
+            limit = {"value": metrics.calibrated(detector.good_scores, promise), "false_alarm_rate": promise}
             model = artifacts.model_files(detector, result.category, limit)
             if next(iter(model)) in contents:
-                raise ArtifactError(
-                    f"{result.name}: another row keeps a model of this name: keep those of one row only"
-                )
+                what = f"{result.name}: another row keeps a model of this name"
+                raise ArtifactError(f"{what}: keep those of one row only")
             contents |= model
-    return artifacts.save(
-        stage or results[0].method,
-        contents,
-        profile=profile,
-        data_source=sources[0],
-        categories=list(dict.fromkeys(result.category for result in results)),
-        options={result.row: result.report["settings"] for result in results},
-        seed=sorted({seed for result in results for seed in result.seeds}),
-        metrics={
-            f"{result.category} {result.row}": result.report["metrics"]["image_auroc"]["mean"] for result in results
-        },
-        inputs=inputs,
-        path=None if stage else stage_or_path,
-    )
+    stage = str(stage_or_path) if str(stage_or_path) in PRODUCED_BY else None
+    known = {"profile": profile, "data_source": sources[0], "inputs": inputs}
+    known |= {"categories": list(dict.fromkeys(result.category for result in results))}
+    known |= {"options": {result.row: result.report["settings"] for result in results}}
+    known |= {"seed": sorted({seed for result in results for seed in result.seeds})}
+    image_auroc = {f"{r.category} {r.row}": r.report["metrics"]["image_auroc"]["mean"] for r in results}
+    path = None if stage else stage_or_path
+    return artifacts.save(stage or results[0].method, contents, metrics=image_auroc, path=path, **known)
 
 
 def result_files(results: Sequence[Result], maps: bool | str = True) -> dict[str, Any]:
-    """Members of an artifact: scores.csv, reports.json; below CATEGORY/ROW/ good scores, masks and SEED/maps.npz."""
-    contents: dict[str, Any] = {
-        "scores.csv": pd.concat([result.scores_table() for result in results]),
-        "reports.json": [result.report for result in results],
-    }
+    """Files of an artifact: scores.csv, reports.json; below CATEGORY/ROW/ good scores, masks and SEED/maps.npz."""
+    contents: dict[str, Any] = {"scores.csv": pd.concat([result.scores_table() for result in results])}
+    contents["reports.json"] = [result.report for result in results]
     for result in results:
         folder, mapped = f"{result.category}/{result.row}", list(result.maps) if maps else []
-        good = {str(seed): np.asarray(scores, np.float32) for seed, scores in result.good_scores.items()}
-        contents[f"{folder}/good_scores.npz"] = good
+        good_scores = {str(seed): np.asarray(scores, np.float32) for seed, scores in result.good_scores.items()}
+        contents[f"{folder}/good_scores.npz"] = good_scores
         for seed in mapped[:1] if maps == "first" else mapped:
-            half = np.clip(result.maps[seed], -HALF, HALF).astype(np.float16)
+            half = np.clip(result.maps[seed], -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
             contents[f"{folder}/{seed}/maps.npz"] = {"maps": half}
         if mapped and result.masks is not None:
             packed = np.packbits(result.masks.reshape(len(result.masks), -1), axis=1)  # (N, h, w) => (N, ⌈hw/8⌉)
@@ -281,21 +250,26 @@ def load_results(sources: Iterable[Artifact | str | Path], data: Artifact | None
         data: the `data.zip` at hand. What was made from another one is refused, and other categories are left out.
 
     Raises:
-        ArtifactError: an artifact was made from other images, holds a row twice, or what it holds does not fit
-            together.
+        ArtifactError: an artifact was made from other images, holds a row twice, or its files do not fit together.
     """
     results = []
     for source in sources:
         artifact = source if isinstance(source, Artifact) else artifacts.load(source)
         if not {"scores.csv", "reports.json"} <= set(artifact.names):
             continue
-        _check_origin(artifact, data)
+        inputs = artifact.manifest["inputs"] if data else []
+        hashes = {item["sha256"] for item in inputs if item["name"] == data.path.name}
+        if hashes and hashes != {data.sha256}:  # scores of one `data.zip` say nothing about the images of another
+            notebook = PRODUCED_BY.get(artifact.path.stem)
+            way = f"run notebooks/{notebook}.ipynb again" if notebook else "make it again"
+            name = data.path.name
+            raise ArtifactError(f"{artifact.path.name} was made from another {name} than the one here: {way}")
         table = artifact.table("scores.csv")
-        if not set(table) >= _COLUMNS:
-            raise ArtifactError(f"{artifact.path}: scores.csv lacks {', '.join(sorted(_COLUMNS - set(table)))}")
+        if missing := sorted(set(COLUMNS) - set(table)):
+            raise ArtifactError(f"{artifact.path}: scores.csv lacks {', '.join(missing)}")
         for report in artifact.json("reports.json"):
             if data is None or report["category"] in data.manifest["categories"]:
-                results.append(_row(artifact, table, report))
+                results.append(_read(artifact, table, report))
     _check_once(results)
     return results
 
@@ -306,17 +280,6 @@ def origin(artifact: Artifact) -> dict[str, Any]:
     return known | {"date": artifact.manifest["created_utc"][:10]}
 
 
-def _check_origin(artifact: Artifact, data: Artifact | None) -> None:
-    """Scores of one `data.zip` say nothing about the images of another."""
-    if data is None:
-        return
-    inputs = {item["sha256"] for item in artifact.manifest.get("inputs", []) if item["name"] == data.path.name}
-    if inputs and inputs != {data.sha256}:
-        maker = PRODUCED_BY.get(artifact.path.stem)
-        way = f"run notebooks/{maker}.ipynb again" if maker else "make it again"
-        raise ArtifactError(f"{artifact.path.name} was made from another {data.path.name} than the one here: {way}")
-
-
 def _check_once(results: Sequence[Result]) -> None:
     names = [result.name for result in results]
     for name in names:
@@ -324,40 +287,32 @@ def _check_once(results: Sequence[Result]) -> None:
             raise ArtifactError(f"{name} is there {names.count(name)} times: leave one out, or name it otherwise")
 
 
-def _row(artifact: Artifact, table: pd.DataFrame, report: Report) -> Result:
-    """The result of one report."""
+def _read(artifact: Artifact, table: pd.DataFrame, report: Report) -> Result:
+    """The result of one report; scores and maps of every seed in the order of images of the first."""
     report = {**origin(artifact), "row": report["method"], "protocol": "official", **report}
     category, row = report["category"], report["row"]
-    scored_rows = table[(table["method"] == row) & table["image_id"].str.startswith(f"{category}/")]
-    if scored_rows.empty:
-        raise ArtifactError(f"{artifact.path} has a report of {category}: {row} and no scores of it: make it again")
-    by_seed = {int(seed): rows.set_index("image_id") for seed, rows in scored_rows.groupby("seed", sort=False)}
+    folder, where = f"{category}/{row}", f"{category}: {row}"
+    lines = table[(table["method"] == row) & table["image_id"].str.startswith(f"{category}/")]
+    if lines.empty:
+        raise ArtifactError(f"{artifact.path} has a report of {where} and no scores of it: make it again")
+    by_seed = {int(seed): rows.set_index("image_id") for seed, rows in lines.groupby("seed", sort=False)}
     first = next(iter(by_seed.values()))
-    scores, maps = [], {}
+    scores, maps, masks, good_scores = [], {}, None, {}
     for seed, rows in by_seed.items():
         if not (rows.index.is_unique and set(rows.index) == set(first.index)):
-            raise ArtifactError(f"{artifact.path}: {category}: {row} has other images with seed {seed}: make it again")
+            raise ArtifactError(f"{artifact.path}: {where} has other images with seed {seed}: make it again")
         scores.append(rows.loc[first.index, "score"].to_numpy(np.float64))
-        member = f"{category}/{row}/{seed}/maps.npz"
-        if member in artifact.names:
-            seed_maps = artifact.arrays(member)["maps"]
+        if (file := f"{folder}/{seed}/maps.npz") in artifact.names:
+            seed_maps = artifact.arrays(file)["maps"]
             if len(seed_maps) != len(first):
-                raise ArtifactError(f"{artifact.path}: {member} has {len(seed_maps)} maps of {len(first)} images")
+                raise ArtifactError(f"{artifact.path}: {file} has {len(seed_maps)} maps of {len(first)} images")
             maps[seed] = seed_maps[rows.index.get_indexer(first.index)]
-    good, masks = f"{category}/{row}/good_scores.npz", f"{category}/{row}/masks.npz"
+    if maps and (file := f"{folder}/masks.npz") in artifact.names:
+        shape = next(iter(maps.values())).shape
+        packed = artifact.arrays(file)["masks"]  # (N, ⌈hw/8⌉) => (N, h, w)
+        masks = np.unpackbits(packed, axis=1, count=shape[1] * shape[2]).astype(bool).reshape(shape)
+    if (file := f"{folder}/good_scores.npz") in artifact.names:
+        good_scores = {int(seed): seed_scores for seed, seed_scores in artifact.arrays(file).items()}
     images = first[["split", "label"]].reset_index()
-    return Result(
-        images.assign(category=category, defect=[name.split("/")[-2] for name in images["image_id"]]),
-        tuple(by_seed),
-        np.stack(scores),
-        maps,
-        _unpacked(artifact.arrays(masks)["masks"], maps) if maps and masks in artifact.names else None,
-        {int(seed): scores for seed, scores in artifact.arrays(good).items()} if good in artifact.names else {},
-        report,
-    )
-
-
-def _unpacked(packed: np.ndarray, maps: Mapping[int, np.ndarray]) -> np.ndarray:
-    """(N, ⌈hw/8⌉) bits as (N, h, w) bool, the shape of the maps."""
-    shape = next(iter(maps.values())).shape
-    return np.unpackbits(packed, axis=1, count=shape[1] * shape[2]).astype(bool).reshape(shape)
+    images = images.assign(category=category, defect=[name.split("/")[-2] for name in images["image_id"]])
+    return Result(images, tuple(by_seed), np.stack(scores), maps, masks, good_scores, report)

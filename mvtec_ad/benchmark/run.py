@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mvtec_ad import metrics
-from mvtec_ad.benchmark.result import Report, Result, check_file_name, make_result
+from mvtec_ad.benchmark.result import Result, check_file_name, make_result
 from mvtec_ad.data import loading, splits
 from mvtec_ad.errors import DataError, SettingsError
 
@@ -41,13 +42,10 @@ def run(
 
     Args:
         detector: its options are measured; it stays as it is.
-        table: images of one category, as from `data.index.read_category`.
-        seeds: of the fits.
-        data_source: as `data.index.data_source` tells it.
+        table, data_source: images of one category, as from `data.index.read_category`, and `data.index.data_source`.
         false_alarm_rate: that the calibrated threshold promises.
         row: name of this recipe in tables and files; the method's when None.
         keep_models: keep every fitted detector; otherwise one at a time is in memory.
-        progress: show bars.
 
     Raises:
         DataError: there are no test images of both classes, so that no AUROC can be computed; or too few good ones to
@@ -67,17 +65,14 @@ def run(
     table = splits.official(table)
     train_rows, test_rows = (table[table["part"] == part].reset_index(drop=True) for part in ("train", "test"))
     if test_rows["label"].nunique() < 2:
-        raise DataError(
-            f"{table['category'].iloc[0]}: no AUROC can be computed without good and defective test images "
-            f"({len(test_rows)} test images, {int(test_rows['label'].sum())} defective); "
-            "`fit` and `detect` work with good images alone"
-        )
+        images = f"({len(test_rows)} test images, {int(test_rows['label'].sum())} defective)"
+        why = f"no AUROC can be computed without good and defective test images {images}"
+        raise DataError(f"{table['category'].iloc[0]}: {why}; `fit` and `detect` work with good images alone")
     metrics.check_enough(detector.calibration_images(len(train_rows)), false_alarm_rate)
     reset_peak_memory()
     backbone, weights = detector.backbone_name, detector.weights_name  # loaded here, so that all copies share it
     train, test = (detector.load(list(rows["image_path"])) for rows in (train_rows, test_rows))
     fitted = train[detector.fitted(len(train))]
-    seconds = {"fit": 0.0, "score": 0.0}
 
     def seen(images: np.ndarray, word: str) -> Iterable[Any]:
         bar = {"desc": f"{detector.name} {word}", "unit": "batch", "disable": not progress}
@@ -85,52 +80,33 @@ def run(
         return list(batches) if len(seeds) > 1 else batches
 
     training = testing = None
-    scores, good_scores, detectors, checkpoints = {}, {}, [], []
+    seconds, scores, good_scores, detectors, checkpoints = {"fit": 0.0, "score": 0.0}, {}, {}, [], []
     for seed in seeds:
-        fitted_detector = copy.copy(detector)
-        with _clock(seconds, "fit"):
-            training = training or seen(fitted, "fit")
-            fitted_detector.fit_seen(training, len(fitted), seed, checkpoints=checkpoints_folder(), progress=progress)
-        with _clock(seconds, "score"):
-            testing = testing or seen(test, "score")
-            scores[seed] = fitted_detector.score_seen(testing)
-        good_scores[seed] = fitted_detector.good_scores
-        checkpoints += fitted_detector.checkpoint_files
-        detectors += [fitted_detector] if keep_models else []
-    memory = peak_memory_gb()
-    model_bytes = sum(getattr(value, "nbytes", 0) for value in fitted_detector.state().values())
-    result = make_result(
-        detector.name,
-        test_rows,
-        scores,
-        good_scores,
-        loading.load_masks(test_rows, detector.image_size, detector.crop),
-        row=row,
-        detectors=detectors,
-        train=len(train),
-        data_source=data_source,
-        protocol="official",
-        backbone=backbone,
-        weights=weights,
-        settings=detector.options(),
-        false_alarm_rate=false_alarm_rate,
-        trivial={
-            name: metrics.image_auroc(test_rows["label"], values)
-            for name, values in trivial_scores(train, test).items()
-        },
-        seconds=seconds,
-        peak_memory_gb=memory,
-        model_bytes=model_bytes,
-    )
+        seed_detector, begun = copy.copy(detector), time.perf_counter()
+        training = training or seen(fitted, "fit")
+        seed_detector.fit_seen(training, len(fitted), seed, checkpoints=checkpoints_folder(), progress=progress)
+        between = time.perf_counter()
+        testing = testing or seen(test, "score")
+        scores[seed], good_scores[seed] = seed_detector.score_seen(testing), seed_detector.good_scores
+        seconds["fit"] += between - begun
+        seconds["score"] += time.perf_counter() - between
+        checkpoints += seed_detector.checkpoint_files
+        detectors += [seed_detector] if keep_models else []
+    memory, trivial = peak_memory_gb(), trivial_scores(train, test)
+    known = {"row": row, "detectors": detectors, "train": len(train), "data_source": data_source}
+    known |= {"protocol": "official", "backbone": backbone, "weights": weights, "settings": detector.options()}
+    known |= {"false_alarm_rate": false_alarm_rate}
+    known |= {"trivial": {name: metrics.image_auroc(test_rows["label"], values) for name, values in trivial.items()}}
+    known |= {"seconds": seconds, "peak_memory_gb": memory}
+    known |= {"model_bytes": sum(getattr(value, "nbytes", 0) for value in seed_detector.state().values())}
+    masks = loading.load_masks(test_rows, detector.image_size, detector.crop)
+    result = make_result(detector.name, test_rows, scores, good_scores, masks, **known)
     remove_checkpoints(checkpoints)
     return result
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Different whole numbers from 0, at least one: a draw that counts twice would narrow no interval honestly.
-
-    Raises:
-        SettingsError: they are not.
 
     Examples:
         >>> check_seeds([0, 1])
@@ -146,35 +122,6 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def describe(report: Report) -> str:
-    """A report as lines to read."""
-    seeds, images, show = len(report["seeds"]), report["images"], metrics.format_number
-    network = f"{report['backbone']}, {report['weights']}, " if report["backbone"] else ""
-    lines = [
-        f"{report['row']} on {report['category']} ({report['data_source']}): {network}{seeds} seed{'s' * (seeds > 1)}",
-        f"{images['train']} images to learn from; tested on {images['good']} good, {images['defective']} defective",
-        "",
-        *(f"  {name:<13} {metrics.format_metric(metric)}" for name, metric in report["metrics"].items()),
-        "",
-        "  image AUROC of the trivial rows",
-        *(f"    {name:<24} {show(value)}" for name, value in report["trivial"].items()),
-        "",
-    ]
-    if report["thresholds"]:
-        rate = report["false_alarm_rate"]
-        lines.append(f"  thresholds (calibrated on good training images for {rate:.0%} false alarms)")
-    for name, point in report["thresholds"].items():
-        note = "  (chosen on the test labels)" if name == "oracle" else ""
-        lines.append(
-            f"    {name:<11} {point['value']:.4g}: accuracy {point['accuracy']:.1%}, "
-            f"false alarms {point['false_alarm_rate']:.1%}, detected {point['detection_rate']:.1%}{note}"
-        )
-    seconds, memory = report["seconds"], report["peak_memory_gb"]
-    return "\n".join(
-        [*lines, "", f"  fit {seconds['fit']:.1f} s, score {seconds['score']:.1f} s, peak memory {memory:.2f} GB"]
-    )
-
-
 def reset_peak_memory() -> None:
     """Let the peak begin anew, where the system can (Linux): what ran before in this process is not ours to count."""
     with contextlib.suppress(OSError):
@@ -183,9 +130,8 @@ def reset_peak_memory() -> None:
 
 def peak_memory_gb() -> float:
     """Largest resident memory of this process, 10⁹ bytes: since `reset_peak_memory`, or so far where it cannot."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024 / 1e9
+    with contextlib.suppress(OSError, AttributeError):
+        return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
     try:
         import resource
     except ImportError:  # Windows
@@ -194,11 +140,3 @@ def peak_memory_gb() -> float:
         return psutil.Process().memory_info().peak_wset / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
-
-
-@contextlib.contextmanager
-def _clock(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add what the body takes."""
-    begun = time.perf_counter()
-    yield
-    seconds[name] += time.perf_counter() - begun

@@ -1,26 +1,77 @@
-"""Files become arrays, once, in parallel; arrays become a torch DataLoader or a tf.data pipeline.
+"""Files become arrays, or an error that names the file: decoded, resized, many in parallel.
 
 Images stay uint8 in memory (256×256 RGB: 0.2 MB each) and are turned into floats batch by batch.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageOps
 
-from mvtec_ad.data.decoding import check_same_size, read_image, read_mask
 from mvtec_ad.errors import DataError, SettingsError
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-    import torch
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV 4.11 and later: saves turning BGR into RGB, twice for a PNG
+
+if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken file, our one line says with its name
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode one image file at its own size.
+
+    PNG, JPEG, BMP and TIFF (its first page), whatever the suffix says. EXIF rotation is applied; gray, palette and
+    CMYK images become RGB. Transparency is dropped: the colours stored below it are the image. Of 16 bits the upper 8
+    are kept, so that 65535 becomes 255; 12-bit data that fill only the lower part of 16 bits come out nearly black:
+    multiply them by 16 when exporting.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataError: the file is missing, unreadable, cut off or no image, or holds floats (which of them is white?).
+    """
+    content = _content(path, "image")
+    if content.startswith(TIFF):
+        pixels = _decode_tiff(content)
+    else:
+        pixels = _decode(content, IN_ORDER or cv2.IMREAD_COLOR)
+        if pixels is not None and not IN_ORDER:
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if pixels is None:
+        raise DataError(
+            f"image {path} cannot be decoded: save it as PNG, JPEG, BMP or TIFF of 8 or 16 bits, or remove it"
+        )
+    return pixels
+
+
+def read_mask(path: str | Path, image_path: str | Path | None = None) -> np.ndarray:
+    """Decode one mask file: (H, W) bool, True on the defect: above half of the mask's largest value (255, or 1).
+
+    One drawn at another size than its image, where that is given, is a mix-up, not to be resized away: a DataError.
+    """
+    pixels = _decode(_content(path, "mask"), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)  # 1 of 65535 counts as well
+    if pixels is None:
+        raise DataError(f"mask {path} cannot be decoded: save it as PNG, or remove it")
+    if image_path is not None:
+        try:
+            with Image.open(image_path) as header:  # reads the size only, no pixels
+                width, height = header.size
+        except OSError:  # a kind of file that OpenCV decodes and Pillow does not know
+            height, width = read_image(image_path).shape[:2]
+        if pixels.shape not in ((height, width), (width, height)):  # swapped: EXIF turned the image by a quarter
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            raise DataError(f"mask {path} is {size} but its image is {width}×{height}: export it again")
+    return pixels > pixels.max() / 2
 
 
 def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
@@ -31,13 +82,7 @@ def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
     the distance of two result pixels may vanish from it, though the image still shows it. A picture that is not square
     is squeezed: a crop to a square would lose the border, and defects there.
 
-    Args:
-        image: (H, W, 3) uint8 or (H, W) bool.
-        size: side after resizing, in pixels.
-        crop: side of the central part that is kept; None keeps all.
-
-    Returns:
-        (crop, crop, 3) uint8 or (crop, crop) bool.
+    (H, W, 3) uint8 or (H, W) bool become (crop, crop, 3) or (crop, crop), the middle of a square of `size` pixels.
     """
     if image.shape[:2] != (size, size):
         if image.dtype == bool:
@@ -58,13 +103,7 @@ def resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
     OpenCV applies one kind of interpolation to both axes: INTER_LINEAR skips most pixels of a long strip whose short
     side grows, and INTER_AREA averages only where both axes shrink.
 
-    Args:
-        image: (H, W) or (H, W, 3), uint8 or float32.
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        (height, width) or (height, width, 3), of the same dtype.
+    An image is (H, W) or (H, W, 3), uint8 or float32, and stays so.
     """
     smaller = (min(width, image.shape[1]), min(height, image.shape[0]))  # columns, rows
     if smaller != image.shape[1::-1]:
@@ -75,18 +114,9 @@ def resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def load_images(paths: Sequence[str | Path], size: int, crop: int | None = None) -> np.ndarray:
-    """Decode and resize many images in parallel.
+    """Decode and `resize` many images in parallel: (N, crop, crop, 3) uint8, RGB, in the order of `paths`.
 
-    Args:
-        paths: image files.
-        size: side after resizing, in pixels.
-        crop: side of the central part that is kept; None keeps all.
-
-    Returns:
-        (N, crop, crop, 3) uint8, RGB, in the order of `paths`.
-
-    Raises:
-        DataError: there is no path, or a file cannot be read (the first such file is named).
+    No path, or a file that cannot be read (the first is named), is a DataError.
     """
     if len(paths) == 0:
         raise DataError("no images to load: the folder or the selection is empty")
@@ -101,12 +131,9 @@ def load_readable(
 ) -> tuple[np.ndarray, dict[int, DataError]]:
     """As `load_images`, but a file that cannot be read does not cost the others.
 
-    Returns:
-        (M, crop, crop, 3) uint8, RGB, the readable images in order; and, for each of the N − M others, its position in
-        `paths` and what is wrong with it.
+    Returns the readable images, in order, and, for each of the others, its position in `paths` and what is wrong.
     """
-    side = crop or size
-    images = np.empty((len(paths), side, side, 3), np.uint8)
+    images = np.empty((len(paths), crop or size, crop or size, 3), np.uint8)
     problems: dict[int, DataError] = {}
 
     def load(position: int) -> None:
@@ -120,88 +147,22 @@ def load_readable(
 
 
 def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.ndarray | None:
-    """Masks of a table of images at the evaluation resolution.
+    """Masks of a table of images at the evaluation resolution, (N, crop, crop) bool; good images get an empty one.
 
-    Good images get an empty mask.
-
-    Returns:
-        (N, crop, crop) bool, or None when a defective image has no mask file: then there are no pixel metrics.
-
-    Raises:
-        DataError: a mask cannot be read or its size differs from its image's.
+    None when a defective image has no mask file: then there are no pixel metrics.
     """
     if ((table["label"] == 1) & (table["mask_path"] == "")).any():
         return None
-    side = crop or size
-    masks = np.zeros((len(table), side, side), bool)
+    masks = np.zeros((len(table), crop or size, crop or size), bool)
     rows = list(table[["mask_path", "image_path"]].itertuples(index=False))
 
     def load(position: int) -> None:
         row = rows[position]
         if row.mask_path:
-            mask = read_mask(row.mask_path)
-            check_same_size(mask, row.mask_path, row.image_path)
-            masks[position] = resize(mask, size, crop)
+            masks[position] = resize(read_mask(row.mask_path, row.image_path), size, crop)
 
     _in_parallel(load, len(rows))
     return masks
-
-
-def torch_loader(
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    batch_size: int = 32,
-    shuffle: bool = False,
-    seed: int = 0,
-) -> torch.utils.data.DataLoader:
-    """A DataLoader over images in memory.
-
-    Args:
-        images: (N, H, W, 3) uint8.
-        labels: (N,) int; zeros when None.
-        batch_size: images a batch; the last batch may be smaller.
-        shuffle: draw a new order each epoch, the same one for the same seed.
-        seed: of the order.
-
-    Returns:
-        Batches of ((B, 3, H, W) float32 in [0, 1], (B,) int64).
-    """
-    import torch
-
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    targets = torch.from_numpy(np.zeros(len(images), np.int64) if labels is None else np.array(labels, np.int64))
-
-    def collate(positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return pixels[positions].float() / 255, targets[positions]
-
-    generator = torch.Generator().manual_seed(seed)
-    return torch.utils.data.DataLoader(
-        range(len(images)), batch_size=batch_size, shuffle=shuffle, generator=generator, collate_fn=collate
-    )
-
-
-def tf_dataset(
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    batch_size: int = 32,
-    shuffle: bool = False,
-    seed: int = 0,
-) -> tf.data.Dataset:
-    """The same as `torch_loader`, as a tf.data pipeline: ((B, H, W, 3) float32 in [0, 255], (B,) int64).
-
-    Keras' own `preprocess_input` functions expect 0 … 255.
-    """
-    from mvtec_ad.frameworks import import_tensorflow
-
-    tf = import_tensorflow()
-    targets = np.zeros(len(images), np.int64) if labels is None else np.asarray(labels, np.int64)
-    dataset = tf.data.Dataset.from_tensor_slices((images, targets))
-    if shuffle:
-        dataset = dataset.shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
-    dataset = dataset.batch(batch_size).map(lambda x, y: (tf.cast(x, tf.float32), y))
-    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -215,3 +176,64 @@ def _in_parallel(load: Callable[[int], None], count: int) -> None:
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(load, range(count)):
             pass
+
+
+def _content(path: str | Path, kind: str) -> bytes:
+    """All bytes of a file, which must not end before its image does."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as problem:
+        raise DataError(
+            f"{kind} {path} cannot be read ({problem.strerror or problem}): check the path and its permissions"
+        ) from problem
+    if not content:
+        raise DataError(f"{kind} {path} is empty: copy it again or remove it")
+    if not _whole(content):
+        raise DataError(f"{kind} {path} is cut off or damaged: copy it again or remove it")
+    return content
+
+
+def _whole(content: bytes) -> bool:
+    """Whether a PNG's checksums hold up to its last chunk and a JPEG ends; other formats are left to their decoder.
+
+    Costs a hundredth of decoding. Decoders differ in what they make of half a file: an error, a line on stderr, or a
+    picture that is gray from some row on, which would be called a defect.
+    """
+    if content.startswith(b"\xff\xd8\xff"):  # JPEG: an end of image after the last start of scan; padding may follow
+        return content.endswith(b"\xff\xd9") or content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return True
+    view, start = memoryview(content), 8
+    while start + 12 <= len(content):  # a chunk: length, type, data, checksum of type and data
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        kind, checksum = view[start + 4 : start + 8], view[end : end + 4]
+        # an upper-case first letter marks what the picture cannot do without
+        if bytes(kind[:1]).isupper() and zlib.crc32(view[start + 4 : end]) != int.from_bytes(checksum, "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        start = end + 4
+    return False
+
+
+def _decode(content: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # a header that promises more pixels than OpenCV would hold
+        return None
+
+
+def _decode_tiff(content: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8, RGB; unlike OpenCV's own way, colours are not multiplied by alpha, nor floats clipped."""
+    pixels = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        return None
+    try:
+        with Image.open(io.BytesIO(content)) as picture:  # reads the header only
+            if picture.mode == "RGBA":
+                return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except OSError:
+        pass  # Pillow does not know all kinds of TIFF that OpenCV reads
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -7,14 +7,13 @@ cut in the same shares, and is in every part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mvtec_ad.data.decoding import read_image
+from mvtec_ad.data.loading import read_image
 from mvtec_ad.errors import DataError
 
 
@@ -35,11 +34,6 @@ def supervised(
     the official test images are the test part, and the training folder is cut into train and validation, in the
     proportion of the first two fractions.
 
-    Args:
-        table: table of images.
-        seed: decides which group goes where.
-        fractions: shares of train, validation and test; they add up to 1.
-
     Returns:
         The table with `part` in {`train`, `validation`, `test`}, rows in the order they came in.
 
@@ -50,35 +44,31 @@ def supervised(
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
         raise DataError(f"fractions {fractions} must be positive and add up to 1")
     train, validation, test = fractions
-    _check_places(table)
-    part = table["split"].copy()
-    generator = np.random.default_rng(seed)
+    spread = _differing(table, ["category", "split"])
+    if len(spread):
+        folders = " and in ".join(sorted(spread["category"] + "/" + spread["split"]))
+        raise DataError(f"item {spread['group'].iloc[0]} is in {folders}: remove it from all but one")
+    part, generator = table["split"].copy(), np.random.default_rng(seed)
     for category, rows in table.groupby("category", sort=True):
         trained, tested = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
         _check_both_labels(tested, f"{category}/test")
+        dealt, shares = tested, {"train": train, "validation": validation, "test": test}
         if trained["label"].any():
             _check_both_labels(trained, f"{category}/train")
-            shares = {"train": train / (train + validation), "validation": validation / (train + validation)}
-            part.update(_deal(trained, shares, generator))
-        else:
-            part.update(_deal(tested, {"train": train, "validation": validation, "test": test}, generator))
+            dealt, shares = trained, {name: shares[name] / (train + validation) for name in ("train", "validation")}
+        part.update(_deal(dealt, shares, generator))
     return table.assign(part=part)
 
 
 def hold_out(table: pd.DataFrame, share: float, seed: int = 0) -> np.ndarray:
     """A validation part out of a training table, stratified by category and defect type, whole groups at a time.
 
-    Args:
-        table: table of images, N rows.
-        share: of the items that is held out, in (0, 1).
-        seed: decides which.
-
     Returns:
-        (N,) bool, true for images that are held out.
+        (N,) bool, true for images that are held out: this share, in (0, 1), of the items.
 
     Raises:
-        DataError: the share is none, a group has images of both labels, a category lacks good or defective items, or a
-            defect type has a single item.
+        DataError: a group has images of both labels, a category lacks good or defective items, or a defect type has a
+            single item.
     """
     if not 0 < share < 1:
         raise DataError(f"share {share} must lie between 0 and 1, for example 0.2")
@@ -91,11 +81,6 @@ def grouped_folds(table: pd.DataFrame, number: int, seed: int = 0) -> np.ndarray
     """Cross-validation of a classifier: folds stratified by category and defect type, whole groups at a time.
 
     Items of one type differ by one at most from fold to fold, and so do all items together.
-
-    Args:
-        table: table of images, N rows.
-        number: of folds.
-        seed: decides which group goes where.
 
     Returns:
         (N,) int, the fold of each image: 0 … number−1.
@@ -121,11 +106,7 @@ def grouped_folds(table: pd.DataFrame, number: int, seed: int = 0) -> np.ndarray
 
 
 def folds(count: int, number: int, seed: int = 0) -> list[np.ndarray]:
-    """Cut `count` positions into `number` folds of nearly equal size, for scores of images a model was not fitted on.
-
-    Returns:
-        A list of int arrays that together hold 0 … count−1 once each.
-    """
+    """Cut the positions 0 … count−1 into folds of nearly equal size, ascending int arrays."""
     if not 2 <= number <= count:
         raise DataError(f"{number} folds of {count} images: choose between 2 and {count}")
     order = np.random.default_rng(seed).permutation(count)
@@ -138,9 +119,7 @@ def check_separate(table: pd.DataFrame, parts: ArrayLike) -> None:
     Pictures are compared by the SHA-256 of their decoded pixels: a copy that was renamed, saved in another lossless
     format or given other metadata has other bytes, but a model sees the same picture.
 
-    Args:
-        table: table of images, N rows.
-        parts: (N,), the part of each image: names, fold numbers, or whether it is held out.
+    `parts`, (N,), are those of the images of the table: names, fold numbers, or whether it is held out.
 
     Raises:
         DataError: a group or a picture lies in two parts; the message names the two files.
@@ -148,34 +127,24 @@ def check_separate(table: pd.DataFrame, parts: ArrayLike) -> None:
     parts = np.asarray(parts)
     if parts.shape != (len(table),):
         raise DataError(f"{len(table)} images need as many parts, not an array of shape {parts.shape}")
+
+    def pixel_hash(path: str) -> str:
+        pixels = read_image(path)
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
     with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(_pixel_hash, table["image_path"]))
+        pictures = list(pool.map(pixel_hash, table["image_path"]))
     for keys, what, way in ((table["group"], "item", "cut by group"), (pictures, "picture", "remove one of them")):
-        pair = _pair_in_two_parts(keys, parts)
-        if pair:
-            first, second = table["image_path"].iloc[list(pair)]
-            raise DataError(
-                f"{first} ({parts[pair[0]]}) and {second} ({parts[pair[1]]}) are the same {what} in two parts: {way}"
-            )
-
-
-def _pixel_hash(path: str) -> str:
-    pixels = read_image(path)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-
-
-def _pair_in_two_parts(keys: Iterable[str], parts: np.ndarray) -> tuple[int, int] | None:
-    """Positions of two images that have one key but not one part."""
-    first: dict[str, int] = {}
-    for position, key in enumerate(keys):
-        known = first.setdefault(key, position)
-        if parts[known] != parts[position]:
-            return known, position
-    return None
+        first: dict[str, int] = {}  # key -> position of the first image that has it
+        for position, key in enumerate(keys):
+            other = first.setdefault(key, position)
+            if parts[other] != parts[position]:
+                pair = " and ".join(f"{table['image_path'].iloc[i]} ({parts[i]})" for i in (other, position))
+                raise DataError(f"{pair} are the same {what} in two parts: {way}")
 
 
 def _deal(table: pd.DataFrame, shares: dict[str, float], generator: np.random.Generator) -> pd.Series:
-    """The part of each row: the groups of every stratum are shuffled and cut in these shares."""
+    """The part of each row: the groups of every stratum are shuffled and cut in these shares, none of them empty."""
     part_of: dict[str, str] = {}
     for name, groups in _strata(table).items():
         if len(groups) < len(shares):
@@ -184,27 +153,18 @@ def _deal(table: pd.DataFrame, shares: dict[str, float], generator: np.random.Ge
                 f"{', '.join(shares)}; add some, or leave {name} out"
             )
         generator.shuffle(groups)
-        cuts = _cuts(len(groups), list(shares.values()))
-        for part, start, end in zip(shares, cuts, cuts[1:], strict=False):
+        start = 0
+        for position, (part, end) in enumerate(zip(shares, np.cumsum(list(shares.values())), strict=True), start=1):
+            later = len(shares) - position  # parts that need an item each
+            end = len(groups) if not later else min(max(round(len(groups) * end), start + 1), len(groups) - later)
             part_of |= dict.fromkeys(groups[start:end], part)
+            start = end
     return table["group"].map(part_of)
-
-
-def _cuts(count: int, shares: list[float]) -> list[int]:
-    """Where the parts of `count` items begin and end, from 0 to `count`; each has at least one item."""
-    cuts = [0]
-    for position, end in enumerate(np.cumsum(shares)[:-1], start=1):
-        cuts.append(min(max(round(count * end), cuts[-1] + 1), count - len(shares) + position))
-    return [*cuts, count]
 
 
 def _strata(table: pd.DataFrame) -> dict[str, list[str]]:
     """`category/defect` -> its groups, both sorted; an item with several kinds of defects counts as the first of them,
-    so that it is dealt once.
-
-    Raises:
-        DataError: a label disagrees with its defect type, or a group has images of both labels.
-    """
+    so that it is dealt once."""
     wrong = table[table["label"] != (table["defect"] != "good")]
     if len(wrong):
         row = wrong.iloc[0]
@@ -227,23 +187,14 @@ def _check_classes(table: pd.DataFrame) -> None:
         _check_both_labels(rows, str(category))
 
 
-def _check_both_labels(table: pd.DataFrame, place: str) -> None:
+def _check_both_labels(table: pd.DataFrame, folder: str) -> None:
     for label, word in enumerate(("good", "defective")):
         if not (table["label"] == label).any():
-            raise DataError(f"{place} holds no {word} item: a classifier needs both, so add some or leave it out")
-
-
-def _check_places(table: pd.DataFrame) -> None:
-    """An item lies in one category, and there in train or in test."""
-    spread = _differing(table, ["category", "split"])
-    if len(spread):
-        group = spread["group"].iloc[0]
-        own = spread[spread["group"] == group]
-        listed = " and in ".join(sorted(own["category"] + "/" + own["split"]))
-        raise DataError(f"item {group} is in {listed}: remove it from all but one")
+            raise DataError(f"{folder} holds no {word} item: a classifier needs both, so add some or leave it out")
 
 
 def _differing(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """The different values in these columns of all groups that have several."""
-    found = table[["group", *columns]].drop_duplicates()
-    return found[found["group"].duplicated(keep=False)]
+    """The different values in these columns of the first group that has several."""
+    values = table[["group", *columns]].drop_duplicates()
+    several = values.loc[values["group"].duplicated(keep=False), "group"]
+    return values[values["group"].isin(several[:1])]

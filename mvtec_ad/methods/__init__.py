@@ -24,17 +24,14 @@ METHODS = {  # name -> file and class
     "f_anogan": "f_anogan.FAnogan",
     "knn": "knn.Knn",
 }
+WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
 
 
 def detector_class(method: str) -> type[Detector]:
-    """The class of a method, a key of `METHODS`.
-
-    Raises:
-        SettingsError: the method is unknown.
-    """
-    if method not in METHODS:
+    """The class of a method, a key of `METHODS` or of `WITH_LABELS`."""
+    if method not in {**METHODS, **WITH_LABELS}:
         raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
-    file, name = METHODS[method].split(".")
+    file, name = {**METHODS, **WITH_LABELS}[method].split(".")
     return getattr(importlib.import_module(f"mvtec_ad.methods.{file}"), name)
 
 
@@ -43,11 +40,7 @@ def load_model(
 ) -> tuple[Detector, dict[str, Any]]:
     """A fitted detector from an artifact, and its description (with `method`, `category` and `threshold`).
 
-    Args:
-        artifact: checked, or the path of one.
-        method: which method; may be None when the artifact holds one only.
-        category: which product; may be None when the artifact holds one only.
-        seed: the first one when None.
+    Method and category may be None when a (checked) artifact holds one only; of the seeds the first one is taken.
 
     Raises:
         ArtifactError: no model fits, several do, what is there is no whole model, or it stood on other weights than
@@ -59,10 +52,10 @@ def load_model(
     with artifacts.complete(artifact):
         detector = detector_class(description["method"]).from_options(description["options"])
         if description["backbone"] is not None:
-            from mvtec_ad.backbones import kept_backbone
+            from mvtec_ad.backbones import artifact_backbone
 
-            detector.use_backbone(kept_backbone(artifact, description, detector.weights))
+            detector.use_backbone(artifact_backbone(artifact, description, detector.weights))
         return detector.load_state(state), description
 
 
-__all__ = ["METHODS", "detector_class", "load_model"]
+__all__ = ["METHODS", "WITH_LABELS", "detector_class", "load_model"]

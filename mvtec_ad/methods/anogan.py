@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import base, gan
@@ -32,16 +33,9 @@ CRITIC, GENERATOR, ENCODER = range(3)  # players, in the random streams
 class Networks(nn.Module):
     """The networks of AnoGAN and f-AnoGAN.
 
-    Args:
-        side: of the images.
-        latent: length of a latent vector.
-        width: channels of the finest grid.
-        encodes: with an encoder, of f-AnoGAN.
-
     Attributes:
         generator: in training.
         averaged: the mean of its weights over the last steps, which is what draws in the end.
-        critic: of real and drawn images.
         encoder: from an image to its latent vector; None where that is searched for.
 
     Examples:
@@ -50,12 +44,12 @@ class Networks(nn.Module):
         torch.Size([2, 3, 16, 16])
     """
 
-    def __init__(self, side: int, latent: int, width: int, encodes: bool) -> None:
+    def __init__(self, size: int, latent: int, width: int, encodes: bool) -> None:
         super().__init__()
-        self.generator = Generator(side, 3, latent, width)
+        self.generator = Generator(size, 3, latent, width)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
-        self.critic = Discriminator(side, 3, width, norm="layer")
-        self.encoder = Discriminator(side, 3, width, outputs=latent) if encodes else None
+        self.critic = Discriminator(size, 3, width, norm="layer")
+        self.encoder = Discriminator(size, 3, width, outputs=latent) if encodes else None
 
 
 # --- AnoGAN -----------------------------------------------------------------------------------------------------------
@@ -95,7 +89,7 @@ class Anogan(TrainedDetector):
     feature_share: float = option(0.1, "λ of the latent search: share of the features in its loss", least=0, most=1)
     image_score: str = option("loss", "loss of search or encoder, or peak of the map", among=("loss", "peak"))
 
-    networks: Networks = field(default=None, init=False, repr=False, compare=False)
+    networks: Networks = field(default=None, **base.FITTED)
 
     name: ClassVar = "anogan"
     encodes: ClassVar[bool] = False
@@ -144,8 +138,7 @@ class Anogan(TrainedDetector):
 
     def new_networks(self, seed: int) -> Networks:
         """With new weights, on the device."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             networks = Networks(self.crop, self.latent, self.width, self.encodes)
         return networks.to(torch_device(), memory_format=torch.channels_last)
 
@@ -164,9 +157,9 @@ class Anogan(TrainedDetector):
         count, shape = len(pixels), (self.restarts, self.latent)
         pixels = np.concatenate([pixels, np.repeat(pixels[-1:], -count % FOURS, 0)])
         starts = [normal(shape, np.random.default_rng([self.seed, content_seed(image)])) for image in pixels]
-        how = {"steps": self.search_steps, "lr": self.search_lr, "feature_share": self.feature_share}
-        result = search(self.networks.averaged, self.networks.critic, signed(pixels), torch.stack(starts), **how)
-        return result.drawn[:count], result.losses[-1, :count].amin(1)
+        recipe = {"steps": self.search_steps, "lr": self.search_lr, "feature_share": self.feature_share}
+        result = search(self.networks.averaged, self.networks.critic, signed(pixels), torch.stack(starts), **recipe)
+        return result.reconstruction[:count], result.losses[-1, :count].amin(1)
 
     def _inverted(self, pixels: np.ndarray) -> tuple[np.ndarray, Scores]:
         reconstructions, losses = self.closest(pixels)
@@ -175,11 +168,7 @@ class Anogan(TrainedDetector):
         return as_pictures(reconstructions).cpu().numpy(), Scores(image, maps)
 
     def invert(self, images: Images) -> tuple[np.ndarray, Scores]:
-        """`reconstruct` and `score` at once.
-
-        Raises:
-            SettingsError: the detector is not fitted.
-        """
+        """`reconstruct` and `score` at once."""
         self.check_fitted()
         reconstructions, scores = zip(*map(self._inverted, self.batches(images)), strict=True)
         image, maps = ([getattr(part_scores, part) for part_scores in scores] for part in ("image", "maps"))
@@ -197,11 +186,7 @@ class Anogan(TrainedDetector):
         return as_pictures(images).cpu().numpy()
 
     def rescored(self, **options: Any) -> Anogan:
-        """The same networks under other options of search and score; scores are on another scale: no `good_scores`.
-
-        Raises:
-            SettingsError: the weights would be others under one of the options.
-        """
+        """The same networks under other options of search and score; scores are on another scale: no `good_scores`."""
         return self._under(type(self), options)
 
     def _under(self, kind: type[Anogan], options: dict[str, Any]) -> Anogan:
@@ -247,36 +232,31 @@ class Search:
     Attributes:
         latents: (B, R, latent) where each start ended.
         losses: (steps + 1, B, R) before the first step and after each.
-        drawn: (B, C, S, S) in [−1, 1], the picture of each image's best start.
+        reconstruction: (B, C, S, S) in [−1, 1], the picture of each image's best start.
         best: (B,) the start with the lowest loss.
     """
 
     latents: Tensor
     losses: Tensor
-    drawn: Tensor
+    reconstruction: Tensor
     best: Tensor
 
 
-def search_loss(critic: Discriminator, images: Tensor, drawn: Tensor, feature_share: float) -> Tensor:
+def search_loss(critic: Discriminator, images: Tensor, reconstructions: Tensor, feature_share: float) -> Tensor:
     """(1 − λ) · Σ|x − G(z)| + λ · Σ|f(x) − f(G(z))| of every image, (B,).
 
-    Schlegl et al. 2017, section 2.2: the residual loss, and the discrimination loss on features f of the discriminator.
-
-    Args:
-        critic: whose features are compared.
-        images: (B, C, S, S) in [−1, 1].
-        drawn: the same shape.
-        feature_share: λ.
+    Schlegl et al. 2017, section 2.2: the residual loss, and the discrimination loss on features f of the critic; images
+    and reconstructions G(z) are (B, C, S, S) in [−1, 1], λ is `feature_share`.
 
     Examples:
         >>> images = torch.ones(2, 3, 16, 16)
         >>> search_loss(Discriminator(16, 3, 4, norm="layer"), images, images - 1, feature_share=0.0)
         tensor([768., 768.])
     """
-    residual = (images - drawn).abs().flatten(1).sum(1)
+    residual = (images - reconstructions).abs().flatten(1).sum(1)
     if feature_share == 0:
         return residual
-    features = (critic.features(images) - critic.features(drawn)).abs().sum(1)
+    features = (critic.features(images) - critic.features(reconstructions)).abs().sum(1)
     return (1 - feature_share) * residual + feature_share * features
 
 
@@ -294,16 +274,8 @@ def search(
     """Latent search (AnoGAN) for all images and all their starting points at once.
 
     The loss is a sum over searches, the networks are in evaluation mode (no search sees another through a batch norm),
-    and Adam treats every number on its own: so each search takes the steps it would take alone.
-
-    Args:
-        generator: in evaluation mode.
-        critic: in evaluation mode.
-        images: (B, C, S, S) in [−1, 1].
-        starts: (B, R, latent).
-        steps: of Adam.
-        lr: its learning rate.
-        feature_share: λ of `search_loss`.
+    and Adam treats every number on its own: so each search takes the steps it would take alone. Images are
+    (B, C, S, S) in [−1, 1], `starts` (B, R, latent); `steps` and `lr` are Adam's.
 
     Examples:
         >>> networks = Networks(16, latent=4, width=2, encodes=False).eval()
@@ -325,5 +297,5 @@ def search(
     best = losses[-1].argmin(1)
     ends = latents.detach().view(count, restarts, -1)
     with torch.no_grad():
-        drawn = generator(ends[torch.arange(count), best])
-    return Search(ends, torch.stack(losses), drawn, best)
+        reconstruction = generator(ends[torch.arange(count), best])
+    return Search(ends, torch.stack(losses), reconstruction, best)

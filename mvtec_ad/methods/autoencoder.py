@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvtec_ad.backbones import Backbone, load_backbone
+from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import base
@@ -59,7 +60,7 @@ class Autoencoder(TrainedDetector):
     depth: int = option(5, "layers down, each half the size, and as many up", least=1)
     corruption: str = option("none", "done to the input, must be undone", among=("none", "noise", "mask"))
     backbone: str = option("resnet18", "network of the loss or map 'features'; not used otherwise")
-    weights: str = option("drawn", "of that network: imagenet, random, drawn or the path of a weights file")
+    weights: str = option("synthetic", "of that network: imagenet, random, synthetic or the path of a weights file")
     patience: int = option(5, "checks, every 50 steps, without progress before it stops; 0 never does", least=0)
     sigma: float = option(2.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
 
@@ -89,8 +90,7 @@ class Autoencoder(TrainedDetector):
 
     def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """AdamW on batches of good images; ends with the weights whose loss on held-out images was lowest."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.network = self.new_network()
         self.network.start_from(torch.from_numpy(images.mean(0, dtype=np.float64) / 255).permute(2, 0, 1))
         self.network.to(torch_device(), memory_format=torch.channels_last)
@@ -101,23 +101,23 @@ class Autoencoder(TrainedDetector):
                 rng = run.rng(step)
                 clean = as_tensor(images[np.sort(rng.permutation(len(images))[: self.batch_images])])
                 noise = normal((len(clean), self.network.bottleneck), rng) if self.variational else None
-                reconstruction, divergence = self.network(corrupt(clean, self.corruption, rng), noise)
-                error = difference_map(self.loss, clean, reconstruction, self.extractor).mean((1, 2)) * clean[0].numel()
-                run.minimise((error + self.beta * divergence).mean())
+                run.minimise(self.loss_of(clean, corrupt(clean, self.corruption, rng), noise))
                 if run.due():
                     with run.evaluating():
                         run.keep_best(self.held_out_loss(held))
         self.network.eval()
         self.curve = run.curve()
 
+    def loss_of(self, clean: Tensor, seen: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Mean training loss of a batch, which the network sees corrupted and reconstructs clean."""
+        reconstruction, divergence = self.network(seen, noise)
+        error = difference_map(self.loss, clean, reconstruction, self.extractor).mean((1, 2)) * clean[0].numel()
+        return (error + self.beta * divergence).mean()
+
     def held_out_loss(self, images: np.ndarray) -> float:
         """The training loss of images as they are: no corruption, and the mean of each latent distribution."""
-        total = 0.0
-        for clean in map(as_tensor, self.parts(images)):
-            reconstruction, divergence = self.network(clean)
-            error = difference_map(self.loss, clean, reconstruction, self.extractor).mean((1, 2)) * clean[0].numel()
-            total += (error + self.beta * divergence).mean() * len(clean)
-        return float(total) / len(images)
+        parts = map(as_tensor, self.parts(images))
+        return float(sum(self.loss_of(clean, clean) * len(clean) for clean in parts)) / len(images)
 
     def identity(self, seed: int) -> dict[str, Any]:
         """Also the weights that features come from, and the numbers of the recipe that are no options."""
@@ -202,12 +202,12 @@ def corrupt(images: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
     if kind == "noise":
         return (images + NOISE * normal(tuple(images.shape), rng)).clamp(0, 1)
     if kind == "mask":
-        images, side = images.clone(), images.shape[-1]
+        images, image_size = images.clone(), images.shape[-1]
         for image in images:
             colour = image.mean((1, 2))[:, None, None]
             for _ in range(rng.integers(1, SQUARES + 1)):
-                size = max(1, round(side * rng.uniform(*SIDES)))
-                top, left = rng.integers(0, side - size + 1, 2)
+                size = max(1, round(image_size * rng.uniform(*SIDES)))
+                top, left = rng.integers(0, image_size - size + 1, 2)
                 image[:, top : top + size, left : left + size] = colour
     return images
 
@@ -215,24 +215,20 @@ def corrupt(images: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
 class AutoencoderNetwork(nn.Module):
     """Strided convolutions down to a vector, transposed ones back: Bergmann et al. 2019, table 1, with fewer layers.
 
-    Args:
-        side: of the images, a multiple of 2^depth.
-        latent: length of the vector; 0 leaves it out, so that the last grid itself is the bottleneck.
-        width: channels of the first layer; doubled by each further one, up to 8 × width.
-        depth: convolutions with stride 2 on the way down.
-        variational: the encoder gives mean and logarithm of the variance of the vector; needs a vector.
+    Without a `latent` vector the last grid itself is the bottleneck. `width` are the channels of the first layer,
+    doubled by each further one, up to 8 ×; a `variational` encoder gives mean and log variance of the vector.
 
     Attributes:
         bottleneck: numbers that an image is squeezed into.
         grid: shape (C, h, w) of the last grid.
     """
 
-    def __init__(self, side: int, latent: int, width: int, depth: int = 5, variational: bool = False) -> None:
+    def __init__(self, image_size: int, latent: int, width: int, depth: int = 5, variational: bool = False) -> None:
         super().__init__()
         self.variational = variational
         channels = [3, *(width * min(2**layer, 8) for layer in range(depth))]
-        self.grid = channels[-1], side // 2**depth, side // 2**depth
-        cells = channels[-1] * (side // 2**depth) ** 2
+        self.grid = channels[-1], image_size // 2**depth, image_size // 2**depth
+        cells = channels[-1] * (image_size // 2**depth) ** 2
         self.bottleneck = latent or cells
         down = [_layer(nn.Conv2d, a, b) for a, b in itertools.pairwise(channels)]
         up = [_layer(nn.ConvTranspose2d, b, a) for a, b in itertools.pairwise(channels[1:])][::-1]
@@ -240,7 +236,7 @@ class AutoencoderNetwork(nn.Module):
         self.encoder = nn.Sequential(*down, nn.Flatten(), squeeze)
         self.widen = nn.Sequential(nn.Linear(latent, cells), nn.LeakyReLU(0.2)) if latent else nn.Identity()
         self.decoder = nn.Sequential(*up, nn.ConvTranspose2d(channels[1], 3, 4, 2, 1))
-        self.register_buffer("base", torch.zeros(3, side, side))
+        self.register_buffer("base", torch.zeros(3, image_size, image_size))
         nn.init.zeros_(self.decoder[-1].weight)  # the first reconstruction is the base: nothing to unlearn
         nn.init.zeros_(self.decoder[-1].bias)
 
@@ -292,12 +288,8 @@ def _layer(convolution: type[nn.Module], channels: int, other: int) -> nn.Sequen
 def difference_map(name: str, images: Tensor, other: Tensor, extractor: Backbone | None = None) -> Tensor:
     """How images differ from their reconstructions at every pixel: (B, 3, H, W) in [0, 1] twice -> (B, H, W).
 
-    Args:
-        name: `absolute` |x − x̂| or `mse` (x − x̂)², averaged over the colours; `ssim` 1 − SSIM; `mse+ssim`, the second
-            × `SSIM_WEIGHT`; `features`: 1 − cosine of a network's features.
-        images: (B, 3, H, W).
-        other: their reconstructions, the same shape.
-        extractor: that network.
+    `absolute` |x − x̂| or `mse` (x − x̂)², averaged over the colours; `ssim` 1 − SSIM; `mse+ssim`, the second times
+    `SSIM_WEIGHT`; `features`: 1 − cosine of an extractor's features.
 
     Examples:
         >>> difference_map("mse", torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.5)).mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from mvtec_ad.training import checkpoint_path
 Images = Sequence[str | Path] | np.ndarray  # paths, or (N, H, W, 3) uint8 RGB of any size
 Layers = list[Tensor]  # (B, h, w, C) float32 each, shallow to deep
 TOGETHER = 32  # images decoded at once, in parallel
+FITTED = {"init": False, "repr": False, "compare": False}  # fields that a fit fills
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ class Detector(Options):
     image_size: int = option(256, "side that images are resized to, pixels", least=1)
     crop: int = option(224, "side of the central part that is kept, pixels; the image size keeps all", least=1)
     seed: int | None = field(default=None, init=False, compare=False)
-    good_scores: np.ndarray = field(
-        default_factory=partial(np.empty, 0, np.float32), init=False, repr=False, compare=False
-    )
-    checkpoint_files: list[Path] = field(default_factory=list, init=False, repr=False, compare=False)
+    good_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), **FITTED)
+    checkpoint_files: list[Path] = field(default_factory=list, **FITTED)
 
     name: ClassVar[str]  # of the method, a key of `methods.METHODS`
     extractor: ClassVar[Backbone | None] = None  # the frozen network whose features are used, where there is one
@@ -73,15 +72,7 @@ class Detector(Options):
     # --- what a method says -------------------------------------------------------------------------------------------
 
     def fit_batches(self, seen: Iterable[Any], count: int, seed: int, checkpoints: Path | None, progress: bool) -> None:
-        """Fit on what `batches` gave of good images, and set `good_scores`.
-
-        Args:
-            seen: batches of what `look` makes of images, in order.
-            count: images in all.
-            seed: of whatever the method draws.
-            checkpoints: folder in which a training keeps its run; None keeps nothing.
-            progress: show bars.
-        """
+        """Fit on batches of what `look` made of `count` good images, in order, and set `good_scores`."""
         raise NotImplementedError
 
     def score_batch(self, seen: Any) -> Scores:
@@ -142,7 +133,6 @@ class Detector(Options):
             images: paths, or (N, H, W, 3) uint8 RGB; they are resized here.
             seed: of whatever the method draws, 0 or more.
             checkpoints: folder in which a training keeps its run, and goes on from; None keeps nothing.
-            progress: show bars.
 
         Raises:
             DataError: too few images, or one cannot be read.
@@ -163,34 +153,18 @@ class Detector(Options):
         return self
 
     def score(self, images: Images, *, progress: bool = False) -> Scores:
-        """Score images.
-
-        Args:
-            images: paths, or (N, H, W, 3) uint8 RGB; they are resized here.
-            progress: show a bar.
-
-        Returns:
-            Image scores (N,) and maps (N, crop, crop) or None, float32, raw.
-        """
+        """Score images as `fit` takes them: scores (N,) and maps (N, crop, crop) or None, float32, raw."""
         return self.score_seen(self.batches(images, progress=progress and f"{self.name} score"))
 
     def score_seen(self, seen: Iterable[Any]) -> Scores:
-        """As `score`, from `batches`.
-
-        Raises:
-            SettingsError: the detector is not fitted.
-        """
+        """As `score`, from `batches`."""
         self.check_fitted()
         parts = [self.score_batch(batch) for batch in seen]
         maps = None if parts[0].maps is None else np.concatenate([scores.maps for scores in parts])
         return Scores(np.concatenate([scores.image for scores in parts]), maps)
 
     def check_fitted(self) -> None:
-        """Refuse a detector that has nothing to score with.
-
-        Raises:
-            SettingsError: the detector is not fitted.
-        """
+        """Refuse, with a SettingsError, a detector that has nothing to score with."""
         if self.seed is None:
             raise SettingsError(f"this {self.name} is not fitted: call fit(images) first")
 
@@ -201,15 +175,7 @@ class Detector(Options):
         return self.batches(good, progress=progress and f"{self.name} fit"), len(good)
 
     def batches(self, images: Images, *, progress: str | bool = False) -> Iterator[Any]:
-        """What `look` makes of images, batch by batch, as they are read.
-
-        Args:
-            images: paths, or (N, H, W, 3) uint8 RGB.
-            progress: title of a bar; none without.
-
-        Raises:
-            DataError: there is no image, one cannot be read, or an array has another shape or type.
-        """
+        """What `look` makes of images, batch by batch, as they are read; `progress` is the title of a bar."""
         check_images(images)
         with tqdm(total=len(images), desc=progress or None, unit="image", disable=not progress) as bar:
             for chunk in batches(len(images), max(TOGETHER, self.batch())):
@@ -218,9 +184,8 @@ class Detector(Options):
 
     def parts(self, pixels: np.ndarray) -> Iterator[Any]:
         """What `look` makes of (N, crop, crop, 3) uint8 images that `load` has given, batch by batch."""
-        size = self.batch()
-        for start in range(0, len(pixels), size):
-            yield self.look(pixels[start : start + size])
+        for part in batches(len(pixels), self.batch()):
+            yield self.look(pixels[part])
 
     def load(self, images: Images) -> np.ndarray:
         """(N, crop, crop, 3) uint8: images as the method looks at them."""
@@ -230,11 +195,7 @@ class Detector(Options):
 
 
 def check_images(images: Images) -> None:
-    """Refuse what are no images: a single array must be (N, H, W, 3) uint8.
-
-    Raises:
-        DataError: one line that says what there is and what is wanted.
-    """
+    """Refuse, with a DataError, what are no images: a single array must be (N, H, W, 3) uint8."""
     if isinstance(images, np.ndarray) and (images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8):
         raise DataError(
             f"images must be paths or an array (N, H, W, 3) of uint8, RGB from 0 to 255, not {images.shape} "
@@ -251,7 +212,7 @@ class FeatureDetector(Detector):
     """A detector over the layers of a frozen backbone, which several seeds share."""
 
     backbone: str = option("resnet18", "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME")
-    weights: str = option("imagenet", "imagenet, random, drawn or the path of a weights file")
+    weights: str = option("imagenet", "imagenet, random, synthetic or the path of a weights file")
 
     @cached_property
     def network(self) -> Backbone:
@@ -289,7 +250,7 @@ class TrainedDetector(Detector):
     lr: float = option(1e-3, "learning rate", above=0)
     held_out: float = option(0.2, "share of the good images that is not trained on: the threshold", above=0, below=1)
     sigma: float = option(1.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
-    curve: pd.DataFrame = field(default_factory=pd.DataFrame, init=False, repr=False, compare=False)
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame, **FITTED)
 
     def check(self) -> None:
         """Refuse what a network cannot be trained on."""
@@ -350,9 +311,9 @@ def normal(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).to(torch_device())
 
 
-def enlarge(grids: Tensor, side: int | tuple[int, int]) -> np.ndarray:
-    """Grids (B, h, w) to maps of this side, or height and width, float32, linear between the centres of the cells."""
-    maps = F.interpolate(grids[:, None], side, mode="bilinear", align_corners=False)
+def enlarge(grids: Tensor, size: int | tuple[int, int]) -> np.ndarray:
+    """Grids (B, h, w) to maps of this size, or height and width, float32, linear between the centres of the cells."""
+    maps = F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)
     return maps[:, 0].cpu().numpy()
 
 
@@ -366,9 +327,9 @@ def smooth(maps: np.ndarray, sigma: float) -> np.ndarray:
     )
 
 
-def grid_maps(grids: Tensor, side: int, sigma: float) -> np.ndarray:
-    """Grids (B, h, w) as anomaly maps (B, side, side) float32: enlarged, then smoothed with σ in pixels."""
-    return smooth(enlarge(grids, side), sigma)
+def grid_maps(grids: Tensor, size: int, sigma: float) -> np.ndarray:
+    """Grids (B, h, w) as anomaly maps (B, size, size) float32: enlarged, then smoothed with σ in pixels."""
+    return smooth(enlarge(grids, size), sigma)
 
 
 def peak(maps: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from mvtec_ad.data.loading import resize
+from mvtec_ad.data.loading import load_images, resize
 from mvtec_ad.methods.base import Scores, peak, smooth
 
-SIDE = 128  # pixels; the rows are about what needs no detail
+IMAGE_SIZE = 128  # pixels; the rows are about what needs no detail
 SIGMA = 2.0  # 4 pixels at 256, as the methods smooth their maps
 NOISE = 5.0  # gray levels added to a pixel's spread, so that a constant pixel does not decide alone
 
@@ -34,7 +35,9 @@ def trivial_scores(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]
         >>> trivial_scores(good, good + np.uint8(20))["pixel_z_score"].round(3)
         array([4., 4., 4., 4.])
     """
-    train, test = (np.stack([resize(image, SIDE) for image in images]).astype(np.float32) for images in (train, test))
+    train, test = (
+        np.stack([resize(image, IMAGE_SIZE) for image in images]).astype(np.float32) for images in (train, test)
+    )
     intensity, distance = test.mean((1, 2, 3), dtype=np.float64), np.abs(test - train.mean(0))
     return {
         "all_defective": np.ones(len(test)),
@@ -45,13 +48,18 @@ def trivial_scores(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
+def trivial_rows(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """`trivial_scores` of a table of images, a column each, in the order of `test`; views apart."""
+    frames = []
+    for view, rows in test.groupby("view", sort=True):
+        good = train[(train["view"] == view) & (train["label"] == 0)]
+        images = [load_images(list(part["image_path"]), IMAGE_SIZE) for part in (good, rows)]
+        frames.append(pd.DataFrame(trivial_scores(*images), index=rows.index))
+    return pd.concat(frames).loc[test.index]
+
+
 def mean_image(train: np.ndarray, test: np.ndarray, sigma: float) -> Scores:
     """Distance to the mean good image: what a generator would score that draws nothing else.
-
-    Args:
-        train: (N, H, W, 3) uint8 good images.
-        test: (M, H, W, 3) uint8.
-        sigma: Gaussian smoothing of the maps, in pixels.
 
     Returns:
         Maps (M, H, W) float32, |x − mean| averaged over the colours in gray levels and smoothed, and their peaks (M,).
@@ -66,7 +74,7 @@ def mean_image(train: np.ndarray, test: np.ndarray, sigma: float) -> Scores:
 
 
 def _peak(maps: np.ndarray) -> np.ndarray:
-    """Largest value of each (SIDE, SIDE, 3) map after averaging the colours and smoothing, float64."""
+    """Largest value of each (IMAGE_SIZE, IMAGE_SIZE, 3) map after averaging the colours and smoothing, float64."""
     blurred = [
         cv2.GaussianBlur(anomaly_map.mean(-1), (0, 0), SIGMA, borderType=cv2.BORDER_REFLECT) for anomaly_map in maps
     ]

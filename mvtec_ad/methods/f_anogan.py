@@ -91,24 +91,19 @@ class FAnogan(Anogan):
         return self._under(Anogan, options)
 
 
-def encoder_loss(critic: Discriminator, images: Tensor, drawn: Tensor, kappa: float) -> Tensor:
+def encoder_loss(critic: Discriminator, images: Tensor, reconstructions: Tensor, kappa: float) -> Tensor:
     """‖x − x̂‖² / n + κ ‖f(x) − f(x̂)‖² / n_f of every image, (B,), with n pixel values and n_f features.
 
     The loss of an encoder trained in the way izi_f, or izi with κ = 0, and the anomaly score of f-AnoGAN (Schlegl et
-    al. 2019, sections on encoder training and on detection).
-
-    Args:
-        critic: whose features f are compared.
-        images: x, (B, C, S, S) in [−1, 1].
-        drawn: x̂ = G(E(x)), the same shape.
-        kappa: κ.
+    al. 2019, sections on encoder training and on detection), of x and x̂ = G(E(x)), (B, C, S, S) in [−1, 1]; f are
+    features of the critic.
 
     Examples:
         >>> images = torch.ones(2, 3, 16, 16)
         >>> encoder_loss(Discriminator(16, 3, 4, norm="layer"), images, images - 2, kappa=0.0)
         tensor([4., 4.])
     """
-    residual = (images - drawn).square().flatten(1).mean(1)
+    residual = (images - reconstructions).square().flatten(1).mean(1)
     if kappa == 0:
         return residual
-    return residual + kappa * (critic.features(images) - critic.features(drawn)).square().mean(1)
+    return residual + kappa * (critic.features(images) - critic.features(reconstructions)).square().mean(1)

@@ -21,20 +21,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import Options, option, torch_device
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods.base import curve_state, load_curve, load_weights, normal, weights_state
+from mvtec_ad.methods.base import FITTED, curve_state, load_curve, load_weights, normal, weights_state
 from mvtec_ad.training import Run, constant
 
 PENALTY = 10.0  # λ of eq. 3 of Gulrajani et al. 2017
 GRID = 16  # pictures from fixed noise
-FITTED = {"init": False, "repr": False, "compare": False}  # fields that a fit fills; None before it
 
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def grids_of(side: int) -> list[int]:
+def grids_of(size: int) -> list[int]:
     """Cells a side of all grids of a network, finest first: halved until at most 4 are left.
 
     The coarsest grid must be seen as a whole: where one layer looks at a part of the picture only, strokes are fine and
@@ -44,7 +44,7 @@ def grids_of(side: int) -> list[int]:
         >>> grids_of(28)
         [28, 14, 7, 3]
     """
-    grids = [side]
+    grids = [size]
     while grids[-1] > 4:
         grids.append(grids[-1] // 2)
     return grids
@@ -56,42 +56,38 @@ def _channels(width: int, depth: int) -> list[int]:
 
 
 class Generator(nn.Module):
-    """DCGAN generator: transposed convolutions turn latent vectors into images.
+    """DCGAN generator: transposed convolutions turn latent vectors into images of `size` pixels and 1 or 3 colours.
 
-    Args:
-        side: of the images.
-        colours: of the images, 1 or 3.
-        latent: length of a latent vector z.
-        width: channels of the finest grid.
+    `latent` is the length of a vector z, `width` are the channels of the finest grid.
 
     Examples:
         >>> Generator(28, 1, latent=10, width=4)(torch.zeros(2, 10)).shape
         torch.Size([2, 1, 28, 28])
     """
 
-    def __init__(self, side: int, colours: int, latent: int, width: int) -> None:
+    def __init__(self, size: int, colours: int, latent: int, width: int) -> None:
         super().__init__()
-        sides = grids_of(side)[::-1]  # coarsest first: 3, 7, 14, 28
-        channels = [*_channels(width, len(sides) - 1)[::-1], colours]
-        self.latent, self.grid = latent, (channels[0], sides[0], sides[0])
-        self.widen = nn.Linear(latent, channels[0] * sides[0] ** 2)
+        sizes = grids_of(size)[::-1]  # coarsest first: 3, 7, 14, 28
+        channels = [*_channels(width, len(sizes) - 1)[::-1], colours]
+        self.latent, self.grid = latent, (channels[0], sizes[0], sizes[0])
+        self.widen = nn.Linear(latent, channels[0] * sizes[0] ** 2)
         ups: list[nn.Module] = []
-        for (few, many), (before, after) in zip(itertools.pairwise(sides), itertools.pairwise(channels), strict=True):
+        for (few, many), (before, after) in zip(itertools.pairwise(sizes), itertools.pairwise(channels), strict=True):
             stamps = nn.ConvTranspose2d(
-                before, after, 4, 2, 1, output_padding=many - 2 * few, bias=many == side
+                before, after, 4, 2, 1, output_padding=many - 2 * few, bias=many == size
             )  # 3 => 7 needs one more row and column; a bias before a batch norm would do nothing
             ups += [nn.BatchNorm2d(before), nn.ReLU(), stamps]
         self.ups = nn.Sequential(*ups)
-        self.register_buffer("base", torch.zeros(colours, side, side))
+        self.register_buffer("base", torch.zeros(colours, size, size))
         _small_weights(self)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """(B, latent) -> images (B, colours, side, side) in [−1, 1]."""
+        """(B, latent) -> images (B, colours, size, size) in [−1, 1]."""
         grids = self.widen(latent).view(-1, *self.grid)
         return torch.tanh(self.ups(grids) + self.base)
 
     def start_from(self, mean: Tensor) -> None:
-        """Draw what differs from a mean image, (colours, side, side) in [−1, 1], instead of everything."""
+        """Draw what differs from a mean image, (colours, size, size) in [−1, 1], instead of everything."""
         self.base.copy_(torch.atanh(mean.clamp(-0.99, 0.99)))
 
 
@@ -99,9 +95,7 @@ class Discriminator(nn.Module):
     """DCGAN discriminator, critic or encoder: strided convolutions, the mirror image of the generator.
 
     Args:
-        side: of the images.
-        colours: of the images, 1 or 3.
-        width: channels of the first grid.
+        size, colours, width: as in `Generator`.
         norm: after every convolution but the first: `batch`, `layer` (for a critic with gradient penalty, which must
             not mix the images of a batch: Gulrajani et al. 2017, section 4) or `none`.
         spectral: divide every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
@@ -114,7 +108,7 @@ class Discriminator(nn.Module):
 
     def __init__(
         self,
-        side: int,
+        size: int,
         colours: int,
         width: int,
         norm: str = "batch",
@@ -122,8 +116,8 @@ class Discriminator(nn.Module):
         outputs: int | None = None,
     ) -> None:
         super().__init__()
-        sides = grids_of(side)
-        channels = [colours, *_channels(width, len(sides) - 1)]
+        sizes = grids_of(size)
+        channels = [colours, *_channels(width, len(sizes) - 1)]
         norms = {"batch": nn.BatchNorm2d, "layer": lambda channels: nn.GroupNorm(1, channels), "none": None}
         downs: list[nn.Module] = []
         for depth, (before, after) in enumerate(itertools.pairwise(channels)):
@@ -132,7 +126,7 @@ class Discriminator(nn.Module):
             downs.append(nn.LeakyReLU(0.2))
         self.downs = nn.Sequential(*downs)
         self.encodes = outputs is not None
-        self.judge = nn.Linear(channels[-1] * sides[-1] ** 2, outputs or 1)
+        self.head = nn.Linear(channels[-1] * sizes[-1] ** 2, outputs or 1)
         _small_weights(self)
         if spectral:
             for module in self.modules():
@@ -140,12 +134,12 @@ class Discriminator(nn.Module):
                     nn.utils.parametrizations.spectral_norm(module)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, colours, side, side) in [−1, 1] -> what stands before the verdict, (B, F)."""
+        """Images (B, colours, size, size) in [−1, 1] -> what stands before the verdict, (B, F)."""
         return self.downs(images).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images -> raw verdicts (B,), high for real ones; an encoder gives (B, outputs)."""
-        verdicts = self.judge(self.features(images))
+        verdicts = self.head(self.features(images))
         return verdicts if self.encodes else verdicts[:, 0]
 
 
@@ -158,81 +152,67 @@ def _small_weights(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def move_average(kept: nn.Module, present: nn.Module, share: float, step: int) -> None:
-    """Exponential moving average of weights, in place.
+def move_average(average: nn.Module, network: nn.Module, share: float, step: int) -> None:
+    """Exponential moving average of a network's weights, in place; its batch statistics are taken as they are.
 
-    Args:
-        kept: the averaged network.
-        present: the one in training, of the same shape; what it counts itself (batch statistics) is taken as it is.
-        share: of the average that stays; less in the first steps, whose weights are noise.
-        step: of the training, from 0.
+    `share` of the average stays; less in the first steps, whose weights are noise.
 
     Examples:
-        >>> kept, present = nn.Linear(1, 1), nn.Linear(1, 1)
-        >>> move_average(kept, present, share=0.0, step=3)
-        >>> torch.equal(kept.weight, present.weight)
+        >>> average, network = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> move_average(average, network, share=0.0, step=3)
+        >>> torch.equal(average.weight, network.weight)
         True
     """
     share = min(share, (1 + step) / (10 + step))
     with torch.no_grad():
-        for mean, now in zip(kept.parameters(), present.parameters(), strict=True):
+        for mean, now in zip(average.parameters(), network.parameters(), strict=True):
             mean.lerp_(now, 1 - share)
-        for mean, now in zip(kept.buffers(), present.buffers(), strict=True):
+        for mean, now in zip(average.buffers(), network.buffers(), strict=True):
             mean.copy_(now)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
-def discriminator_loss(real: Tensor, drawn: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of "real" for real images and "drawn" for drawn ones.
+def discriminator_loss(real: Tensor, generated: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of "real" for real images and "generated" for generated ones.
 
     Goodfellow et al. 2014, eq. 1, with one-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498, section 3.4):
-    real images are only 1 − `smoothing` real.
-
-    Args:
-        real: (B,) raw verdicts on real images.
-        drawn: (B,) raw verdicts on drawn ones.
-        smoothing: from 0 to below 1.
+    real images are only 1 − `smoothing` real. Both are raw verdicts, (B,).
 
     Examples:
         >>> discriminator_loss(torch.zeros(2), torch.zeros(2))  # it cannot tell: 2 log 2
         tensor(1.3863)
     """
     wanted = torch.full_like(real, 1 - smoothing)
-    return F.binary_cross_entropy_with_logits(real, wanted) + F.softplus(drawn).mean()
+    return F.binary_cross_entropy_with_logits(real, wanted) + F.softplus(generated).mean()
 
 
-def generator_loss(drawn: Tensor) -> Tensor:
+def generator_loss(generated: Tensor) -> Tensor:
     """−log D(G(z)), the loss that does not saturate (Goodfellow et al. 2014, section 3), from raw verdicts (B,).
 
     Examples:
         >>> generator_loss(torch.zeros(2))  # log 2
         tensor(0.6931)
     """
-    return F.softplus(-drawn).mean()
+    return F.softplus(-generated).mean()
 
 
-def critic_loss(real: Tensor, drawn: Tensor) -> Tensor:
+def critic_loss(real: Tensor, generated: Tensor) -> Tensor:
     """D(G(z)) − D(x): minus the estimated Wasserstein distance (Arjovsky et al. 2017, eq. 3), from verdicts (B,).
 
     Examples:
         >>> critic_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.5]))
         tensor(-1.5000)
     """
-    return drawn.mean() - real.mean()
+    return generated.mean() - real.mean()
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, drawn: Tensor, shares: Tensor) -> Tensor:
-    """(‖∇D(x̂)‖₂ − 1)², averaged, at points x̂ between real and drawn images.
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, shares: Tensor) -> Tensor:
+    """(‖∇D(x̂)‖₂ − 1)², averaged, at points x̂ between real and generated images.
 
-    Gulrajani et al. 2017, eq. 3 and algorithm 1, without the factor λ.
-
-    Args:
-        critic: images (B, C, H, W) -> (B,); one image must not change another's verdict.
-        real: (B, C, H, W).
-        drawn: (B, C, H, W).
-        shares: (B,) in [0, 1], ε of algorithm 1: how much of the real image.
+    Gulrajani et al. 2017, eq. 3 and algorithm 1, without the factor λ; `shares`, (B,), are its ε: how much of the real
+    image. The critic, (B, C, H, W) -> (B,), must not let one image change another's verdict.
 
     Examples:
         >>> images = torch.zeros(2, 1, 2, 2)
@@ -240,7 +220,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, drawn: Te
         tensor(1.)
     """
     shares = shares[:, None, None, None]
-    between = (shares * real + (1 - shares) * drawn).requires_grad_(True)
+    between = (shares * real + (1 - shares) * generated).requires_grad_(True)
     (gradients,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (gradients.flatten(1).norm(dim=1) - 1).square().mean()
 
@@ -265,8 +245,8 @@ def interpolate(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray
     (White 2016, arXiv:1609.04468). Both ends are included; float32.
 
     Examples:
-        >>> found = interpolate(np.array([2.0, 0.0]), np.array([0.0, 2.0]), 3)
-        >>> np.linalg.norm(found, axis=1).round(3).tolist()
+        >>> vectors = interpolate(np.array([2.0, 0.0]), np.array([0.0, 2.0]), 3)
+        >>> np.linalg.norm(vectors, axis=1).round(3).tolist()
         [2.0, 2.0, 2.0]
     """
     shares = np.linspace(0, 1, count)[:, None]
@@ -294,7 +274,7 @@ class Dcgan(Options):
         seed: of weights, batches and noise.
         curve: columns step, discriminator, generator.
         grids: (K, 16, S, S) uint8, pictures from the same noise at K moments of the training.
-        moments: (K,) steps after which they were drawn.
+        moments: (K,) steps after which they were generated.
 
     Examples:
         >>> digits = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
@@ -340,22 +320,11 @@ class Dcgan(Options):
         return self.epochs * max(1, count // self.batch_images)
 
     def fit(
-        self,
-        images: np.ndarray,
-        seed: int = 0,
-        *,
-        checkpoint: Path | None = None,
-        until: int | None = None,
-        progress: bool = False,
+        self, images: np.ndarray, seed: int = 0, *, checkpoint: Path | None = None, progress: bool = False
     ) -> Dcgan:
-        """Train generator and discriminator on gray pictures.
+        """Train generator and discriminator on gray pictures, (N, S, S) uint8.
 
-        Args:
-            images: (N, S, S) uint8.
-            seed: of weights, batches and noise.
-            checkpoint: where the run is kept, and gone on from; None keeps nothing.
-            until: stop after this step, as if interrupted.
-            progress: show a bar with both losses.
+        `seed` is that of weights, batches and noise; `checkpoint`, where the run is kept, and gone on from.
 
         Raises:
             DataError: fewer images than a batch, or they are not square.
@@ -367,8 +336,7 @@ class Dcgan(Options):
             raise DataError(
                 f"a batch needs {self.batch_images} gray pictures, and there are {images.shape}: lower batch_images"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             game = _Game(images.shape[-1], self, seed)
         game.to(torch_device(), memory_format=torch.channels_last)
         steps, per_epoch = self.steps(len(images)), max(1, len(images) // self.batch_images)
@@ -378,7 +346,7 @@ class Dcgan(Options):
             return game.generator(normal((self.batch_images, self.latent), rng))
 
         recipe = {"lr": self.lr, "steps": steps, "seed": seed, "schedule": constant, "beta1": self.beta1}
-        recipe |= {"weight_decay": 0.0, "checkpoint": checkpoint, "until": until, "identity": self.options()}
+        recipe |= {"weight_decay": 0.0, "checkpoint": checkpoint, "identity": self.options()}
         with Run(game, **recipe, description="DCGAN", progress=progress) as run:
             for step in run:
                 with torch.no_grad():
@@ -396,23 +364,18 @@ class Dcgan(Options):
         self.grids, self.moments = game.grids.cpu().numpy()[: len(moments)], moments
         return self
 
-    def draw(self, latents: np.ndarray) -> np.ndarray:
-        """Pictures (N, S, S) uint8 of latent vectors (N, latent) float32.
-
-        Raises:
-            SettingsError: nothing is fitted yet.
-        """
+    def generate(self, latents: np.ndarray) -> np.ndarray:
+        """Pictures (N, S, S) uint8 of latent vectors (N, latent) float32."""
         if self.generator is None:
             raise SettingsError("this DCGAN is not fitted: call fit(images) first")
-        parts = []
+        vectors = torch.from_numpy(latents).float().to(torch_device())
         with torch.inference_mode():
-            for part in batches(len(latents), 256):
-                parts.append(as_pictures(self.generator(torch.from_numpy(latents[part]).float().to(torch_device()))))
+            parts = [as_pictures(self.generator(vectors[part])) for part in batches(len(vectors), 256)]
         return torch.cat(parts)[..., 0].cpu().numpy()
 
     def sample(self, number: int, seed: int = 0) -> np.ndarray:
         """Pictures from N(0, I), (number, S, S) uint8."""
-        return self.draw(latents(number, self.latent, seed))
+        return self.generate(latents(number, self.latent, seed))
 
     def state(self) -> dict[str, np.ndarray]:
         """What a fit has found, as plain arrays: weights, curve, grids, moments and seed."""
@@ -421,7 +384,7 @@ class Dcgan(Options):
 
     def load_state(self, state: dict[str, np.ndarray]) -> Dcgan:
         """The inverse of `state`."""
-        with torch.random.fork_rng(devices=[]):
+        with seeded(0):
             generator = Generator(state["grids"].shape[-1], 1, self.latent, self.width)
         self.generator, self.seed = load_weights(generator, state, "generator"), int(np.asarray(state["seed"]).item())
         self.curve = load_curve(state, "step", "discriminator", "generator")
@@ -432,13 +395,13 @@ class Dcgan(Options):
 class _Game(nn.Module):
     """All that a checkpoint must hold: both players, the averaged generator, and the pictures so far."""
 
-    def __init__(self, side: int, options: Dcgan, seed: int) -> None:
+    def __init__(self, size: int, options: Dcgan, seed: int) -> None:
         super().__init__()
-        self.generator = Generator(side, 1, options.latent, options.width)
-        self.discriminator = Discriminator(side, 1, options.discriminator_width, options.norm, options.spectral)
+        self.generator = Generator(size, 1, options.latent, options.width)
+        self.discriminator = Discriminator(size, 1, options.discriminator_width, options.norm, options.spectral)
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         self.register_buffer("noise", torch.from_numpy(latents(GRID, options.latent, seed)))
-        self.register_buffer("grids", torch.zeros(options.snapshots, GRID, side, side, dtype=torch.uint8))
+        self.register_buffer("grids", torch.zeros(options.snapshots, GRID, size, size, dtype=torch.uint8))
 
     def look(self, moment: int) -> None:
         """Keep what the averaged generator draws from the fixed noise."""

@@ -1,15 +1,10 @@
-"""Fréchet distance, precision and recall of drawn digits, in the features of a small network that reads digits.
+"""Fréchet distance, precision and recall of generated digits, in the features of a small classifier of digits.
 
 The measures are those for photographs, with a network of our own in place of Inception: no download, but numbers that
-compare only under the same `Judge`.
+compare only under the same `DigitClassifier`.
 """
 
 from __future__ import annotations
-
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,28 +12,33 @@ import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import torch_device
-from mvtec_ad.data.digits import SIDE, Digits
+from mvtec_ad.data.digits import IMAGE_SIZE, Digits
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError
 from mvtec_ad.training import Run
 
 BATCH, LR = 128, 3e-3
-SHIFT = 2  # pixels that a digit is moved by at most, in training; MNIST has four of paper around it
-CHUNK = 500  # rows of distances at a time
+TRANSLATION = 2  # pixels that a digit is moved by at most, in training; MNIST has four of paper around it
+SURE = 0.8  # lowest probability with which a digit counts as read
+CHUNK = 500  # images, or rows of distances, at a time
 
 
-class DigitNetwork(nn.Module):
-    """Classifier of digits: two strided convolutions, 64 features, ten logits.
+class DigitClassifier(nn.Module):
+    """Convolutional classifier of digits: two strided convolutions, 64 features, ten logits.
+
+    Attributes:
+        accuracy: share of held-out real digits that it reads rightly; 0 before it is trained.
 
     Examples:
-        >>> DigitNetwork()(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 10])
+        >>> DigitClassifier().probabilities(np.zeros((2, 28, 28), np.uint8)).shape
+        (2, 10)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
+        self.layers = nn.Sequential(
             nn.Conv2d(1, 16, 5, 2, 2, bias=False),
             nn.BatchNorm2d(16),
             nn.LeakyReLU(0.2),
@@ -48,87 +48,58 @@ class DigitNetwork(nn.Module):
             nn.Flatten(),
             nn.Linear(32 * 7 * 7, 64),
             nn.LeakyReLU(0.2),
+            nn.Linear(64, 10),
         )
-        self.last = nn.Linear(64, 10)
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """(B, 1, 28, 28) in [−1, 1] -> what the last layer decides on, (B, 64)."""
-        return self.body(pixels)
+        self.accuracy = 0.0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 1, 28, 28) in [−1, 1] -> logits (B, 10)."""
-        return self.last(self.features(pixels))
+        return self.layers(pixels)
 
+    @torch.inference_mode()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """(N, 28, 28) uint8 -> what the last layer decides on, (N, 64) float32."""
+        _check_images(images)
+        self.to(torch_device()).eval()
+        parts = [self.layers[:-1](_as_tensor(images[part])) for part in batches(len(images), CHUNK)]
+        return torch.cat(parts).cpu().numpy()
 
-@dataclass
-class Judge:
-    """A network that learned to read real digits.
-
-    Attributes:
-        network: in evaluation mode.
-        accuracy: share of held-out real digits that it reads rightly.
-
-    Examples:
-        >>> Judge(DigitNetwork().eval(), 0.0).probabilities(np.zeros((2, 28, 28), np.uint8)).shape
-        (2, 10)
-    """
-
-    network: DigitNetwork
-    accuracy: float
-
+    @torch.inference_mode()
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """(N, 28, 28) uint8 -> how probable each digit is, (N, 10) float32, rows add up to 1."""
-        return _shown(lambda pixels: self.network(pixels).softmax(1), images)
+        _check_images(images)
+        self.to(torch_device()).eval()
+        parts = [self(_as_tensor(images[part])).softmax(1) for part in batches(len(images), CHUNK)]
+        return torch.cat(parts).cpu().numpy()
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """(N, 28, 28) uint8 -> (N, 64) float32."""
-        return _shown(self.network.features, images)
 
+def fit_digit_classifier(
+    train: Digits, test: Digits, *, steps: int = 400, seed: int = 0, progress: bool = True
+) -> DigitClassifier:
+    """Train a classifier of digits; generated digits are measured by what it sees in them.
 
-def fit_judge(
-    train: Digits,
-    test: Digits,
-    *,
-    steps: int = 400,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    progress: bool = True,
-) -> Judge:
-    """Train a classifier of digits, the judge of drawn ones.
-
-    Args:
-        train: to learn from.
-        test: to measure the accuracy on; nothing is chosen by it.
-        steps: of training, with 128 images each.
-        seed: of weights and batches.
-        checkpoint: where the run is kept, and gone on from; None keeps nothing.
-        progress: show a bar.
-
-    Raises:
-        DataError: one of the two is empty or no digits of 28 × 28 pixels.
+    `train` is learned from, in `steps` of 128 images; the accuracy is measured on `test`, by which nothing is chosen.
+    One that is empty, or no digits of 28 × 28 pixels, is a DataError.
 
     Examples:
         >>> digits = Digits(np.zeros((4, 28, 28), np.uint8), np.array([1, 1, 1, 1]), "ones")
-        >>> fit_judge(digits, digits, steps=1, progress=False).features(digits.images).shape
+        >>> fit_digit_classifier(digits, digits, steps=1, progress=False).features(digits.images).shape
         (4, 64)
     """
     for digits in (train, test):
         _check_images(digits.images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = DigitNetwork()
-    network.to(torch_device())
-    digest = hashlib.sha256(train.images.tobytes() + train.labels.tobytes()).hexdigest()[:16]
-    recipe = {"lr": LR, "steps": steps, "seed": seed, "checkpoint": checkpoint, "identity": {"digits": digest}}
-    with Run(network, **recipe, description="judge of digits", progress=progress) as run:
+    with seeded(seed):
+        classifier = DigitClassifier().to(torch_device())
+    recipe = {"lr": LR, "steps": steps, "seed": seed, "progress": progress}
+    with Run(classifier, **recipe, description="classifier of digits") as run:
         for step in run:
             rng = run.rng(step)
             rows = rng.integers(len(train.images), size=BATCH)
-            pixels = _as_tensor(train.images[rows]).roll(tuple(rng.integers(-SHIFT, SHIFT + 1, 2).tolist()), (2, 3))
-            run.minimise(F.cross_entropy(network(pixels), torch.from_numpy(train.labels[rows]).to(pixels.device)))
-    judge = Judge(network.eval(), 0.0)
-    judge.accuracy = float((judge.probabilities(test.images).argmax(1) == test.labels).mean())
-    return judge
+            translation = rng.integers(-TRANSLATION, TRANSLATION + 1, 2).tolist()
+            pixels = _as_tensor(train.images[rows]).roll(translation, (2, 3))
+            run.minimise(F.cross_entropy(classifier(pixels), torch.from_numpy(train.labels[rows]).to(pixels.device)))
+    classifier.accuracy = float((classifier.probabilities(test.images).argmax(1) == test.labels).mean())
+    return classifier
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -138,12 +109,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     square root is never taken: with C = RᵀR, from a QR decomposition of the centred features, its trace is the sum of
     the singular values of R₁R₂ᵀ, and stays exact where a covariance is singular.
 
-    Args:
-        first: (N, F) features.
-        second: (M, F); N and M should be equal where distances are compared, since fewer samples give larger ones.
-
-    Raises:
-        DataError: fewer than two samples, other features in the second, or one that is no number.
+    Features are (N, F) and (M, F); N and M should be equal where distances are compared, since fewer samples give
+    larger ones. Fewer than two samples, or a feature that is no number, are a DataError.
 
     Examples:
         >>> features = np.random.default_rng(0).normal(size=(9, 4))
@@ -157,65 +124,51 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return max(0.0, float(np.square(first.mean(0) - second.mean(0)).sum() + variances - 2 * shared))
 
 
-def precision_recall(real: np.ndarray, drawn: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Share of drawn samples that could be real, and share of real ones that could be drawn.
+def precision_recall(real: np.ndarray, generated: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
+    """Share of generated samples that could be real, and share of real ones that could be generated.
 
     A sample could be from a set when it lies no farther from one of its members than that member's k-th nearest
     neighbour in the set. Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved precision and recall metric for
     assessing generative models", 2019 (arXiv:1904.06991).
 
-    Args:
-        real: (N, F) features.
-        drawn: (M, F).
-        neighbours: k.
-
-    Raises:
-        DataError: k or fewer samples, k below 1, other features in the second, or one that is no number.
+    Features are (N, F) and (M, F), k is `neighbours`, from 1. Errors as in `frechet_distance`, k or fewer samples being
+    too few.
 
     Examples:
         >>> real = np.random.default_rng(0).normal(size=(9, 4))
         >>> precision_recall(real, real), precision_recall(real, real + 1000)
         ((1.0, 1.0), (0.0, 0.0))
     """
-    if neighbours < 1:
-        raise DataError(f"{neighbours} neighbours span no region: take 1 or more, as 3")
-    real, drawn = _checked(real, drawn, neighbours + 1)
-    return _share_inside(drawn, real, neighbours), _share_inside(real, drawn, neighbours)
+    real, generated = _checked(real, generated, neighbours + 1)
+    return _share_inside(generated, real, neighbours), _share_inside(real, generated, neighbours)
 
 
-def quality(judge: Judge, real: np.ndarray, drawn: np.ndarray, sure: float = 0.8) -> dict[str, float | list[float]]:
-    """All measures of drawn digits: Fréchet distance, precision, recall, and what the judge reads.
+def quality(classifier: DigitClassifier, real: np.ndarray, generated: np.ndarray) -> dict[str, float | list[float]]:
+    """Fréchet distance, precision and recall of generated digits, and what the classifier reads in them.
 
-    Args:
-        judge: that looks at them.
-        real: (N, 28, 28) uint8, best none that the drawing network or the judge learned from.
-        drawn: (M, 28, 28) uint8.
-        sure: lowest probability with which the judge is sure of a digit.
+    Both are (N, 28, 28) uint8, four images or more; real ones are best none that generator or classifier learned from.
 
     Returns:
-        `frechet`, `precision` and `recall` of the features; `digits_found`, how many of the ten digits it is sure to
-        see at least once; `sure`, the share of drawn images in which it is sure of one; `shares`, ten shares of the
-        drawn images, by the digit that it takes each for, sure or not.
-
-    Raises:
-        DataError: fewer than four images, or no digits of 28 × 28 pixels.
+        `frechet`, `precision` and `recall` of the features; `digits_found`, how many of the ten digits it reads at
+        least once with a probability of `SURE`; `sure`, the share of generated images in which it reads one so;
+        `shares`, ten shares of the generated images, by the digit that it takes each for, sure or not.
 
     Examples:
         >>> images = np.zeros((4, 28, 28), np.uint8)
-        >>> quality(Judge(DigitNetwork().eval(), 0.0), images, images)["precision"]
+        >>> quality(DigitClassifier(), images, images)["precision"]
         1.0
     """
-    features = judge.features(real), judge.features(drawn)
+    features = classifier.features(real), classifier.features(generated)
     precision, recall = precision_recall(*features)
-    probabilities = judge.probabilities(drawn)
-    read, certain = probabilities.argmax(1), probabilities.max(1) >= sure
+    probabilities = classifier.probabilities(generated)
+    digits, sure = probabilities.argmax(1), probabilities.max(1) >= SURE
     return {
         "frechet": frechet_distance(*features),
         "precision": precision,
         "recall": recall,
-        "digits_found": len(np.unique(read[certain])),
-        "sure": float(certain.mean()),
-        "shares": (np.bincount(read, minlength=10) / len(read)).tolist(),
+        "digits_found": len(np.unique(digits[sure])),
+        "sure": float(sure.mean()),
+        "shares": (np.bincount(digits, minlength=10) / len(digits)).tolist(),
     }
 
 
@@ -224,26 +177,18 @@ def _as_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).to(torch_device())[:, None].float() / 127.5 - 1
 
 
-def _shown(look: Callable[[Tensor], Tensor], images: np.ndarray) -> np.ndarray:
-    _check_images(images)
-    with torch.inference_mode():
-        return torch.cat([look(_as_tensor(images[part])).cpu() for part in batches(len(images), 500)]).numpy()
-
-
 def _check_images(images: np.ndarray) -> None:
-    if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE) or images.dtype != np.uint8 or not len(images):
+    if images.ndim != 3 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE) or images.dtype != np.uint8 or not len(images):
         raise DataError(f"images {images.shape} {images.dtype} are no digits: give (N, 28, 28) uint8, N ≥ 1")
 
 
 def _checked(first: np.ndarray, second: np.ndarray, fewest: int) -> tuple[np.ndarray, np.ndarray]:
     """Both sets of features in double precision."""
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise DataError(f"features {first.shape} and {second.shape} do not compare: give (N, F) and (M, F)")
     if min(len(first), len(second)) < fewest:
         raise DataError(f"{len(first)} and {len(second)} samples are too few: give {fewest} of each, better 1000")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise DataError("features are not all finite: the drawing network or the judge diverged, train it again")
+        raise DataError("features are not all finite: the generator or the classifier diverged, train it again")
     return first, second
 
 

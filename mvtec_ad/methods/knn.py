@@ -41,7 +41,7 @@ class Knn(FeatureDetector):
     PRESETS: ClassVar = {
         "resnet18": {},
         "wide_resnet50": {"backbone": "wide_resnet50_2"},
-        "quick": {"weights": "drawn", "image_size": 192, "crop": 192},
+        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192},
         "full": {},
     }
 

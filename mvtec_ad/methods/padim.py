@@ -20,7 +20,7 @@ from torch import Tensor
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps
+from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps, peak
 
 # Mean variance, over positions and channels, of ImageNet ResNet-18 features on good MVTec AD bottles: what ε = 0.01 of
 # the published recipes is meant beside. The features of other networks are scaled to it.
@@ -71,7 +71,7 @@ class Padim(FeatureDetector):
         },
     }
     PRESETS |= {
-        "quick": {"weights": "drawn", "image_size": 192, "crop": 192, "sigma": 3.0, "channels": 64},
+        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192, "sigma": 3.0, "channels": 64},
         "full": PRESETS["keras"],
     }
 
@@ -128,7 +128,7 @@ class Padim(FeatureDetector):
     def scores(self, distances: Tensor) -> Scores:
         """Distances (P, B) as smoothed maps of the images' size and their largest values."""
         maps = grid_maps(distances.mT.reshape(-1, *self.grid), self.crop, self.sigma)
-        return Scores(maps.reshape(len(maps), -1).max(1), maps)
+        return Scores(peak(maps), maps)
 
     def state(self) -> dict[str, Any]:
         """Channels, grid, scale and Gaussians; of a direct factor the lower triangle, the half that is not zero."""
@@ -136,16 +136,9 @@ class Padim(FeatureDetector):
         if not self.gaussians.dual:
             rows, columns = torch.tril_indices(factor.shape[1], factor.shape[2])
             factor = factor[:, rows, columns]
-        return {
-            "channels": self.indices,
-            "grid": self.grid,
-            "scale": self.scale,
-            "dual": self.gaussians.dual,
-            "mean": self.gaussians.mean,
-            "factor": factor,
-            "good_scores": self.good_scores,
-            "seed": self.seed,
-        }
+        gaussians = {"mean": self.gaussians.mean, "factor": factor, "dual": self.gaussians.dual}
+        more = {"channels": self.indices, "grid": self.grid, "scale": self.scale}
+        return {**gaussians, **more, "good_scores": self.good_scores, "seed": self.seed}
 
     def load_state(self, state: dict[str, Any]) -> Padim:
         """The inverse of `state`."""
@@ -162,9 +155,6 @@ class Padim(FeatureDetector):
 
 def draw_channels(total: int, number: int, seed: int) -> np.ndarray:
     """The random channel subset of section III-B: `number` of `total` indices, sorted, int64.
-
-    Raises:
-        SettingsError: more channels are asked for than the network has.
 
     Examples:
         >>> draw_channels(448, 3, seed=0)
@@ -224,7 +214,7 @@ def fit_gaussians(features: Tensor, ridge: float) -> Gaussians:
         >>> fit_gaussians(features, ridge=0.01).distance(features).shape
         torch.Size([1, 20])
     """
-    return _left_out_and_fitted(features.clone(), ridge, least=2)[1]
+    return leave_one_out_and_fit(features.clone(), ridge, least=2)[1]
 
 
 def leave_one_out(features: Tensor, ridge: float) -> Tensor:
@@ -232,7 +222,7 @@ def leave_one_out(features: Tensor, ridge: float) -> Tensor:
     return leave_one_out_and_fit(features.clone(), ridge)[0]
 
 
-def leave_one_out_and_fit(features: Tensor, ridge: float) -> tuple[Tensor, Gaussians]:
+def leave_one_out_and_fit(features: Tensor, ridge: float, least: int = 3) -> tuple[Tensor, Gaussians]:
     """Distance of every image to the Gaussian of all the others, (P, N), and the Gaussian of all of them.
 
     Nothing is fitted twice. Leaving image i out changes the scatter by one outer product, S₋ᵢ = S − N/(N−1)·δᵢδᵢᵀ, and
@@ -241,17 +231,9 @@ def leave_one_out_and_fit(features: Tensor, ridge: float) -> tuple[Tensor, Gauss
     what a threshold needs. In the dual shape the Gram matrix is single precision: exact to 1e-5 while the variance of
     the features stays below 500·ε.
 
-    Args:
-        features: (P, N, d) float32, N ≥ 3; overwritten in the dual shape, whose factor is as large.
-        ridge: ε, in units of feature variance.
-
-    Raises:
-        DataError: fewer than three images.
+    Features, (P, N, d) float32, are overwritten in the dual shape, whose factor is as large; of `least` = 2 images the
+    distances are left empty.
     """
-    return _left_out_and_fitted(features, ridge, least=3)
-
-
-def _left_out_and_fitted(features: Tensor, ridge: float, least: int) -> tuple[Tensor, Gaussians]:
     positions, count, dimension = features.shape
     if count < least:
         what = "hold one out" if least > 2 else "fit a covariance"

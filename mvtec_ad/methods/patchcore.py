@@ -56,7 +56,7 @@ class Patchcore(FeatureDetector):
     PRESETS: ClassVar = {
         "resnet18": {},
         "wide_resnet50": {"backbone": "wide_resnet50_2"},
-        "quick": {"weights": "drawn", "image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
+        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
         "full": {},
     }
 
@@ -114,15 +114,8 @@ class Patchcore(FeatureDetector):
 def patch_features(layers: Layers, depths: Sequence[int], neighbourhood: int) -> Tensor:
     """Locally aware patch features (eq. 1 to 3): p × p averages of each chosen layer, on the grid of the shallowest.
 
-    At the border the average takes in zeros, as in both known implementations.
-
-    Args:
-        layers: (B, h, w, C) float32 each, shallow to deep.
-        depths: of the layers that are taken, from 1.
-        neighbourhood: p, odd.
-
-    Returns:
-        (B, h, w, ΣC) float32; deeper layers are enlarged linearly.
+    At the border the average takes in zeros, as in both known implementations; deeper layers are enlarged linearly.
+    Layers (B, h, w, C), shallow to deep, at `depths` from 1 -> (B, h, w, ΣC) float32; `neighbourhood` is p.
 
     Examples:
         >>> layers = [torch.ones(2, 8, 8, 16), torch.ones(2, 4, 4, 32)]
@@ -141,15 +134,8 @@ def measure(
 ) -> tuple[Tensor, Tensor]:
     """Image scores (eq. 6 and 7) and patch distances.
 
-    Args:
-        features: (B, P, C) float32 patch features.
-        bank: (M, C) float32.
-        lengths: (M,) float32 squared lengths of the bank's rows; a row of infinite length is left out.
-        neighbours: b of `reweighting`.
-        memory_gb: as in `nearest`.
-
-    Returns:
-        (B,) and (B, P) float32, ≥ 0.
+    Features (B, P, C) and a bank (M, C) give (B,) and (B, P), ≥ 0. `lengths`, (M,), are squared lengths of the bank's
+    rows; a row of infinite length is left out. `neighbours` is b of `reweighting`.
 
     Examples:
         >>> bank = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
@@ -182,16 +168,8 @@ def reweighting(patches: Tensor, centres: Tensor, bank: Tensor, lengths: Tensor,
     """The factor of eq. 7: 1 − exp(d(m*)) / Σ exp(d(m)) over the b bank rows nearest to m*, m* being one of them.
 
     It grows with the distances around m*: beside a normal patch that is itself rare, the same distance counts for more.
-
-    Args:
-        patches: (B, C) float32, the most anomalous patch of each image.
-        centres: (B,) int64, m*: the bank row nearest to it.
-        bank: (M, C) float32.
-        lengths: as in `measure`.
-        neighbours: b; no more than the bank has rows are taken.
-
-    Returns:
-        (B,) float32 in [0, 1); 1 where b, or the bank, is 1 or less.
+    `patches`, (B, C), are the most anomalous of each image, `centres`, (B,), their m*; `lengths` are as in `measure`.
+    Gives (B,) in [0, 1); 1 where b, or the bank, is 1 or less.
     """
     neighbours = min(neighbours, int(lengths.isfinite().sum()))
     if neighbours <= 1:
@@ -209,14 +187,7 @@ def leave_one_out(
     """Score of every fitted image against the bank rows that come from other images, (N,) float32.
 
     An image that fills the bank alone, which only a tiny bank or equal images allow, is measured against all of it.
-
-    Args:
-        features: (N, P, C) float32.
-        bank: (M, C) float32.
-        origins: (M,) int, the image that each row comes from.
-        neighbours: b of `reweighting`.
-        memory_gb: as in `nearest`.
-        progress: show a bar.
+    Features are (N, P, C), the bank (M, C); `origins`, (M,), says which image each of its rows comes from.
     """
     lengths, rows = bank.square().sum(1), torch.from_numpy(origins).to(bank.device)
     scores = []
@@ -244,12 +215,8 @@ def select(
 ) -> np.ndarray:
     """Greedy coreset of features in a random projection (Johnson, Lindenstrauss 1984): indices, as from `greedy`.
 
-    Args:
-        features: (n, C) float32.
-        number: how many to pick, 1 … n; n picks all of them, in their own order.
-        projection: dimensions in which distances are compared; more than C: the features as they are.
-        seed: of the first pick and of the projection.
-        progress: show a bar.
+    Of (n, C) features, `number` are picked; n picks all, in their own order. A `projection` of C or more dimensions
+    leaves the features as they are; `seed` is that of the first pick and of the projection.
     """
     if number >= len(features):
         return np.arange(len(features))
@@ -280,14 +247,7 @@ def greedy(points: Tensor, number: int, first: int, *, progress: bool = False) -
     the farthest of all. When it no longer is, one matrix product brings all bounds up to date, and a new set is
     chosen. Points that are equally far up to rounding may be picked in another order than the plain loop's.
 
-    Args:
-        points: (n, d) float32; best centred.
-        number: how many to pick, 1 … n.
-        first: index of the first pick.
-        progress: show a bar.
-
-    Returns:
-        (k,) int64, distinct; k < `number` where all points left equal a pick.
+    Points are (n, d), best centred. Gives (k,) int64, distinct; k < `number` where all points left equal a pick.
 
     Examples:
         >>> greedy(torch.arange(17.0)[:, None], 3, first=0)

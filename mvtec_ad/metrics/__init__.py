@@ -1,7 +1,8 @@
 """Metrics, thresholds and intervals for anomaly detection. Label 1 is a defect; a higher score is more anomalous."""
 
+# ruff: noqa: F401
+
 from mvtec_ad.metrics.calibration import (
-    Reliability,
     accuracy,
     bayes_threshold,
     brier,
@@ -24,52 +25,7 @@ from mvtec_ad.metrics.intervals import (
     resampled_ranking,
     wilson,
 )
-from mvtec_ad.metrics.pixels import PixelHistograms, au_pro, pixel_metrics, pro_curve
+from mvtec_ad.metrics.pixels import PixelHistograms, pixel_metrics, pro_curve
 from mvtec_ad.metrics.report import evaluate, format_metric, format_number, markdown_table, threshold_summary
 from mvtec_ad.metrics.thresholds import calibrated, check_enough, images_needed, operating_point, oracle
 from mvtec_ad.metrics.types import corrected_t, retrieval_map, silhouette, type_confusion, verdict_metrics
-
-__all__ = [
-    "PixelHistograms",
-    "Reliability",
-    "accuracy",
-    "au_pro",
-    "average_precision",
-    "bayes_threshold",
-    "brier",
-    "calibrated",
-    "calibration_error",
-    "check_enough",
-    "confusion",
-    "corrected_t",
-    "cost_threshold",
-    "evaluate",
-    "f1_max",
-    "false_alarms_at",
-    "false_alarms_interval",
-    "fit_temperature",
-    "format_metric",
-    "format_number",
-    "image_auroc",
-    "images_needed",
-    "interval",
-    "markdown_table",
-    "mean_cost",
-    "newcombe",
-    "operating_point",
-    "oracle",
-    "paired_difference",
-    "per_class",
-    "pixel_metrics",
-    "pro_curve",
-    "probability",
-    "reliability",
-    "resample_weights",
-    "resampled_ranking",
-    "retrieval_map",
-    "silhouette",
-    "threshold_summary",
-    "type_confusion",
-    "verdict_metrics",
-    "wilson",
-]

@@ -1,11 +1,11 @@
-"""The questions every metric asks of its input first, answered in one line that names what is wrong."""
+"""The questions that several metrics ask of their input first, answered in one line that names what is wrong."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.errors import DataError
 
 
 def checked_scores(scores: ArrayLike) -> np.ndarray:
@@ -39,45 +39,9 @@ def both_classes(labels: ArrayLike, scores: ArrayLike, metric: str) -> tuple[np.
     return labels, scores
 
 
-def checked_seeds(scores_by_seed: ArrayLike) -> np.ndarray:
-    """Scores of several seeds as an `(S, N)` float64 array."""
-    scores_by_seed = np.asarray(scores_by_seed, dtype=np.float64)
-    if scores_by_seed.ndim != 2 or len(scores_by_seed) == 0:
-        raise DataError(f"scores_by_seed must have shape (seeds, images), not {scores_by_seed.shape}")
-    return scores_by_seed
-
-
-def checked_weights(weights: ArrayLike, images: int) -> np.ndarray:
-    """How often each image counts in each resample, as an `(R, images)` float64 array."""
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.ndim != 2 or weights.shape[1] != images:
-        raise DataError(f"weights must have shape (R, {images}), not {weights.shape}")
-    return weights
-
-
-def checked_maps(maps: ArrayLike, masks: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Anomaly maps and masks as `(N, H, W)` arrays of one shape; half precision is widened, masks become bool."""
-    maps, masks = np.asarray(maps), np.asarray(masks)
-    if maps.ndim != 3 or maps.shape != masks.shape:
-        raise DataError(
-            f"maps and masks must both have shape (N, H, W), not {maps.shape} and {masks.shape}; "
-            "resize both to the evaluation resolution first"
-        )
-    if maps.dtype not in (np.float32, np.float64):
-        maps = maps.astype(np.float32 if maps.dtype == np.float16 else np.float64)
-    return maps, masks.astype(bool, copy=False)
-
-
-def both_kinds_of_pixel(normal: int, defect: int) -> None:
-    """Raise a DataError where pixel metrics have nothing to compare."""
-    if defect == 0:
-        raise DataError("no pixel metrics: the masks mark no defect pixel; masks of defective images are needed")
-    if normal == 0:
-        raise DataError("no pixel metrics: the masks mark every pixel as defect, so there is no false alarm to count")
-
-
-def checked_limit(limit: float) -> float:
-    """The upper end of the integrated false-positive rates."""
-    if not 0 < limit <= 1:
-        raise SettingsError(f"limit is a false-positive rate in (0, 1], not {limit}")
-    return float(limit)
+def checked_table(values: ArrayLike, name: str, rows: str, columns: int | None = None) -> np.ndarray:
+    """Scores by seed, or weights by resample, as a float64 array of one row or more."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or len(values) == 0 or columns not in (None, values.shape[1]):
+        raise DataError(f"{name} must have shape ({rows}, {columns or 'images'}), not {values.shape}")
+    return values

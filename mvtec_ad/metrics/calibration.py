@@ -1,39 +1,31 @@
 """Calibration: verdicts on parts, probabilities of a defect, and thresholds that weigh a miss against a false alarm.
 
 Label 1 is a defect, a score is a raw logit, higher is more defective, and a verdict is `score > threshold`. Intervals
-are Wilson's at 95 %, the units are parts (`intervals`). Only `fit_temperature` and `cost_threshold` need both classes.
+are Wilson's at 95 %, the units are parts (`intervals`). Everywhere `labels`, `verdicts`, `scores` and `probabilities`
+have shape `(N,)`; another shape, label or verdict than 0 and 1, score that is not finite and probability outside [0, 1]
+are DataErrors, costs and temperatures that are not positive SettingsErrors. Only `fit_temperature` and `cost_threshold`
+need both classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss
 
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.metrics import _counts
 from mvtec_ad.metrics._checks import both_classes, checked_labels, checked_scores
+from mvtec_ad.metrics.image import between, per_level
 from mvtec_ad.metrics.intervals import wilson
 
 _TEMPERATURES = (0.05, 20.0)
 
 
 def confusion(labels: ArrayLike, verdicts: ArrayLike) -> np.ndarray:
-    """Confusion matrix: how many parts of each class were called what.
-
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`.
-        verdicts: 0 (called good) or 1 (called defective), shape `(N,)`.
-
-    Returns:
-        Counts of shape `(2, 2)`, int64: rows are the truth, columns the verdict, good before defect.
-
-    Raises:
-        DataError: Shapes differ, or something else than 0 and 1 occurs.
+    """Confusion matrix: counts `(2, 2)`, int64; rows are the truth, columns the verdict, good before defect.
 
     Examples:
         >>> confusion([0, 0, 1, 1], [0, 1, 1, 1]).tolist()
@@ -50,15 +42,13 @@ def confusion(labels: ArrayLike, verdicts: ArrayLike) -> np.ndarray:
 
 def _share(hits: float, total: float, units: int) -> dict[str, float]:
     """A share with its Wilson interval; nan where there is no unit."""
-    if units == 0:
-        return dict.fromkeys(("mean", "low", "high"), float("nan"))
-    share = float(hits / total)
-    low, high = wilson(share, int(units))
+    share = float(hits / total) if units else float("nan")
+    low, high = wilson(share, int(units)) if units else (share, share)
     return {"mean": share, "low": low, "high": high}
 
 
 def accuracy(labels: ArrayLike, verdicts: ArrayLike) -> dict[str, float]:
-    """Accuracy: share of right verdicts, `{"mean", "low", "high"}`; arguments and errors as in `confusion`.
+    """Accuracy: share of right verdicts, `{"mean", "low", "high"}`.
 
     Examples:
         >>> accuracy([0, 0, 1, 1], [0, 1, 1, 1])["mean"]
@@ -69,13 +59,11 @@ def accuracy(labels: ArrayLike, verdicts: ArrayLike) -> dict[str, float]:
 
 
 def per_class(labels: ArrayLike, verdicts: ArrayLike) -> dict[str, dict[str, dict[str, float] | int]]:
-    """Precision, recall and F1 of both classes; arguments and errors as in `confusion`.
+    """Precision, recall and F1 of both classes.
 
     Returns:
-        `{"good", "defect"}`, each `{"precision", "recall", "f1", "support"}`: three times `{"mean", "low", "high"}`,
-        and the number of parts of the class. The units of a precision are the parts called so; of a recall, and of an
-        F1 (`wilson` says why), those that are so. Without units a share and its bounds are nan: the precision of a
-        class that was never called, and recall and F1 of an absent class.
+        `{"good", "defect"}`, each `{"precision", "recall", "f1", "support"}`: three shares with their intervals, and
+        the number of parts. The units of a precision are the parts called so; of recall and F1 those that are so.
 
     Examples:
         >>> per_class([0, 0, 1, 1], [0, 1, 1, 1])["defect"]["recall"]["mean"]
@@ -95,22 +83,13 @@ def per_class(labels: ArrayLike, verdicts: ArrayLike) -> dict[str, dict[str, dic
 
 
 def _positive(**settings: float) -> None:
-    """Refuse costs and temperatures that are not positive numbers."""
     for name, value in settings.items():
         if not (np.isfinite(value) and value > 0):
             raise SettingsError(f"{name} must be a positive finite number, for example 1, not {value}")
 
 
 def probability(scores: ArrayLike, temperature: float = 1.0) -> np.ndarray:
-    """Probability of a defect, 1 / (1 + exp(−score / temperature)), shape `(N,)`, float64.
-
-    Args:
-        scores: Raw finite logits, shape `(N,)`; however large, nothing overflows.
-        temperature: As from `fit_temperature`; 1 leaves the logits as they are.
-
-    Raises:
-        DataError: A score is not finite.
-        SettingsError: The temperature is not positive.
+    """Probability of a defect, 1 / (1 + exp(−score / temperature)), shape `(N,)`, float64; nothing overflows.
 
     Examples:
         >>> probability([0.0, 2.0], temperature=2.0).round(3).tolist()
@@ -129,13 +108,6 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
     part as 1/(n + 2). Labels of 0 and 1 would make T vanish, and each probability 0 or 1, where a few dozen parts are
     told apart without a mistake. T is kept within [0.05, 20].
 
-    Args:
-        labels: 0 (good) or 1 (defect) of validation parts, shape `(N,)`.
-        scores: Their raw finite logits, shape `(N,)`.
-
-    Raises:
-        DataError: Only one class is present, shapes differ, or a score is not finite.
-
     Examples:
         >>> fit_temperature([0, 0, 1, 1], [-9.0, 9.0, 9.0, 9.0]) > 1  # too sure, for one mistake in four
         True
@@ -149,9 +121,9 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
         return float((targets * np.logaddexp(0.0, -logits) + (1 - targets) * np.logaddexp(0.0, logits)).mean())
 
     low, high = np.log(_TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8}).x
+    inner = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-8}).x
     # The search comes near a bound but never reaches it.
-    return float(np.exp(min((low, found, high), key=loss)))
+    return float(np.exp(min((low, inner, high), key=loss)))
 
 
 def _checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -161,43 +133,16 @@ def _checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple
     return checked_labels(labels, len(probabilities)), probabilities
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Reliability diagram: promise and outcome in each of the B bins that hold a part, ascending; arrays `(B,)`.
-
-    Attributes:
-        confidence: Mean predicted probability of a defect.
-        frequency: Share of defects.
-        low: Lower end of the Wilson interval of the frequency.
-        high: Its upper end.
-        count: Parts in the bin.
-
-    Examples:
-        >>> reliability([0, 1], [0.1, 0.7]).count.tolist()
-        [1, 1]
-    """
-
-    confidence: np.ndarray
-    frequency: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    count: np.ndarray
-
-
-def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> Reliability:
+def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
     """Reliability diagram: predicted probability of a defect against the share of defects, in bins of equal width.
 
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`.
-        probabilities: Of a defect, in [0, 1], shape `(N,)`.
-        bins: Number of bins M; bin m holds ((m − 1) / M, m / M], as in Guo et al., and the first one 0 as well.
+    Of M bins, bin m holds ((m − 1) / M, m / M], as in Guo et al., and the first one 0 as well.
 
-    Raises:
-        DataError: Shapes differ, or a probability is not in [0, 1].
-        SettingsError: `bins` is below 1.
+    Gives a row for each bin that holds a part, ascending: `confidence` (mean predicted probability), `frequency` (share
+    of defects), `low` and `high` (its Wilson interval) and `count` (parts).
 
     Examples:
-        >>> reliability([0, 1, 1], [0.1, 0.7, 0.7]).frequency.tolist()
+        >>> reliability([0, 1, 1], [0.1, 0.7, 0.7])["frequency"].tolist()
         [0.0, 1.0]
     """
     labels, probabilities = _checked_probabilities(labels, probabilities)
@@ -206,26 +151,26 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
     index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probabilities)
     _, index, count = np.unique(index, return_inverse=True, return_counts=True)
     frequency = np.bincount(index, weights=labels) / count
-    bounds = [wilson(share, parts) for share, parts in zip(frequency.tolist(), count.tolist(), strict=True)]
-    low, high = np.transpose(bounds)
-    return Reliability(np.bincount(index, weights=probabilities) / count, frequency, low, high, count)
+    table = pd.DataFrame({"confidence": np.bincount(index, weights=probabilities) / count, "frequency": frequency})
+    table[["low", "high"]] = [wilson(*pair) for pair in zip(frequency.tolist(), count.tolist(), strict=True)]
+    return table.assign(count=count)
 
 
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> float:
     """Expected calibration error Σ (n_m / N) |frequency_m − confidence_m| of the probability of a defect, in [0, 1].
 
-    Equation 3 of Guo et al., arXiv:1706.04599; arguments, bins and errors as in `reliability`.
+    Equation 3 of Guo et al., arXiv:1706.04599; bins as in `reliability`.
 
     Examples:
         >>> calibration_error([0, 1], [0.25, 0.75])
         0.25
     """
     table = reliability(labels, probabilities, bins)
-    return float(np.average(np.abs(table.frequency - table.confidence), weights=table.count))
+    return float(np.average(np.abs(table["frequency"] - table["confidence"]), weights=table["count"]))
 
 
 def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Brier score: mean squared distance of probability and label, in [0, 1]; arguments, errors as in `reliability`.
+    """Brier score: mean squared distance of probability and label, in [0, 1].
 
     Examples:
         >>> brier([0, 1], [0.25, 0.75])
@@ -237,16 +182,7 @@ def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
 def mean_cost(labels: ArrayLike, scores: ArrayLike, threshold: float, miss: float, false_alarm: float) -> float:
     """Mean cost per part: miss · P(defect and called good) + false_alarm · P(good and called defective).
 
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`, in the proportion in which parts come.
-        scores: Raw finite logits, shape `(N,)`.
-        threshold: `score > threshold` is a defect; −∞ and ∞ call all parts defective or good.
-        miss: Cost of a defect that passes, in any unit.
-        false_alarm: Cost of a good part that is refused, in the same unit.
-
-    Raises:
-        DataError: Shapes differ or a score is not finite.
-        SettingsError: A cost is not positive, or the threshold is nan.
+    Labels in the proportion in which parts come, both costs in one unit; a threshold that is nan is a SettingsError.
 
     Examples:
         >>> mean_cost([0, 0, 1, 1], [-1.0, 2.0, -3.0, 4.0], threshold=0.0, miss=10.0, false_alarm=1.0)
@@ -264,8 +200,7 @@ def cost_threshold(labels: ArrayLike, scores: ArrayLike, miss: float, false_alar
 
     Candidates lie half-way between neighbouring distinct scores, and just below and just above all of them. Where
     several cost the same, the one in the widest gap wins: it is the least likely to cut through parts to come. Of gaps
-    equally wide the lowest wins, and an outer candidate only where nothing between is as cheap. Arguments and errors as
-    in `mean_cost`; one class alone is a DataError.
+    equally wide the lowest wins, and an outer candidate only where nothing between is as cheap.
 
     Examples:
         >>> cost_threshold([0, 0, 1, 1], [-1.0, 2.0, -3.0, 4.0], miss=1.0, false_alarm=1.0)
@@ -273,8 +208,8 @@ def cost_threshold(labels: ArrayLike, scores: ArrayLike, miss: float, false_alar
     """
     _positive(miss=miss, false_alarm=false_alarm)
     labels, scores = both_classes(labels, scores, "cost threshold")
-    levels, passed, missed = _counts.per_level(labels, scores)
-    candidates = [np.nextafter(levels[0], -np.inf), *_counts.between(levels), np.nextafter(levels[-1], np.inf)]
+    levels, passed, missed = per_level(labels, scores)
+    candidates = [np.nextafter(levels[0], -np.inf), *between(levels), np.nextafter(levels[-1], np.inf)]
     missed, passed = (np.cumsum(np.append(0, count)) for count in (missed, passed))  # called good at each candidate
     costs = miss * missed + false_alarm * (passed[-1] - passed)
     widths = np.concatenate([[0.0], np.diff(levels / 2), [0.0]])
@@ -287,8 +222,6 @@ def bayes_threshold(miss: float, false_alarm: float, temperature: float = 1.0) -
 
     It is where the probability of a defect equals p* = false_alarm / (false_alarm + miss): Elkan, "The Foundations of
     Cost-Sensitive Learning", IJCAI 2001, equation 2, with right verdicts that cost nothing.
-
-    Costs as in `mean_cost`, T as from `fit_temperature`; one that is not positive is a SettingsError.
 
     Examples:
         >>> round(bayes_threshold(miss=10.0, false_alarm=1.0), 3)

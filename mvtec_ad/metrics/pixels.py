@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from mvtec_ad.errors import DataError
-from mvtec_ad.metrics import _counts
-from mvtec_ad.metrics._checks import both_kinds_of_pixel, checked_limit, checked_maps, checked_weights
+from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.metrics._checks import checked_table
+from mvtec_ad.metrics.image import auroc_of, average_precision_of, from_above, ratio
 
 _CELLS_AT_ONCE = 2**20  # resamples × bins per step: a few arrays of 8 MB
 
@@ -33,6 +33,9 @@ _CELLS_AT_ONCE = 2**20  # resamples × bins per step: a few arrays of 8 MB
 @dataclass(frozen=True)
 class PixelHistograms:
     """Histograms of normal pixels, defect pixels and region shares, one row per image, bins ascending in score.
+
+    Its metrics take `weights`, how often each image counts, `(R, N)` for R resamples, and then return `(R,)`, nan where
+    a resample lacks a kind of pixel; without them each image counts once, and they return a float in [0, 1].
 
     Attributes:
         normal: Normal pixels per image and bin, sparse `(N, B)`, uint32.
@@ -51,18 +54,23 @@ class PixelHistograms:
 
     @classmethod
     def from_maps(cls, maps: ArrayLike, masks: ArrayLike) -> PixelHistograms:
-        """Exact histograms: 2K + 1 bins for the K distinct scores of defect pixels.
-
-        Args:
-            maps: Raw anomaly maps, shape `(N, H, W)`, higher is more anomalous.
-            masks: Ground truth, shape `(N, H, W)`, true where defective; all false for good images.
-
-        Raises:
-            DataError: Shapes differ, a map is not finite, or the masks mark no pixel or every pixel.
-        """
-        maps, masks = checked_maps(maps, masks)
+        """Exact histograms: 2K + 1 bins for the K distinct scores of defect pixels; arguments as in `pixel_metrics`."""
+        maps, masks = np.asarray(maps), np.asarray(masks)
+        if maps.ndim != 3 or maps.shape != masks.shape:
+            raise DataError(
+                f"maps and masks must both have shape (N, H, W), not {maps.shape} and {masks.shape}; "
+                "resize both to the evaluation resolution first"
+            )
+        if maps.dtype not in (np.float32, np.float64):
+            maps = maps.astype(np.float32 if maps.dtype == np.float16 else np.float64)
+        masks = masks.astype(bool, copy=False)
         marked = np.count_nonzero(masks, axis=(1, 2))
-        both_kinds_of_pixel(masks.size - marked.sum(), marked.sum())
+        if not masks.any():
+            raise DataError("no pixel metrics: the masks mark no defect pixel; masks of defective images are needed")
+        if masks.all():
+            raise DataError(
+                "no pixel metrics: the masks mark every pixel as defect, so there is no false alarm to count"
+            )
         levels, level = np.unique(maps[masks], return_inverse=True)
         _check_finite(levels)
         shape = len(maps), 2 * len(levels) + 1  # bin 2k + 1 is on level k, bin 2k below it
@@ -92,31 +100,36 @@ class PixelHistograms:
         return PixelHistograms(*(table @ merge for table in tables))
 
     def auroc(self, weights: ArrayLike | None = None) -> float | np.ndarray:
-        """Pixel AUROC: how often a defect pixel scores above a normal one; ties count one half.
-
-        Args:
-            weights: How often each image counts, shape `(R, N)` for R resamples; None counts each once.
-
-        Returns:
-            A float in [0, 1], or with weights an array of shape `(R,)`, nan where a resample lacks a kind of pixel.
-
-        Raises:
-            DataError: The weights do not have that shape.
-        """
-        return _measured(_counts.auroc, self.normal, self.defect, weights)
+        """Pixel AUROC: how often a defect pixel scores above a normal one; ties count one half."""
+        return _measured(auroc_of, self.normal, self.defect, weights)
 
     def average_precision(self, weights: ArrayLike | None = None) -> float | np.ndarray:
-        """Pixel average precision Σ (R_k − R_{k−1}) P_k; arguments, result and errors as for `auroc`."""
-        return _measured(_counts.average_precision, self.normal, self.defect, weights)
+        """Pixel average precision Σ (R_k − R_{k−1}) P_k."""
+        return _measured(average_precision_of, self.normal, self.defect, weights)
 
     def au_pro(self, limit: float = 0.3, weights: ArrayLike | None = None) -> float | np.ndarray:
-        """AUPRO up to the false-positive rate `limit` in (0, 1]; weights, result and errors as for `auroc`."""
-        limit = checked_limit(limit)
+        """AUPRO up to the false-positive rate `limit`; one that is not in (0, 1] is a SettingsError."""
+        if not 0 < limit <= 1:
+            raise SettingsError(f"limit is a false-positive rate in (0, 1], not {limit}")
 
         def area(normal: np.ndarray, overlap: np.ndarray) -> np.ndarray:
-            return _counts.area_up_to(*_counts.pro_vertices(normal, overlap), limit)
+            fpr, pro = pro_vertices(normal, overlap)
+            start, width = fpr[..., :-1], np.diff(fpr, axis=-1)
+            inside = np.clip(limit - start, 0.0, width)  # the segment that crosses the limit is cut there
+            share = ratio(inside, width, empty=0.0)
+            return (inside * (pro[..., :-1] + 0.5 * share * np.diff(pro, axis=-1))).sum(axis=-1) / limit
 
         return _measured(area, self.normal, self.overlap, weights)
+
+
+def pro_vertices(negative: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False-positive rate and mean region overlap as the threshold falls, from (0, 0) to (1, 1), `(…, B + 1)` each.
+
+    Both arguments are `(…, B)`: normal pixels per rank, and the sum over regions of the region's share at each rank.
+    """
+    shares = (ratio(counts, counts[..., -1:]) for counts in (from_above(negative), from_above(overlap)))
+    fpr, pro = (np.concatenate([np.zeros((*share.shape[:-1], 1)), share], axis=-1) for share in shares)
+    return fpr, pro
 
 
 def _total(table: sparse.csr_array) -> np.ndarray:
@@ -134,7 +147,7 @@ def _measured(
     if weights is None:
         return float(metric(_total(first), _total(second)))
     images, bins = first.shape
-    weights = checked_weights(weights, images)
+    weights = checked_table(weights, "weights", "R", images)
     if images * bins <= _CELLS_AT_ONCE:  # three times faster; fine bins stay sparse
         first, second = first.toarray().astype(np.float64), second.toarray().astype(np.float64)
     rows = max(1, _CELLS_AT_ONCE // bins)
@@ -164,9 +177,7 @@ def _sorted_into(levels: np.ndarray, images: Iterable[np.ndarray]) -> sparse.csr
         scores = np.sort(scores)  # neighbours are found together: three times faster than unsorted
         _check_finite(scores)
         index = np.searchsorted(levels, scores)
-        on_level = ceiling[index] == scores
-        index *= 2
-        index += on_level
+        index = 2 * index + (ceiling[index] == scores)
         last = np.flatnonzero(np.diff(index, append=-1))
         columns.append(index[last])
         counts.append(np.diff(last, prepend=-1).astype(np.uint32))
@@ -181,40 +192,18 @@ def pixel_metrics(maps: ArrayLike, masks: ArrayLike, limit: float = 0.3) -> dict
     Args:
         maps: Raw anomaly maps, shape `(N, H, W)`, higher is more anomalous.
         masks: Ground truth, shape `(N, H, W)`, true where defective; all false for good images.
-        limit: Upper end of the false-positive rate of AUPRO, in (0, 1]; 0.3 is the official value.
+        limit: Upper end of the false-positive rate of AUPRO, in (0, 1]; 0.3 is the official value, half of it chance.
 
     Returns:
         `{"pixel_auroc", "pixel_ap", "au_pro"}`, each in [0, 1]. The first two equal scikit-learn's `roc_auc_score` and
-        `average_precision_score` on the flattened pixels.
-
-    Raises:
-        DataError: Shapes differ, a map is not finite, or the masks mark no pixel or every pixel.
-        SettingsError: `limit` is not in (0, 1].
+        `average_precision_score` on the flattened pixels. Masks that mark no pixel, or every one, are a DataError.
 
     Examples:
         >>> pixel_metrics(np.float32([[[0, 1], [2, 3]]]), [[[0, 1], [0, 1]]])["pixel_auroc"]
         0.75
     """
-    limit = checked_limit(limit)
-    histograms = PixelHistograms.from_maps(maps, masks)
-    return {
-        "pixel_auroc": histograms.auroc(),
-        "pixel_ap": histograms.average_precision(),
-        "au_pro": histograms.au_pro(limit),
-    }
-
-
-def au_pro(maps: ArrayLike, masks: ArrayLike, limit: float = 0.3) -> float:
-    """AUPRO: area under the PRO curve up to a false-positive rate of `limit`, divided by `limit`, in [0, 1].
-
-    Chance is `limit` / 2; arguments and errors as in `pixel_metrics`.
-
-    Examples:
-        >>> au_pro(np.float32([[[0, 1], [2, 3]]]), [[[0, 1], [0, 1]]], limit=0.25)
-        0.5
-    """
-    limit = checked_limit(limit)
-    return PixelHistograms.from_maps(maps, masks).au_pro(limit)
+    tables = PixelHistograms.from_maps(maps, masks)
+    return {"pixel_auroc": tables.auroc(), "pixel_ap": tables.average_precision(), "au_pro": tables.au_pro(limit)}
 
 
 def pro_curve(maps: ArrayLike, masks: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -227,5 +216,5 @@ def pro_curve(maps: ArrayLike, masks: ArrayLike) -> tuple[np.ndarray, np.ndarray
         >>> pro_curve(np.float32([[[0, 1], [2, 3]]]), [[[0, 1], [0, 1]]])[1].tolist()
         [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
     """
-    histograms = PixelHistograms.from_maps(maps, masks)
-    return _counts.pro_vertices(_total(histograms.normal), _total(histograms.overlap))
+    tables = PixelHistograms.from_maps(maps, masks)
+    return pro_vertices(_total(tables.normal), _total(tables.overlap))

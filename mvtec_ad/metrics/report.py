@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mvtec_ad.errors import DataError
-from mvtec_ad.metrics._checks import checked_seeds
+from mvtec_ad.metrics._checks import checked_table
 from mvtec_ad.metrics.image import average_precision, f1_max, image_auroc
 from mvtec_ad.metrics.intervals import interval, newcombe, over_seeds, resample_weights, wilson
 from mvtec_ad.metrics.pixels import PixelHistograms
@@ -33,16 +33,13 @@ def evaluate(
     Args:
         labels: 0 (good) or 1 (defect), shape `(N,)`.
         scores_by_seed: Raw image scores, shape `(S, N)`, higher is more anomalous.
-        maps_by_seed: Raw anomaly maps, one array of shape `(N, H, W)` per seed; any iterable of S arrays will do, and
-            each is used once. None for a method without maps.
-        masks: Ground truth of shape `(N, H, W)`, true where defective; None where there is none.
+        maps_by_seed: Raw anomaly maps, S arrays of shape `(N, H, W)`, each used once.
+        masks: Ground truth of shape `(N, H, W)`, true where defective; without maps or masks no pixel metrics.
         resamples: Bootstrap resamples for the pixel metrics; the same ones serve all seeds.
 
     Returns:
-        `{"image_auroc", "image_ap", "f1_max", "pixel_auroc", "pixel_ap", "au_pro"}`, each
-        `{"mean", "sd", "low", "high", "values"}`: mean and sample standard deviation over seeds (0.0 for one seed), the
-        95 % interval of the mean over draws of test images (`intervals`), and the value of each seed. The pixel
-        metrics are absent without maps or without masks.
+        `{"image_auroc", "image_ap", "f1_max", "pixel_auroc", "pixel_ap", "au_pro"}`, each as `over_seeds` gives it,
+        with the 95 % interval of the mean over draws of test images (`intervals`).
 
     Raises:
         DataError: Only one class is present, shapes differ, or a score or map is not finite.
@@ -51,11 +48,12 @@ def evaluate(
         >>> evaluate([0, 0, 1, 1], [[0.1, 0.4, 0.3, 0.8]])["image_auroc"]["mean"]
         0.75
     """
-    labels, scores_by_seed = np.asarray(labels), checked_seeds(scores_by_seed)
-    auroc = [image_auroc(labels, scores) for scores in scores_by_seed]
+    labels, scores_by_seed = np.asarray(labels), checked_table(scores_by_seed, "scores_by_seed", "seeds")
+    auroc, ap, f1 = (
+        [metric(labels, scores) for scores in scores_by_seed]
+        for metric in (image_auroc, average_precision, lambda *pair: f1_max(*pair)[0])
+    )
     defects = int(labels.sum())
-    ap = [average_precision(labels, scores) for scores in scores_by_seed]
-    f1 = [f1_max(labels, scores)[0] for scores in scores_by_seed]
     measured = {
         "image_auroc": over_seeds(auroc, newcombe(float(np.mean(auroc)), defects, len(labels) - defects)),
         "image_ap": over_seeds(ap, wilson(float(np.mean(ap)), defects)),
@@ -107,10 +105,7 @@ def format_metric(metric: dict) -> str:
 
 
 def threshold_summary(labels: ArrayLike, scores: ArrayLike, calibrated_value: float) -> dict[str, dict]:
-    """Thresholds of a report: what the calibrated one does to the test set, beside the oracle that has seen its labels.
-
-    `{"calibrated", "oracle"}`, both as from `operating_point`, as are arguments and errors; with one class only there
-    is no oracle.
+    """Operating points of the calibrated threshold and, where both classes are there, of the oracle beside it.
 
     Examples:
         >>> threshold_summary([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8], 0.5)["calibrated"]["detection_rate"]

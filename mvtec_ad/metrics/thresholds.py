@@ -17,10 +17,7 @@ from mvtec_ad.metrics.image import f1_max
 
 
 def images_needed(false_alarm_rate: float) -> int:
-    """Fewest good images that can vouch for a false-alarm rate in (0, 1): ⌈1 / rate⌉ − 1.
-
-    Raises:
-        SettingsError: The rate is not in (0, 1).
+    """Fewest good images that can vouch for a false-alarm rate: ⌈1 / rate⌉ − 1; not in (0, 1) is a SettingsError.
 
     Examples:
         >>> images_needed(0.05)
@@ -31,18 +28,14 @@ def images_needed(false_alarm_rate: float) -> int:
 
 def _exact(false_alarm_rate: float) -> Fraction:
     """The rate as the fraction that was meant: 0.05 is 1/20, not the binary number next to it."""
-    rate = Fraction(float(false_alarm_rate)).limit_denominator(10**9) if 0 < false_alarm_rate < 1 else Fraction(0)
-    if not 0 < rate < 1:
+    exact = Fraction(float(false_alarm_rate)).limit_denominator(10**9) if 0 < false_alarm_rate < 1 else Fraction(0)
+    if not 0 < exact < 1:
         raise SettingsError(f"the false-alarm rate must lie between 0 and 1, for example 0.05, not {false_alarm_rate}")
-    return rate
+    return exact
 
 
 def check_enough(count: int, false_alarm_rate: float) -> None:
-    """Refuse early, before anything is fitted, when there are too few good images to calibrate on.
-
-    Raises:
-        DataError: `count` is below `images_needed`; the message says how many it takes.
-        SettingsError: The rate is not in (0, 1).
+    """Refuse early, before anything is fitted, where `count` good images are fewer than `images_needed`: a DataError.
 
     Examples:
         >>> check_enough(19, false_alarm_rate=0.05)  # with 18 a DataError
@@ -62,16 +55,10 @@ def calibrated(good_scores: ArrayLike, false_alarm_rate: float) -> float:
     (Vovk et al. 2005; Lei et al., JASA 2018, section 2.2). The promise holds for every n and every distribution as long
     as calibration and future images are exchangeable; the plain quantile breaks it, the more so the smaller n.
 
-    Args:
-        good_scores: Scores of good images that the model was not fitted on, shape `(n,)`.
-        false_alarm_rate: Share of good images that may be called defective, in (0, 1).
-
-    Returns:
-        A threshold in the unit of the scores; `score > threshold` is a defect.
+    `good_scores`, `(n,)`, are those of good images that the model was not fitted on.
 
     Raises:
         DataError: Too few images for this rate (the message says how many it takes), or a score is not finite.
-        SettingsError: The rate is not in (0, 1).
 
     Examples:
         >>> calibrated(np.arange(39), false_alarm_rate=0.05)
@@ -96,19 +83,11 @@ def oracle(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def operating_point(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float | None]:
-    """Operating point: what a threshold does to a test set.
-
-    Args:
-        labels: 0 (good) or 1 (defect), shape `(N,)`; one class alone will do.
-        scores: Raw finite scores, shape `(N,)`.
-        threshold: `score > threshold` is a defect.
+    """Operating point: what a threshold does to a test set; one class alone will do.
 
     Returns:
         `{"value", "accuracy", "false_alarm_rate", "detection_rate"}`: the threshold; the share of right verdicts; the
         share of good images called defective; the share of defects found. A rate whose class is absent is None.
-
-    Raises:
-        DataError: Shapes differ or a score is not finite.
 
     Examples:
         >>> operating_point([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8], threshold=0.2)["detection_rate"]

@@ -1,4 +1,8 @@
-"""Which kind of defect is it? Metrics of verdicts over several types, and intervals over repeated folds."""
+"""Which kind of defect is it? Metrics of verdicts over several types, and intervals over repeated folds.
+
+`types`, `(N,)`, are names of the true types, `predicted`, `(N,)`, the names given. A name that is no true type, as
+"unknown", is simply wrong.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,15 @@ from mvtec_ad.errors import DataError, SettingsError
 def verdict_metrics(types: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """Balanced accuracy and macro F1 of named defect types, each type counting the same (scikit-learn).
 
-    Args:
-        types: (N,) names of the true types.
-        predicted: (N,) predicted names; one that is no true type, as "unknown", is simply wrong.
-
     Returns:
         `balanced_accuracy`: mean recall of the true types (chance: one over their number). `macro_f1`: their mean F1.
-
-    Raises:
-        DataError: there is no image, or the lengths differ.
 
     Examples:
         >>> verdict_metrics(["cut", "cut", "hole"], ["cut", "hole", "hole"])["balanced_accuracy"]
         0.75
     """
     types, predicted = _names(types, predicted)
-    present = sorted(set(types))
-    options = {"labels": present, "average": "macro", "zero_division": 0.0}
+    options = {"labels": np.unique(types), "average": "macro", "zero_division": 0.0}
     return {
         "balanced_accuracy": float(recall_score(types, predicted, **options)),
         "macro_f1": float(f1_score(types, predicted, **options)),
@@ -39,11 +35,7 @@ def verdict_metrics(types: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
 def type_confusion(types: ArrayLike, predicted: ArrayLike) -> tuple[list[str], list[str], np.ndarray]:
     """Confusion matrix of defect types: counts of what was predicted for each true type.
 
-    Arguments and errors as in `verdict_metrics`.
-
-    Returns:
-        Names of the rows (true types, sorted); names of the columns (the same, then all else that was predicted);
-        and (rows, columns) int64.
+    Returns the rows (true types, sorted), the columns (the same, then all else that was predicted) and counts, int64.
 
     Examples:
         >>> type_confusion(["cut", "cut", "hole"], ["cut", "unknown", "hole"])[2].tolist()
@@ -53,21 +45,15 @@ def type_confusion(types: ArrayLike, predicted: ArrayLike) -> tuple[list[str], l
     rows = sorted(set(types))
     columns = [*rows, *sorted(set(predicted) - set(rows))]
     counts = np.zeros((len(rows), len(columns)), np.int64)
-    np.add.at(counts, ([rows.index(one) for one in types], [columns.index(one) for one in predicted]), 1)
+    np.add.at(counts, (np.searchsorted(rows, types), [columns.index(name) for name in predicted]), 1)
     return rows, columns, counts
 
 
 def retrieval_map(queries: ArrayLike, query_types: ArrayLike, gallery: ArrayLike, gallery_types: ArrayLike) -> float:
     """Mean average precision of "show me the most similar defects", by cosine, each type counting the same, in (0, 1].
 
-    Args:
-        queries: (M, d) embeddings of length 1.
-        query_types: (M,) names.
-        gallery: (N, d) embeddings of length 1, of other images.
-        gallery_types: (N,) names.
-
-    Raises:
-        DataError: a type of the queries is not in the gallery.
+    Queries (M, d) and gallery (N, d) are embeddings of length 1, of different images, and their types (M,) and (N,)
+    names; a type of the queries that the gallery lacks is a DataError.
 
     Examples:
         >>> retrieval_map([[1.0, 0.0]], ["cut"], [[0.0, 1.0], [1.0, 0.0]], ["hole", "cut"])
@@ -77,22 +63,16 @@ def retrieval_map(queries: ArrayLike, query_types: ArrayLike, gallery: ArrayLike
     absent = sorted(set(query_types) - set(gallery_types))
     if absent:
         raise DataError(f"type {absent[0]} is not in the gallery: nothing like it can be found")
-    likeness = np.asarray(queries) @ np.asarray(gallery).T
-    precision = np.array(
-        [average_precision_score(gallery_types == own, row) for own, row in zip(query_types, likeness, strict=True)]
-    )
+    similarity = np.asarray(queries) @ np.asarray(gallery).T
+    pairs = zip(query_types, similarity, strict=True)
+    precision = np.array([average_precision_score(gallery_types == name, row) for name, row in pairs])
     return float(np.mean([precision[query_types == name].mean() for name in sorted(set(query_types))]))
 
 
 def silhouette(embeddings: ArrayLike, types: ArrayLike) -> float:
     """Rousseeuw's silhouette (1987) by cosine distance: 1 for clusters far apart, 0 for none, below 0 for wrong ones.
 
-    Args:
-        embeddings: (N, d).
-        types: (N,) names.
-
-    Raises:
-        DataError: there are fewer than two types, or as many as images.
+    Embeddings are (N, d). Fewer than two types, or as many as images, are a DataError.
 
     Examples:
         >>> silhouette([[1, 0], [1, 0], [0, 1], [0, 1]], ["cut", "cut", "hole", "hole"])
@@ -111,16 +91,8 @@ def corrected_t(values: ArrayLike, tested: float) -> dict[str, float]:
     mean ± t(J−1) √((1/J + n_test/n_train) s²). The usual √(s²/J) would shrink with every further repeat of the same few
     images.
 
-    Args:
-        values: (J,), one per fold of every repeat: a metric, or the difference of two on the same fold.
-        tested: share of the images that is tested on in each, 1/K for K folds.
-
-    Returns:
-        `{"mean", "low", "high"}`; nan values are left out.
-
-    Raises:
-        DataError: there are fewer than two values.
-        SettingsError: the share is not between 0 and 1.
+    `values`, (J,), one per fold of every repeat, are a metric, or the difference of two on the same fold; nan is left
+    out. `tested` is the share of the images that is tested on in each, 1/K for K folds.
 
     Examples:
         >>> corrected_t([0.5, 0.75, 1.0], tested=0.2)["mean"]

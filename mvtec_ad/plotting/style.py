@@ -20,7 +20,7 @@ METHOD_COLOURS = ("#009E73", "#AA4499", "#56B4E9", "#E69F00", "#332288", "#99993
 INK = "#222222"
 FAINT = "#8A8A8A"
 MASK = "#00E5FF"  # ground truth; no colour map in use comes near it
-HEAT = "inferno"  # dark to bright in even steps, also in grey
+ANOMALY_MAP = "inferno"  # dark to bright in even steps, also in grey
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
@@ -73,12 +73,7 @@ def new_figure(width: float, height: float) -> NotebookFigure:
 
 
 def to_png(figure: Figure, dpi: float = 90) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes, since no date and no software version is stored.
-
-    Args:
-        figure: Any matplotlib figure.
-        dpi: Pixels per inch.
-    """
+    """The figure as a PNG file; the same figure gives the same bytes: no date and no software version is stored."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

@@ -23,15 +23,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
-from mvtec_ad import artifacts, metrics, plotting, profile
-from mvtec_ad.data import boxes, catalog, decoding, index, loading, prepare, rendered, splits
+from mvtec_ad import artifacts, metrics, plotting, profile, synthetic
+from mvtec_ad.data import catalog, index, loading, prepare, splits
 from mvtec_ad.methods.baselines import trivial_scores
+from mvtec_ad.synthetic import boxes
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
-SOURCE = "auto"  # @param ["auto", "mvtec_ad", "download", "rendered"]
+SOURCE = "auto"  # @param ["auto", "mvtec_ad", "download", "synthetic"]
 ROOT = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
@@ -46,7 +48,7 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 # * `mvtec_ad`: the same two places, and an error that says what to do where neither holds it;
 # * `download`: the same, and what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
 #   **CC BY-NC-SA 4.0**: name the authors, no commercial use, share under the same terms. Choose it only if you agree;
-# * `rendered`: drawn by code, always.
+# * `synthetic`: drawn by code, always.
 #
 # `ROOT` comes before all of these: a folder with one folder per product, or an archive (`.zip`, `.tar.xz`) of such folders.
 
@@ -63,7 +65,7 @@ table.groupby(["category", "split", "defect"]).size().rename("images").to_frame(
 
 # %%
 first = run.data.categories[0]
-own = table[table["category"] == first].reset_index(drop=True)
+first_table = table[table["category"] == first].reset_index(drop=True)
 
 
 def one_good_and_four_defects(name):
@@ -93,19 +95,11 @@ rows = [(c.name, c.kind, c.train, c.test_good, c.test_defective, len(c.defects))
 official = pd.DataFrame(rows, columns=["category", "kind", "train", "test good", "test defective", "defect types"])
 print(official[["train", "test good", "test defective", "defect types"]].sum().to_dict())
 
+colors = {"train": plotting.GOOD, "test good": plotting.METHOD_COLOURS[2], "test defective": plotting.DEFECT}
 figure, axes = plt.subplots(figsize=(10, 3.2), layout="constrained")
-left = np.zeros(len(official))
-for column, color in (
-    ("train", plotting.GOOD),
-    ("test good", plotting.METHOD_COLOURS[2]),
-    ("test defective", plotting.DEFECT),
-):
-    axes.bar(official["category"], official[column], bottom=left, label=column, color=color)
-    left += official[column]
-axes.set(ylabel="images", title="MVTec AD, official counts")
-axes.tick_params(axis="x", rotation=40)
+official.plot.bar(x="category", y=list(colors), stacked=True, color=colors, rot=40, width=0.8, ax=axes)
+axes.set(xlabel="", ylabel="images", title="MVTec AD, official counts", ylim=(0, 620))
 axes.legend(loc="upper left", ncols=3)
-axes.set_ylim(0, 620)
 plt.show()
 
 # %% [markdown]
@@ -123,7 +117,7 @@ for category in run.data.categories:
     print(f"{category}: {'equals the official counts' if not differences else '; '.join(differences[:2]) + ' …'}")
 
 # %% [markdown]
-# Drawn images differ from the official counts, and say so. They are labelled `rendered` in every table and artifact
+# Drawn images differ from the official counts, and say so. They are labelled `synthetic` in every table and artifact
 # that follows, so that their numbers are never mistaken for published ones.
 #
 # ## Products drawn by code
@@ -132,15 +126,15 @@ for category in run.data.categories:
 # parts, then one of each defect.
 
 # %%
-row = [picture for name in rendered.CATEGORIES for picture in rendered.showcase(name, columns=9, size=112)]
-titles, drawn = zip(*row, strict=True)
+row = [picture for name in synthetic.CATEGORIES for picture in synthetic.showcase(name, columns=9, size=112)]
+titles, parts = zip(*row, strict=True)
 plotting.gallery(
-    [one.image for one in drawn],
+    [part.image for part in parts],
     titles,
     columns=9,
-    masks=[one.mask for one in drawn],
-    labels=[int(one.mask.any()) for one in drawn],
-    side=1.1,
+    masks=[part.mask for part in parts],
+    labels=[int(part.mask.any()) for part in parts],
+    size=1.1,
 )
 
 # %% [markdown]
@@ -149,7 +143,7 @@ plotting.gallery(
 # changes the object before light and camera: the dented capsule bends its highlights and its print.
 
 # %%
-good_part, bad_part = (rendered.draw("capsule", 5, defect, size=256) for defect in (None, "squeeze"))
+good_part, bad_part = (synthetic.draw("capsule", 5, defect, size=256) for defect in (None, "squeeze"))
 difference = np.abs(good_part.image.astype(int) - bad_part.image).max(-1).astype(np.uint8)
 changed = difference > 0
 assert changed[bad_part.mask].any()
@@ -164,7 +158,7 @@ plotting.gallery(
 # %% [markdown]
 # How severe a defect is, from .1 (barely visible) to 1 (obvious), is drawn before anything is scored and stands in the table:
 # a detector can be asked *from which severity on* it finds a defect. How hard each product is, and how far drawn
-# bottles are from photographed ones, is measured in the data card, `mvtec_ad/data/rendered/README.md`.
+# bottles are from photographed ones, is measured in the data card, `mvtec_ad/synthetic/README.md`.
 #
 # ## How a mask survives a resize
 #
@@ -184,18 +178,18 @@ print("nearest        :", loading.resize(small, 2).astype(int).tolist())
 # this product.
 
 # %%
-defective = own[own["mask_path"] != ""]
-full_size = [decoding.read_mask(path) for path in defective["mask_path"]]
+defective = first_table[first_table["mask_path"] != ""]
+full_size = [loading.read_mask(path) for path in defective["mask_path"]]
 sizes = [256, 128, 64, 32]
-grown, kept = [], []
+any_pixel, nearest = [], []  # mean area after resizing, in units of the area before
 for size in sizes:
     fraction = [loading.resize(mask.astype(np.uint8)[..., None].repeat(3, 2) * 255, size)[..., 0] for mask in full_size]
-    grown.append(np.mean([(new > 0).mean() / old.mean() for new, old in zip(fraction, full_size, strict=True)]))
-    kept.append(np.mean([loading.resize(old, size).mean() / old.mean() for old in full_size]))
+    any_pixel.append(np.mean([(new > 0).mean() / old.mean() for new, old in zip(fraction, full_size, strict=True)]))
+    nearest.append(np.mean([loading.resize(old, size).mean() / old.mean() for old in full_size]))
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-axes.plot(sizes, grown, "o-", color=plotting.DEFECT, label="any pixel > 0 after averaging")
-axes.plot(sizes, kept, "o-", color=plotting.GOOD, label="nearest (this package)")
+axes.plot(sizes, any_pixel, "o-", color=plotting.DEFECT, label="any pixel > 0 after averaging")
+axes.plot(sizes, nearest, "o-", color=plotting.GOOD, label="nearest (this package)")
 axes.set(
     xscale="log", xticks=sizes, xticklabels=sizes, xlabel="side after resizing, pixels", ylabel="mask area / before"
 )
@@ -203,7 +197,7 @@ axes.axhline(1, color="0.7", zorder=0)
 axes.minorticks_off()
 axes.legend()
 plt.show()
-assert abs(kept[1] - 1) < 0.1
+assert abs(nearest[1] - 1) < 0.1
 
 # %% [markdown]
 # The nearest curve stays at 1. The other one inflates small defects most, and a pixel metric computed with
@@ -214,13 +208,11 @@ assert abs(kept[1] - 1) < 0.1
 # %%
 fractions = pd.DataFrame({"defect": defective["defect"], "percent": [100 * mask.mean() for mask in full_size]})
 figure, (left_axes, right_axes) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", width_ratios=[1.4, 1])
-for position, (_, group) in enumerate(fractions.groupby("defect")):
-    left_axes.scatter(group["percent"], np.full(len(group), position), color=plotting.DEFECT, alpha=0.6)
-names = sorted(fractions["defect"].unique())
-left_axes.set(xscale="log", xlabel="defective area, % of the image", title=first)
-left_axes.set_yticks(range(len(names)), names)
+look = {"color": plotting.DEFECT, "alpha": 0.6, "size": 8, "jitter": False, "ax": left_axes}
+sns.stripplot(fractions.sort_values("defect", ascending=False), x="percent", y="defect", **look)
+left_axes.set(xscale="log", xlabel="defective area, % of the image", ylabel="", title=first)
 where = np.mean([loading.resize(mask, 64) for mask in full_size], axis=0)
-picture = right_axes.imshow(where, cmap=plotting.HEAT)
+picture = right_axes.imshow(where, cmap=plotting.ANOMALY_MAP)
 plotting.bare(right_axes)
 right_axes.set_title("share of defects that cover a place")
 figure.colorbar(picture, ax=right_axes)
@@ -280,12 +272,12 @@ print(f"the box of a damage covers {np.median(covered):.1f} % of the picture, at
 items = [*intact["group"].unique()[:1], *damaged["group"].unique()[:2]]
 shown = packages[packages["group"].isin(items)].sort_values(["view", "label", "group"])
 plotting.gallery(
-    [decoding.read_image(path) for path in shown["image_path"]],
+    [loading.read_image(path) for path in shown["image_path"]],
     titles=[f"{row.view}, {row.defect}" for row in shown.itertuples()],
     masks=[inside_box(path) for path in shown["box_path"]],
     labels=list(shown["label"]),
     columns=3,
-    side=3.2,
+    size=3.2,
 )
 
 # %% [markdown]
@@ -311,9 +303,11 @@ assert not torn.any()
 # names.
 
 # %%
-dealt = splits.supervised(packages)
-splits.check_separate(dealt, dealt["part"])
-dealt.drop_duplicates("group").groupby(["defect", "part"]).size().unstack("part")[["train", "validation", "test"]]
+packages_cut = splits.supervised(packages)
+splits.check_separate(packages_cut, packages_cut["part"])
+packages_cut.drop_duplicates("group").groupby(["defect", "part"]).size().unstack("part")[
+    ["train", "validation", "test"]
+]
 
 # %% [markdown]
 # ## With no model at all
@@ -333,7 +327,7 @@ for row, category in zip(axes, run.data.categories, strict=True):
     stack = train_images[category].astype(np.float32)
     row[0].imshow(train_images[category][0])
     row[1].imshow(stack.mean(0).astype(np.uint8))
-    row[2].imshow(stack.std(0).mean(-1), cmap=plotting.HEAT)
+    row[2].imshow(stack.std(0).mean(-1), cmap=plotting.ANOMALY_MAP)
     for axis, title in zip(row, ("one good part", "mean of good parts", "spread"), strict=True):
         plotting.bare(axis)
         axis.set_title(f"{category}: {title}")
@@ -392,9 +386,9 @@ for category in run.data.categories:
 # %%
 lines = []
 for category in run.data.categories:
-    found = table[table["category"] == category]
+    counts = table.loc[table["category"] == category, "split"].value_counts()
     known = catalog.CATEGORIES.get(category)
-    yours = f"{(found['split'] == 'train').sum()} + {(found['split'] == 'test').sum()}"
+    yours = f"{counts['train']} + {counts['test']}"
     reported = f"{known.train} + {known.test_good + known.test_defective}" if known else "–"
     verdict = "the official images" if sources[category] == "mvtec_ad" else f"{sources[category]}: not comparable"
     lines.append([category, yours, reported, verdict])
@@ -427,8 +421,8 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 # marks = test_tables[first]["label"].to_numpy()
 # weights = metrics.resample_weights(marks, 1000)
 # values = scores[first]["pixel_z_score"]
-# drawn = [metrics.image_auroc(np.repeat(marks, w), np.repeat(values, w)) for w in weights]
-# print(np.quantile(drawn, [0.025, 0.975]).round(3))
+# aurocs = [metrics.image_auroc(np.repeat(marks, w), np.repeat(values, w)) for w in weights]
+# print(np.quantile(aurocs, [0.025, 0.975]).round(3))
 # ```
 # In *quick* it prints [.775, .973] around .890: a difference of .02 between two methods means nothing on a test set of
 # this size.
@@ -453,7 +447,7 @@ artifacts.download(packages_path)
 # %%
 again = index.read_category(prepare.unpack(artifact), first)
 same = loading.load_images(list(again["image_path"])[:5], run.data.image_size)
-assert np.array_equal(same, loading.load_images(list(own["image_path"])[:5], run.data.image_size))
+assert np.array_equal(same, loading.load_images(list(first_table["image_path"])[:5], run.data.image_size))
 print(f"{len(again)} images of {first} read back, pixels equal")
 
 # %% [markdown]

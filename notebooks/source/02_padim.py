@@ -70,7 +70,7 @@ plotting.gallery(test[five], titles=list(test_rows["defect"].iloc[five]), masks=
 # %% [markdown]
 # Of `train` we know that every part is good. Nobody told us what a defect is, and nobody will: that is the rule of the game.
 #
-# ## An image becomes a grid of vectors
+# ## Embedding: an image becomes a grid of vectors
 #
 # A convolutional network, cut at three depths, gives three grids. The first is fine and knows edges; the third is coarse and
 # knows shapes. All three are brought to the finest grid and put side by side: **one long vector per place**.
@@ -120,7 +120,7 @@ print(tuple(features.shape), f"= places × images × channels, scaled by {fitted
 # The scale: the constant $\epsilon = 0.01$ below is meant beside features of ImageNet networks. Any other network gets one
 # number that brings its features to the same variance; it is stored with the model.
 #
-# ## One patch, by hand
+# ## The Mahalanobis distance of one patch, by hand
 #
 # Take one place of the grid, inside a defect of a test image. The good images give us $N$ vectors $x_1 … x_N$ there.
 # PaDiM says: *normal here* is a Gaussian with the mean $\mu$ of these vectors and, equation (1),
@@ -183,7 +183,7 @@ plt.show()
 # The ellipses are one, two and three units of Mahalanobis distance. A step to the right costs little, good parts do that
 # too; the same step upwards is an alarm. A network that was never told about this defect has still put it aside.
 #
-# ## Fewer images than channels: the same distance, cheaper
+# ## The dual form: fewer images than channels, the same distance, cheaper
 #
 # $\Sigma$ is $d\times d$ at every place. WideResNet50-2 with 550 channels: 3136 places × 550 × 550 numbers = 3.8 GB. But
 # $N$ images span at most $N-1$ directions; outside of them $\Sigma$ is just $\epsilon I$. With the centred features
@@ -212,7 +212,7 @@ print(f"M² = {dual:.2f} both ways;", {name: f"{size:.2f} GB" for name, size in 
 # %% [markdown]
 # The package takes the dual shape whenever $N<d$, and the direct one otherwise. Nobody has to choose.
 #
-# ## Every place at once
+# ## Anomaly maps: every place at once
 #
 # Now the whole thing: fit on the good images, score the test images. A grid of distances is enlarged to the size of
 # the image and smoothed; the score of an image is its worst place.
@@ -222,18 +222,18 @@ results = {
     name: benchmark.run(detector, index.read_category(root, name), seeds, data_source=source, keep_models=True)
     for name in categories
 }
-found = results[first]
-maps, scores = found.maps[seeds[0]], found.scores[0]
-at_scale = found.detectors[0].gaussians.distance(embedded(test[[defective]]))[place, 0]
+result = results[first]
+maps, scores = result.maps[seeds[0]], result.scores[0]
+at_scale = result.detectors[0].gaussians.distance(embedded(test[[defective]]))[place, 0]
 assert np.isclose(float(at_scale), by_hand, rtol=1e-3)  # the same patch, one of many now
 print(maps.shape, maps.dtype, "· scores from", scores.min().round(1), "to", scores.max().round(1))
 
 # %%
-threshold = metrics.calibrated(found.good_scores[seeds[0]], 0.05)
+threshold = metrics.calibrated(result.good_scores[seeds[0]], 0.05)
 order = np.argsort(-scores)
 shown = [*order[labels[order] == 1][[0, -1]], *order[labels[order] == 0][[0, -1]]]
 scale = (0.0, float(np.quantile(maps, 0.999)))
-plotting.heat_maps(
+plotting.anomaly_map_gallery(
     test[shown],
     maps[shown],
     masks=masks[shown],
@@ -250,20 +250,8 @@ plotting.heat_maps(
 #
 # ## In numbers
 
-
 # %%
-def metrics_table(names):
-    """Metrics of the categories with their intervals, beside the trivial rows."""
-    lines = {}
-    for name in names:
-        report = results[name].report
-        lines[name] = {key: metrics.format_metric(value) for key, value in report["metrics"].items()}
-        trivial = max((value, key) for key, value in report["trivial"].items())
-        lines[name]["best trivial row"] = f"{metrics.format_number(trivial[0])} ({trivial[1]})"
-    return pd.DataFrame(lines)
-
-
-metrics_table(categories)
+benchmark.metrics_table(results)
 
 # %% [markdown]
 # Each cell is a mean over three channel draws with the 95 % interval that belongs to it: what another test set of this
@@ -273,7 +261,7 @@ metrics_table(categories)
 # these very bottles at 224 px (on the screws .672, for a reason that comes below).
 
 # %%
-plotting.roc_and_pr(labels, {f"PaDiM, seed {seed}": own for seed, own in zip(seeds, found.scores, strict=True)})
+plotting.roc_and_pr(labels, {f"PaDiM, seed {seed}": values for seed, values in zip(seeds, result.scores, strict=True)})
 
 # %%
 plotting.pro_curve_figure(*metrics.pro_curve(maps, masks))
@@ -309,14 +297,14 @@ assert np.isclose(by_refit, by_formula, rtol=1e-3)
 plotting.score_histogram(labels, scores, calibrated=threshold, oracle=metrics.oracle(labels, scores))
 
 # %%
-points = pd.DataFrame(found.report["thresholds"]).T
+points = pd.DataFrame(result.report["thresholds"]).T
 points.round(3)
 
 # %% [markdown]
 # The calibrated row is what you can promise. The oracle row is what many papers print as "accuracy": it moves the threshold
 # until the test set looks best.
 #
-# ## Where it fails: parts that turn
+# ## Where it fails: parts at any angle
 #
 # PaDiM asks what is normal *at this place*. A screw that lies at any angle has no places.
 
@@ -325,14 +313,14 @@ points.round(3)
 def spread(name):
     """Mean variance of the features of good images at each place, (h, w)."""
     rows = index.read_category(root, name).query("split == 'train'")["image_path"]
-    own = embedded(detector.load(list(rows)))
-    return own.var(1).mean(1).view(height, width).cpu().numpy()
+    features = embedded(detector.load(list(rows)))
+    return features.var(1).mean(1).view(height, width).cpu().numpy()
 
 
 spreads = {name: spread(name) for name in (first, last)}
 figure, axes = plt.subplots(1, len(spreads), figsize=(3.5 * len(spreads), 3.2), layout="constrained", squeeze=False)
 for axis, (name, values) in zip(axes[0], spreads.items(), strict=True):
-    picture = axis.imshow(values, cmap=plotting.HEAT, vmin=0, vmax=max(v.max() for v in spreads.values()))
+    picture = axis.imshow(values, cmap=plotting.ANOMALY_MAP, vmin=0, vmax=max(v.max() for v in spreads.values()))
     axis.set(title=f"{name}: variance of good features", xticks=[], yticks=[])
 figure.colorbar(picture, ax=axes)
 plt.show()
@@ -343,7 +331,7 @@ turned_scores, turned_maps = turned.scores[0], turned.maps[seeds[0]]
 turned_test = detector.load(list(turned.table["image_path"]))
 best = np.argsort(-turned_scores)
 examples = [*best[turned.labels[best] == 1][[0, -1]], best[turned.labels[best] == 0][0]]
-plotting.heat_maps(
+plotting.anomaly_map_gallery(
     turned_test[examples],
     turned_maps[examples],
     masks=turned.masks[examples],
@@ -395,7 +383,7 @@ print(f"{last}: image AUROC as it lies {before:.3f}, aligned first {np.mean(stra
 # A few lines of geometry, no new network, and the image AUROC goes from .69 to .95. PatchCore (notebook 03) takes the other
 # way out: it forgets places altogether.
 #
-# ## The draw that nobody reports
+# ## The random channels: the draw that nobody reports
 #
 # How much of a result is the random choice of channels? One pass through the network serves all draws.
 
@@ -403,10 +391,10 @@ print(f"{last}: image AUROC as it lies {before:.3f}, aligned first {np.mean(stra
 draws = tuple(range(8))
 by_draw = {}
 for number in (detector.channels // 4, detector.channels):
-    own = Padim(**{**detector.options(), "channels": number})
-    seen = list(own.parts(good)), list(own.parts(test))  # the layers of the network, for all draws
-    drawn_scores = [own.fit_seen(seen[0], len(good), seed).score_seen(seen[1]).image for seed in draws]
-    by_draw[f"{number} channels"] = metrics.evaluate(labels, drawn_scores)["image_auroc"]
+    padim = Padim(**{**detector.options(), "channels": number})
+    good_layers, test_layers = list(padim.parts(good)), list(padim.parts(test))  # of the network, for all draws
+    of_draws = [padim.fit_seen(good_layers, len(good), seed).score_seen(test_layers).image for seed in draws]
+    by_draw[f"{number} channels"] = metrics.evaluate(labels, of_draws)["image_auroc"]
 plotting.seeds_strip(by_draw)
 
 # %%
@@ -418,7 +406,7 @@ for name, metric in by_draw.items():
 # most-cited TensorFlow notebook prints 1.0000 in its outputs and .9968 in its README for the same code on the same
 # bottles: its draw has no seed.
 #
-# ## Any network will do: Keras
+# ## The same network in Keras
 #
 # The algebra does not know where features come from. The package builds ResNet-18 in Keras too, from the same weights file. Same
 # network, same weights, other framework: the features must agree.
@@ -426,18 +414,18 @@ for name, metric in by_draw.items():
 # %%
 pair = {name: load_backbone(name, detector.weights) for name in ("resnet18", "keras:resnet18")}
 layers = {name: [np.asarray(layer.cpu()) for layer in network(test[:4])] for name, network in pair.items()}
-for depth, (own, other) in enumerate(zip(*layers.values(), strict=True), 1):
-    difference = np.abs(own - other).max() / np.abs(own).max()
-    print(f"layer {depth}: {own.shape}, largest difference {difference:.1e} of the largest value")
+for depth, (in_torch, in_keras) in enumerate(zip(*layers.values(), strict=True), 1):
+    difference = np.abs(in_torch - in_keras).max() / np.abs(in_torch).max()
+    print(f"layer {depth}: {in_torch.shape}, largest difference {difference:.1e} of the largest value")
     assert difference < 1e-4
 
 # %%
 keras = Padim(**{**detector.options(), "backbone": "keras:resnet18"})
-keras_found = benchmark.run(keras, table, seeds, data_source=source, row="padim-keras")  # its name in notebook 09
+keras_result = benchmark.run(keras, table, seeds, data_source=source, row="padim-keras")  # its name in notebook 09
 pd.DataFrame(
     {
         name: {key: metrics.format_metric(value) for key, value in report["metrics"].items()}
-        for name, report in ((detector.backbone, found.report), ("keras:resnet18", keras_found.report))
+        for name, report in ((detector.backbone, result.report), ("keras:resnet18", keras_result.report))
     }
 )
 
@@ -448,18 +436,7 @@ pd.DataFrame(
 # named so.
 
 # %%
-reports = [results[name].report for name in categories] + [keras_found.report]
-lines = []
-for report in reports:
-    yours = metrics.format_metric(report["metrics"]["image_auroc"])
-    comparable = published.published_for(report) if source == "mvtec_ad" else []
-    for row in comparable:
-        reported = f"{metrics.format_number(row['value'])} ({row['source'].split(',')[0]})"
-        lines.append([report["category"], report["backbone"], yours, reported, published.verdict(report, row)])
-    if not comparable:
-        why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
-        lines.append([report["category"], report["backbone"], yours, "–", why])
-pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdict"])
+published.verdicts([result.report for result in [*results.values(), keras_result]], by="backbone")
 
 # %% [markdown]
 # On real bottles, with ImageNet weights and three draws, this package measures .997 [.929, 1.000] for ResNet-18 (reported
@@ -474,8 +451,8 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 #
 # ```python
 # for ridge in (0.0001, 0.01, 1.0):
-#     own = Padim(**{**detector.options(), "ridge": ridge}).fit(list(train_rows["image_path"]))
-#     print(ridge, round(metrics.image_auroc(labels, own.score(list(test_rows["image_path"])).image), 3))
+#     padim = Padim(**{**detector.options(), "ridge": ridge}).fit(list(train_rows["image_path"]))
+#     print(ridge, round(metrics.image_auroc(labels, padim.score(list(test_rows["image_path"])).image), 3))
 # ```
 # In *quick* it prints .933, .917 and .743. With $\epsilon$ far above every variance, $\Sigma\approx\epsilon I$
 # and $M(x)\approx\lVert x-\mu\rVert/\sqrt\epsilon$: all directions count alike.
@@ -487,8 +464,8 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 #
 # ```python
 # for number in (10, 20, 40, len(train)):
-#     own = Padim(**detector.options()).fit(list(train_rows["image_path"])[:number])
-#     print(number, round(metrics.image_auroc(labels, own.score(list(test_rows["image_path"])).image), 3))
+#     padim = Padim(**detector.options()).fit(list(train_rows["image_path"])[:number])
+#     print(number, round(metrics.image_auroc(labels, padim.score(list(test_rows["image_path"])).image), 3))
 # ```
 # In *quick* it prints .777, .817, .898 and .917: most of what a Gaussian needs is there with 40 images. Try
 # `weights="random"` as well.
@@ -500,14 +477,13 @@ pd.DataFrame(lines, columns=["category", "backbone", "yours", "reported", "verdi
 # the notebooks that want to know *where to look*. Of the run with Keras scores and maps are kept, under a name of their own.
 
 # %%
-path = benchmark.save_results(
-    "padim", [*results.values(), keras_found], profile=run.name, inputs=[data], models=True, maps="first"
-)
+to_save = [*results.values(), keras_result]
+path = benchmark.save_results("padim", to_save, profile=run.name, inputs=[data], models=True, maps="first")
 artifacts.download(path)
 
 # %%
 restored, description = load_model(artifacts.load("padim", profile=run.name), category=first)
-assert np.array_equal(restored.score(test_rows["image_path"][:5]).image, found.scores[0][:5])
+assert np.array_equal(restored.score(test_rows["image_path"][:5]).image, result.scores[0][:5])
 print("the model from the file gives the same scores; its threshold is", round(description["threshold"]["value"], 2))
 
 # %% [markdown]

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 03 · Redraw it: autoencoder, VAE, and the nearest neighbour beside them
+# # 03 · Autoencoder, VAE, PatchCore: what cannot be redrawn is a defect
 #
 # <!-- badge -->
 #
@@ -82,7 +82,7 @@ titles = [defects[i] for i in six]
 plotting.gallery(test[six[:5]], titles=titles[:5], masks=masks[six[:5]], columns=5)
 
 # %% [markdown]
-# ## The idea, without a network
+# ## PCA: the idea, without a network
 #
 # An **encoder** $f$ turns an image $x$ into a short vector, a **decoder** $g$ draws it again, and both are chosen so that
 # good images come back as they were:
@@ -96,12 +96,11 @@ plotting.gallery(test[six[:5]], titles=titles[:5], masks=masks[six[:5]], columns
 import cv2
 
 
-def small_gray(images, side=32):
-    """(N, side²) float in [0, 1]."""
-    gray = [
-        cv2.resize(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA) for one in images
-    ]
-    return np.stack(gray).reshape(len(images), -1) / 255.0
+def small_gray(images):
+    """Gray, 32×32 pixels, (N, 1024) float in [0, 1]."""
+    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in gray]
+    return np.stack(small).reshape(len(images), -1) / 255.0
 
 
 X, Y = small_gray(train), small_gray(test)
@@ -123,7 +122,7 @@ rows = {"seen": Y[six]} | {f"{k} numbers": squeezed(Y[six], k) for k in (2, 10, 
 rows["left over of 10"] = np.abs(Y[six] - squeezed(Y[six], 10))
 pictures = {name: np.repeat(values.reshape(-1, 32, 32, 1).clip(0, 1), 3, 3) for name, values in rows.items()}
 pictures["left over of 10"] = rows["left over of 10"].reshape(-1, 32, 32)  # a map: shown as heat
-plotting.picture_rows(pictures, titles=titles, side=1.2)
+plotting.picture_rows(pictures, titles=titles, size=1.2)
 
 # %% [markdown]
 # The decoder has directions in which good bottles vary (light, colour, a shift), and none for a hole in the rim. It draws what it
@@ -137,17 +136,17 @@ plotting.picture_rows(pictures, titles=titles, side=1.2)
 # the good images is held out: they say when to stop, and later where the threshold lies.
 
 # %%
-found = {
+results = {
     name: benchmark.run(detector, tables[name], seeds, data_source=source, keep_models=True) for name in categories
 }
-one = found[first]
-model, scores = one.detectors[0], one.scores[0]
+first_result = results[first]
+model, scores = first_result.detectors[0], first_result.scores[0]
 network = model.network
 print(
     f"{sum(p.numel() for p in network.parameters()):,} weights; grid {network.grid}, bottleneck: {network.bottleneck} numbers of {test[0].size}"
 )
 plotting.training_curves(
-    {name: found[name].detectors[0].curve for name in dict.fromkeys((first, turning))}, what="loss of an image"
+    {name: results[name].detectors[0].curve for name in dict.fromkeys((first, turning))}, what="loss of an image"
 )
 
 # %% [markdown]
@@ -155,14 +154,14 @@ plotting.training_curves(
 # the dots do not, the network has begun to learn its images by heart. (Figures of trainings below are those of one CPU thread;
 # another number of threads adds up in another order, and after a hundred steps the second decimal may differ.)
 #
-# ## Good and defective, side by side
+# ## Absolute error and SSIM: two anomaly maps
 
 # %%
-redrawn = model.reconstruct(test[six])
-pixels = [as_tensor(images) for images in (test[six], redrawn)]
+reconstructions = model.reconstruct(test[six])
+pixels = [as_tensor(images) for images in (test[six], reconstructions)]
 rows = {
     "seen": test[six],
-    "redrawn": redrawn,
+    "redrawn": reconstructions,
     "absolute error": difference_map("absolute", *pixels).numpy(force=True),
     "1 − SSIM": difference_map("ssim", *pixels).numpy(force=True),
 }
@@ -202,7 +201,7 @@ def ssim_of(a, b):
 
 
 window = slice(y - 5, y + 6), slice(x - 5, x + 6)
-pair = test[defective] / 255.0, redrawn[2] / 255.0
+pair = test[defective] / 255.0, reconstructions[2] / 255.0
 by_hand = 1 - np.mean([ssim_of(pair[0][window][..., c], pair[1][window][..., c]) for c in range(3)])
 by_package = rows["1 − SSIM"][2][y, x]
 print(f"1 − SSIM at row {y}, column {x}: by hand {by_hand:.6f}, package {by_package:.6f}")
@@ -212,11 +211,11 @@ assert np.isclose(by_hand, by_package, atol=1e-4)
 # Same network, same drawing, another ruler. How much does the ruler matter?
 
 # %%
-rulers = {name: model.score_as(test, name) for name in ("absolute", "ssim")}
-plotting.roc_and_pr(labels, {f"map: {name}": found_scores.image for name, found_scores in rulers.items()})
+by_ruler = {f"map: {name}": model.score_as(test, name).image for name in ("absolute", "ssim")}
+plotting.roc_and_pr(labels, by_ruler)
 
 # %% [markdown]
-# ## From a picture to a verdict
+# ## Image score and threshold: from a picture to a verdict
 #
 # The score of an image is the peak of its smoothed map. Scores of images that were *trained on* are too low to set a threshold with; the held-out
 # ones are not. (They chose the moment to stop, one number out of a handful: the promise is very nearly, not exactly,
@@ -227,24 +226,13 @@ threshold = metrics.calibrated(model.good_scores, 0.05)
 plotting.score_histogram(labels, scores, calibrated=threshold, oracle=metrics.oracle(labels, scores))
 
 # %%
-pd.DataFrame(one.report["thresholds"]).T.round(3)
+pd.DataFrame(first_result.report["thresholds"]).T.round(3)
 
 # %% [markdown]
 # ## Several products
 
-
 # %%
-def metrics_table(results):
-    """Metrics with their intervals, beside the best trivial row."""
-    lines = {}
-    for name, e in results.items():
-        lines[name] = {key: metrics.format_metric(value) for key, value in e.report["metrics"].items()}
-        trivial = max((value, key) for key, value in e.report["trivial"].items())
-        lines[name]["best trivial row"] = f"{metrics.format_number(trivial[0])} ({trivial[1]})"
-    return pd.DataFrame(lines)
-
-
-metrics_table(found)
+benchmark.metrics_table(results)
 
 # %% [markdown]
 # Read the last row first, as always. In *quick* the best score without any model beats the autoencoder on bottles (.878 against .785: drawn bottles
@@ -252,7 +240,7 @@ metrics_table(found)
 # right places light up, but so do glints on good bottles, and one glint is enough for a false alarm.
 
 # %%
-other = found[turning]
+other = results[turning]
 other_test = detector.load(list(other.table["image_path"]))
 kinds = other.table[other.labels == 1].groupby("defect").head(1).index[:4]  # one of each kind of defect
 shown = [*np.flatnonzero(other.labels == 0)[:2], *kinds]
@@ -270,7 +258,7 @@ plotting.picture_rows(
 # **This is the failure case.** A screw may lie at any angle, and a good screw at a new angle is as new to the network as a defect. It draws a
 # blurred average of what it knows; the error is largest at the bright shank of *every* screw, and the scores are no better than chance.
 #
-# ## Too strong: the network that redraws everything
+# ## The bottleneck: a network that redraws everything
 #
 # Why squeeze at all? Let us give the network more and more room, up to a grid of numbers that is large enough to copy the image. To train many, they
 # are half as wide as the default, have 64 pixels and a squared error as loss.
@@ -283,11 +271,11 @@ small_train, small_test, small_masks, _ = images_of(first, 64)
 
 def trained(name, **changes):
     """Train at 64 pixels; AUROC of both maps, and the drawing of the defective image."""
-    own = Autoencoder(**tiny | changes).fit(small_train)
-    row = {"bottleneck": own.network.bottleneck}
+    autoencoder = Autoencoder(**tiny | changes).fit(small_train)
+    row = {"bottleneck": autoencoder.network.bottleneck}
     for ruler in ("absolute", "ssim"):
-        row[ruler] = metrics.image_auroc(labels, own.score_as(small_test, ruler).image)
-    return name, row, own.reconstruct(small_test[six[1:]])
+        row[ruler] = metrics.image_auroc(labels, autoencoder.score_as(small_test, ruler).image)
+    return name, row, autoencoder.reconstruct(small_test[six[1:]])
 
 
 sizes = [trained(f"{n} numbers", latent=n) for n in (4, 32, 256)]
@@ -296,9 +284,8 @@ sizes += [trained(f"grid {64 >> h}×{64 >> h}", depth=h, **copier) for h in (2, 
 pd.DataFrame({name: row for name, row, _ in sizes}).T.round(3)
 
 # %%
-plotting.picture_rows(
-    {"seen": small_test[six[1:]]} | {name: drawn for name, _, drawn in sizes}, titles=titles[1:], side=1.2
-)
+rows = {"seen": small_test[six[1:]]} | {name: pictures for name, _, pictures in sizes}
+plotting.picture_rows(rows, titles=titles[1:], size=1.2)
 
 # %% [markdown]
 # Up to 256 numbers nothing happens: the network never learned to draw dirt, whatever room it has. The grids are another matter. They see only a
@@ -306,7 +293,7 @@ plotting.picture_rows(
 # SSIM, below (.370 and .418): what is left over are sharp edges and glints, and good bottles have those too. **More room is not a better
 # detector**, and the bottleneck is no detail: it is the method.
 #
-# ## A remedy: hide something
+# ## Denoising and masking: a network that must repair
 #
 # A network that must *repair* its input cannot get away with copying it. The same strong network, but squares of its input are painted
 # over, or noise is added, and the clean image is asked for:
@@ -317,32 +304,33 @@ compared = [sizes[-2], *hidden]
 pd.DataFrame({name: row for name, row, _ in compared}).T.round(3)
 
 # %%
-plotting.picture_rows(
-    {"seen": small_test[six[1:]]} | {name: drawn for name, _, drawn in compared}, titles=titles[1:], side=1.2
-)
+rows = {"seen": small_test[six[1:]]} | {name: pictures for name, _, pictures in compared}
+plotting.picture_rows(rows, titles=titles[1:], size=1.2)
 
 # %% [markdown]
 # Somewhat: painting over lifts the AUROC under SSIM from .370 to .555, noise to .483, and chance is .500. Painted over, the network draws less of the
 # broken glass, and less of everything else. On real bottles, with more training images, the same comparison stands in
-# [`assets/reconstruction.md`](../assets/reconstruction.md). Hiding part of the input is what later methods build on (RIAD, DRÆM, masked
+# [`docs/results.md`](../docs/results.md#reconstruction). Hiding part of the input is what later methods build on (RIAD, DRÆM, masked
 # transformers); it needs larger networks and longer training than this one.
 #
-# ## And the loss?
+# ## The loss: squared error, SSIM, or both
 #
 # In this sweep SSIM was a ruler only. It can be the loss as well, alone or beside the squared error, as it was for the first network of this notebook in
 # *quick*. The same network with the other losses, and both rulers for each. (The difference in the eyes of a network that knows textures can be a loss
 # too: `loss="features"`. It trains for several times as long.)
 
 # %%
-losses = {detector.loss: one}
+losses = {detector.loss: first_result}
 for loss in sorted({"mse", "mse+ssim", "ssim"} - {detector.loss}):
     other_loss = Autoencoder(**detector.options() | {"loss": loss})
     named = {"row": f"autoencoder-{loss}", "data_source": source}  # the row of that name in notebook 09
     losses[loss] = benchmark.run(other_loss, tables[first], seeds, keep_models=True, **named)
 lines = {}
-for loss, e in sorted(losses.items()):
-    by_ruler = {name: e.detectors[0].score_as(test, name) for name in ("absolute", "ssim")}
-    lines[loss] = {name: metrics.image_auroc(labels, found_scores.image) for name, found_scores in by_ruler.items()}
+for loss, result in sorted(losses.items()):
+    trained_with = result.detectors[0]
+    lines[loss] = {
+        ruler: metrics.image_auroc(labels, trained_with.score_as(test, ruler).image) for ruler in ("absolute", "ssim")
+    }
 pd.DataFrame(lines).T.round(3)
 
 # %% [markdown]
@@ -375,10 +363,10 @@ assert np.isclose(by_hand, by_sum, atol=1e-6)
 assert np.isclose(by_hand, by_package)
 
 # %%
-vae_found = benchmark.run(Vae.preset(run.name), tables[first], seeds, data_source=source, keep_models=True)
-vae = vae_found.detectors[0]
+vae_result = benchmark.run(Vae.preset(run.name), tables[first], seeds, data_source=source, keep_models=True)
+vae = vae_result.detectors[0]
 plotting.picture_rows(
-    {"sampled": vae.sample(len(six)), "redrawn": vae.reconstruct(test[six]), "seen": test[six]}, side=1.4
+    {"sampled": vae.sample(len(six)), "redrawn": vae.reconstruct(test[six]), "seen": test[six]}, size=1.4
 )
 
 # %% [markdown]
@@ -402,7 +390,7 @@ pd.DataFrame({"image AUROC": {name: metrics.image_auroc(labels, values) for name
 # squared error is the larger number and varies for other reasons. That a generative model's probability can fail as a score of strangeness is
 # well known (Nalisnick et al. 2019, [arXiv:1810.09136](https://arxiv.org/abs/1810.09136)).
 #
-# ## Draw nothing: PatchCore
+# ## PatchCore: remember instead of redrawing
 #
 # Why redraw at all, if one can *remember*? PatchCore keeps the feature vectors of patches of good images and asks of every new
 # patch how far the nearest remembered one is. Unlike PaDiM's Gaussians, a memory does not care where a patch comes from.
@@ -419,13 +407,13 @@ while len(taken) < 12:
     nearest = np.minimum(nearest, np.linalg.norm(points - points[taken[-1]], axis=1))
 by_package = greedy(torch.from_numpy(points), 12, first=0)
 assert list(by_package) == taken
-drawn = rng.choice(len(points), 12, replace=False)
+at_random = rng.choice(len(points), 12, replace=False)
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=True)
-for axis, kept, name in zip(axes, (taken, drawn), ("greedy", "random"), strict=True):
-    radius = np.linalg.norm(points[:, None] - points[kept][None], axis=2).min(1).max()
+for axis, coreset, name in zip(axes, (taken, at_random), ("greedy", "random"), strict=True):
+    radius = np.linalg.norm(points[:, None] - points[coreset][None], axis=2).min(1).max()
     axis.scatter(*points.T, s=8, color=plotting.GOOD, alpha=0.4)
-    axis.scatter(*points[kept].T, s=60, marker="X", color=plotting.DEFECT)
+    axis.scatter(*points[coreset].T, s=60, marker="X", color=plotting.DEFECT)
     axis.set_title(f"{name}: no point is farther than {radius:.2f}")
 plt.show()
 
@@ -433,10 +421,10 @@ plt.show()
 # Twelve random points forget the small group on the right, and every patch like those would be an alarm; the greedy ones do not.
 
 # %%
-remembering = Patchcore.preset(run.name)
-memory_found = benchmark.run(remembering, tables[first], seeds, data_source=source, keep_models=True)
-memory = memory_found.detectors[0]
-memory_test = memory.load(list(memory_found.table["image_path"]))
+patchcore = Patchcore.preset(run.name)
+memory_result = benchmark.run(patchcore, tables[first], seeds, data_source=source, keep_models=True)
+memory = memory_result.detectors[0]
+memory_test = memory.load(list(memory_result.table["image_path"]))
 print(
     f"{len(memory.bank):,} patches kept of {len(train) * memory.grid[0] * memory.grid[1]:,}, {memory.bank.shape[1]} numbers each"
 )
@@ -457,7 +445,7 @@ star = distances[odd].argmin()
 around = np.linalg.norm(bank - bank[star], axis=1).argsort()[: memory.neighbours]
 weight = 1 - np.exp(distances[odd, star]) / np.exp(distances[odd, around]).sum()
 by_hand = weight * distances[odd, star]
-by_package = memory_found.scores[0, defective]
+by_package = memory_result.scores[0, defective]
 print(
     f"distance {distances[odd, star]:.4f}, weight {weight:.4f}, score by hand {by_hand:.4f}, package {by_package:.4f}"
 )
@@ -470,24 +458,24 @@ assert np.isclose(by_hand, by_package, rtol=1e-2)
 # `padim.zip`, as notebook 02 left it. The megabytes are those of the model; PaDiM and PatchCore also need their backbone.
 
 # %%
-padim_found = benchmark.Result.load("padim", category=first, row="padim")
-methods = {"autoencoder": one, "vae": vae_found, "patchcore": memory_found, "padim": padim_found}
+padim_result = benchmark.Result.load("padim", category=first, row="padim")
+methods = {"autoencoder": first_result, "vae": vae_result, "patchcore": memory_result, "padim": padim_result}
 
 lines = []
-for name, report in ((name, e.report) for name, e in methods.items()):
+for name, report in ((name, result.report) for name, result in methods.items()):
     numbers = [metrics.format_metric(report["metrics"][key]) for key in benchmark.METRICS if key in report["metrics"]]
     seconds, count = report["seconds"], len(report["seeds"])
     per_image, size = 1000 * seconds["score"] / count / len(labels), report["model_bytes"] / 1e6
     lines.append([name, *numbers, count, f"{seconds['fit'] / count:.1f}", f"{per_image:.0f}", f"{size:.1f}"])
-for name, value in one.report["trivial"].items():
+for name, value in first_result.report["trivial"].items():
     lines.append([f"trivial: {name}", metrics.format_number(value), "–", "–", "–", "–", "–", "–"])
 columns = ["", "image AUROC", "pixel AUROC", "AUPRO", "seeds", "fit, s", "ms an image", "model, MB"]
 pd.DataFrame(lines, columns=columns).set_index("")
 
 # %%
-all_maps = {name: e.maps[e.seeds[0]].astype(np.float32) for name, e in methods.items()}
+all_maps = {name: result.maps[result.seeds[0]].astype(np.float32) for name, result in methods.items()}
 rows = {"seen": test[six]} | {name: maps[six] for name, maps in all_maps.items()}
-scales = {name: plotting.heat_scale(maps) for name, maps in all_maps.items()}
+scales = {name: plotting.map_scale(maps) for name, maps in all_maps.items()}
 plotting.picture_rows(rows, titles=titles, masks=masks[six], scales=scales)
 
 # %% [markdown]
@@ -497,27 +485,16 @@ plotting.picture_rows(rows, titles=titles, masks=masks[six], scales=scales)
 # network to train, PatchCore has patches to choose, PaDiM needs a second, and both of these live on a network that somebody else has trained.
 
 # %%
-print(f"peak memory: {max(e.report['peak_memory_gb'] for e in methods.values()):.1f} GB, of the hungriest of them")
+print(
+    f"peak memory: {max(result.report['peak_memory_gb'] for result in methods.values()):.1f} GB, of the hungriest of them"
+)
 
 # %% [markdown]
 # ## Yours, reported, verdict
 
 # %%
-lines = []
-for e in [*found.values(), vae_found, memory_found]:
-    report = e.report
-    yours = (
-        metrics.format_metric(report["metrics"]["image_auroc"]),
-        metrics.format_metric(report["metrics"]["pixel_auroc"]),
-    )
-    comparable = published.published_for(report, "pixel_auroc") if source == "mvtec_ad" else []
-    for row in comparable:
-        reported = f"{metrics.format_number(row['value'])} ({row['source'].split(',')[0]}, {row['detail']})"
-        lines.append([report["category"], report["method"], *yours, reported, published.verdict(report, row)])
-    if not comparable:
-        why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
-        lines.append([report["category"], report["method"], *yours, "–", why])
-pd.DataFrame(lines, columns=["category", "method", "image AUROC", "pixel AUROC", "reported pixel AUROC", "verdict"])
+reports = [result.report for result in [*results.values(), vae_result, memory_result]]
+published.verdicts(reports, by="method", metrics=("image_auroc", "pixel_auroc"))
 
 # %% [markdown]
 # On **real** bottles, with the default settings and three seeds, the autoencoder reaches an image AUROC of .999 [.932, 1.000] and a
@@ -525,7 +502,7 @@ pd.DataFrame(lines, columns=["category", "method", "image AUROC", "pixel AUROC",
 # the same drawings .972 and .949, and PatchCore with ImageNet weights 1.000 [.934, 1.000] and .979. But the z-score per pixel, with no model
 # at all, gives an image AUROC of .989 there, and PCA with 128 numbers under SSIM 1.000 and .960: those bottles lie so still that a linear
 # autoencoder is as good as a deep one. All of it, with losses, rulers and sizes: the README and
-# [`assets/reconstruction.md`](../assets/reconstruction.md).
+# [`docs/results.md`](../docs/results.md#reconstruction).
 #
 # ## Exercises
 #
@@ -537,8 +514,8 @@ pd.DataFrame(lines, columns=["category", "method", "image AUROC", "pixel AUROC",
 # rows = tables[first]
 # good, seen = (list(rows[rows["split"] == split]["image_path"]) for split in ("train", "test"))
 # for share in (1, 1 / 10, 1 / 100):
-#     own = Patchcore(**memory.options() | {"coreset": memory.coreset * share}).fit(good)
-#     print(len(own.bank), round(metrics.image_auroc(labels, own.score(seen).image), 3))
+#     smaller = Patchcore(**memory.options() | {"coreset": memory.coreset * share}).fit(good)
+#     print(len(smaller.bank), round(metrics.image_auroc(labels, smaller.score(seen).image), 3))
 # ```
 # In *quick*: 1152 patches .873, 115 patches .737, 12 patches .632. A memory that is too small calls good parts strange.
 # </details>
@@ -569,19 +546,18 @@ pd.DataFrame(lines, columns=["category", "method", "image AUROC", "pixel AUROC",
 # scores and maps are kept, as rows of their own: notebook 09 puts them side by side.
 
 # %%
-drawers = [*found.values(), vae_found]
-for e in (own for own in losses.values() if own is not one):
-    e.detectors.clear()  # of these only scores and maps are kept
-    drawers.append(e)
-for stage, results in (("autoencoder", drawers), ("patchcore", [memory_found])):
-    path = benchmark.save_results(stage, results, profile=run.name, inputs=[data], models=True, maps="first")
-    artifacts.download(path)
+other_losses = [result for result in losses.values() if result is not first_result]
+for result in other_losses:
+    result.detectors.clear()  # of these only scores and maps are kept
+to_save = {"autoencoder": [*results.values(), vae_result, *other_losses], "patchcore": [memory_result]}
+for stage, rows in to_save.items():
+    artifacts.download(benchmark.save_results(stage, rows, profile=run.name, inputs=[data], models=True, maps="first"))
 
 # %%
-for stage, method, e in (("autoencoder", "autoencoder", one), ("patchcore", "patchcore", memory_found)):
-    restored, description = load_model(artifacts.load(stage, profile=run.name), method=method, category=first)
-    assert np.allclose(restored.score(list(e.table["image_path"][:5])).image, e.scores[0, :5], rtol=1e-5)
-    print(f"{method} from the file gives the same scores; its threshold is {description['threshold']['value']:.3g}")
+for stage, result in (("autoencoder", first_result), ("patchcore", memory_result)):
+    restored, description = load_model(artifacts.load(stage, profile=run.name), method=stage, category=first)
+    assert np.allclose(restored.score(list(result.table["image_path"][:5])).image, result.scores[0, :5], rtol=1e-5)
+    print(f"{stage} from the file gives the same scores; its threshold is {description['threshold']['value']:.3g}")
 
 # %% [markdown]
 # ## Recap

@@ -28,21 +28,24 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from sklearn.calibration import CalibrationDisplay
 
-from mvtec_ad import artifacts, metrics, plotting, profile
+from mvtec_ad import artifacts, augment, metrics, plotting, profile
 from mvtec_ad.config import set_seed
-from mvtec_ad.data import index, items, prepare, splits
-from mvtec_ad.methods import classifier
+from mvtec_ad.data import index, prepare, splits
+from mvtec_ad.data.loading import read_image
+from mvtec_ad.methods import classifier, items
 from mvtec_ad.methods.base import as_tensor
-from mvtec_ad.methods.classifier import experiment
-from mvtec_ad.settings import ClassifierSettings
+from mvtec_ad.methods.baselines import trivial_rows
+from mvtec_ad.methods.classifier import Classifier
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = ClassifierSettings.preset(run.name)
+detector = Classifier.preset(run.name)
 packages = artifacts.load("packages", profile=run.name)
 data = artifacts.load("data", profile=run.name)
 category, product = packages.manifest["categories"][0], data.manifest["categories"][0]
@@ -50,7 +53,7 @@ source = packages.manifest["data_source"]
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}; packages: {source}; product: {product} ({data.manifest['data_source']})")
-print(f"{settings.architecture}, weights {settings.weights}, {settings.image_size} px, {settings.steps} steps")
+print(f"{detector.backbone}, weights {detector.weights}, {detector.image_size} px, {detector.steps} steps")
 
 # %% [markdown]
 # ## Five images first
@@ -64,7 +67,7 @@ views = sorted(table["view"].unique())
 some = [group for _, rows in test.groupby("label") for group in rows["group"].unique()[:2]]
 shown = test[test["group"].isin(some)].sort_values(["view", "label", "group"])
 plotting.gallery(
-    [items.read_image(path) for path in shown["image_path"]],
+    [read_image(path) for path in shown["image_path"]],
     titles=[f"{row.view}: {row.defect}" for row in shown.itertuples()],
     labels=list(shown["label"]),
     columns=4,
@@ -94,14 +97,14 @@ split.groupby(["part", "defect"])["group"].nunique().unstack()
 
 # %%
 some = train[train["group"].isin(train["group"].unique()[::3])]
-finders = classifier.find_items(some, settings, progress=False)
+finders = detector.find_items(some)
 finder = finders[views[-1]]
-pictures = [items.read_image(path) for path in some.loc[some["view"] == views[-1], "image_path"]]
+pictures = [read_image(path) for path in some.loc[some["view"] == views[-1], "image_path"]]
 picture = pictures[0]
 small = items.small_colours(picture)
 by_hand = np.zeros((items.LEVELS,) * 3)
-for one in pictures:
-    np.add.at(by_hand, items.small_colours(one), 1)
+for image in pictures:
+    np.add.at(by_hand, items.small_colours(image), 1)
 rare = -np.log(by_hand / by_hand.sum() + 1e-7)
 assert np.allclose(rare, finder.rarity, atol=1e-4)
 
@@ -116,9 +119,9 @@ axes[0].add_patch(
         (box.xmin, box.ymin), box.xmax - box.xmin, box.ymax - box.ymin, fill=False, color=plotting.DEFECT, lw=2
     )
 )
-axes[1].imshow(rare[small], cmap=plotting.HEAT)
+axes[1].imshow(rare[small], cmap=plotting.ANOMALY_MAP)
 plotting.bare(axes[1])
-plotting.show_image(axes[2], finder.cut(picture, settings.image_size))
+plotting.show_image(axes[2], finder.cut(picture, detector.image_size))
 for axis, title in zip(axes, ("picture", "−log p(colour)", "what the network sees"), strict=True):
     axis.set_title(title)
 plt.show()
@@ -126,12 +129,12 @@ plt.show()
 # %% [markdown]
 # Seen from above, an item is flat, and its print can be recognised: key points (SIFT, Lowe 2004) of one item are found again on all others, and say
 # how far each is turned. The cut is turned back, so that **every place of it shows the same place of the item**. From the side
-# the box is seen in perspective, the print is distorted, and the cut is only moved and scaled. Three looks at the same items:
+# the box is seen in perspective, the print is distorted, and the cut is only moved and scaled. The three regions of interest, of the same items:
 
 # %%
-looks = {look: [finder.cut(one, settings.image_size, look) for one in pictures[:5]] for look in items.LOOKS}
-print({view: "registered" if one.registers else "moved and scaled" for view, one in finders.items()})
-plotting.picture_rows(looks, side=1.4)
+cuts = {roi: [finder.cut(image, detector.image_size, roi) for image in pictures[:5]] for roi in items.ROIS}
+print({view: "registered" if finders[view].registers else "moved and scaled" for view in finders})
+plotting.picture_rows(cuts, size=1.4)
 
 # %% [markdown]
 # ## Rows without a network
@@ -139,7 +142,7 @@ plotting.picture_rows(looks, side=1.4)
 # As always, what anybody can compute in five lines comes first; here on whole pictures.
 
 # %%
-trivial = experiment.trivial_rows(train, test)
+trivial = trivial_rows(train, test)
 lines = {
     view: {name: metrics.image_auroc(rows["label"], trivial.loc[rows.index, name]) for name in trivial}
     for view, rows in test.groupby("view")
@@ -154,10 +157,10 @@ pd.DataFrame(lines).round(3)
 # *where* something is odd; so the features are averaged over a **pyramid** of grids, 1×1, 2×2 and 4×4 cells (He et al. 2014).
 
 # %%
-network, weights = classifier.build(settings.architecture, settings.weights, settings.pyramid)
-cut = as_tensor(np.stack(looks["registered"]))[:1].cpu()
+network, weights = detector.new_network()
+cut = as_tensor(np.stack(cuts["registered"]))[:1].cpu()
 with torch.no_grad():
-    features = network.body((cut - network.mean) / network.deviation)[0].numpy()  # C×h×w
+    features = network.body(augment.standardise(cut))[0].numpy()  # C×h×w
     pooled = network.pooled(cut)[0].numpy()
 channels, height, width = features.shape
 whole = features.mean((1, 2))
@@ -192,9 +195,10 @@ assert np.isclose(by_hand, by_torch)
 
 # %%
 rng = np.random.default_rng(0)
-originals = as_tensor(np.stack([finder.cut(pictures[0], settings.image_size)] * 6))
-changed = classifier.augment(originals, settings, mirror=False, rng=rng).permute(0, 2, 3, 1).numpy(force=True)
-plotting.gallery(list(changed), columns=6, side=1.4)
+originals = as_tensor(np.stack([finder.cut(pictures[0], detector.image_size)] * 6))
+limits = {"rotation": detector.rotation, "translation": detector.translation, "color_jitter": detector.color_jitter}
+changed = augment.jitter(originals, rng, **limits, hflip=False).permute(0, 2, 3, 1).numpy(force=True)
+plotting.gallery(list(changed), columns=6, size=1.4)
 
 # %% [markdown]
 # ## One model per view, or one for both
@@ -203,15 +207,26 @@ plotting.gallery(list(changed), columns=6, side=1.4)
 # kept, at equal AUROC the one with the lower loss. It may be the first, the head alone.
 
 # %%
-scored, per_view, _ = experiment.score_unseen(
-    settings, train, test, experiment.PER_VIEW, finders=finders, resumable=False
-)
-models = {f"{settings.architecture}-{view}": model for view, model in zip(views, per_view, strict=True)}
-together, (model,), _ = experiment.score_unseen(
-    settings, train, test, experiment.TOGETHER, finders=finders, resumable=False
-)
-models[f"{settings.architecture}-all"] = model
-plotting.learning_curves({name: model.curve for name, model in models.items()})
+per_view, view_models = classifier.score_unseen(detector, train, test, finders=finders)
+models = {f"{detector.backbone}-{view}": model for view, model in zip(views, view_models, strict=True)}
+together, (model,) = classifier.score_unseen(detector, train, test, per_view=False, finders=finders)
+models[f"{detector.backbone}-all"] = model
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", sharex=True)
+for (name, model), colour in zip(models.items(), plotting.METHOD_COLOURS, strict=False):
+    curve = model.curve.assign(step=model.curve["step"] + 1)
+    checks = curve.dropna(subset="validation_auroc")
+    best = checks.sort_values(["validation_auroc", "validation_loss"], ascending=[False, True], kind="stable").iloc[:1]
+    axes[0].plot(curve["step"], curve["loss"].rolling(20, min_periods=1).mean(), color=colour, label=name)
+    axes[1].plot(checks["step"], checks["train_accuracy"], ".-", color=colour)
+    for axis, key in zip(axes, ("validation_loss", "validation_accuracy"), strict=True):
+        axis.plot(checks["step"], checks[key], "o", color=colour, ms=5)
+        axis.plot(best["step"], best[key], "o", color=colour, ms=12, fillstyle="none")
+axes[0].set(xlabel="step", title="Loss. Lines: training (mean of 20 steps), dots: validation", ylim=(0, None))
+axes[1].set(xlabel="step", title="Accuracy. Lines: training, dots: validation, rings: kept")
+figure.legend(loc="outside upper center", ncols=3)
+plt.show()
 
 # %% [markdown]
 # The rings mark what was kept. Validation parts are small, so their measures move in steps. The training accuracy (of sixteen images, to save time) begins
@@ -222,24 +237,23 @@ plotting.learning_curves({name: model.curve for name, model in models.items()})
 
 # %%
 newcomer = "mobilenet_v3_large"
-scratch, (model,), _ = experiment.score_unseen(
-    experiment.from_scratch(settings, newcomer), train, test, experiment.TOGETHER, finders=finders, resumable=False
-)
+untrained = replace(detector, backbone=newcomer, weights="random", pyramid=(1,), steps=2 * detector.steps)
+scratch, (model,) = classifier.score_unseen(untrained, train, test, per_view=False, finders=finders)
 models[f"{newcomer}-all"] = model
 
 # %%
-ways = {
-    "ResNet-18, a model per view": scored,
+scores = {
+    "ResNet-18, a model per view": per_view,
     "ResNet-18, one for both": together,
     f"{newcomer}, from scratch": scratch,
 }
-measured = {name: experiment.by_view(frame) for name, frame in ways.items()}
+measured = {name: classifier.by_view(table) for name, table in scores.items()}
 
 
 def metric_table(key):
-    """One metric with its interval: a row per way, a column per view."""
+    """One metric with its interval: a row per method, a column per view."""
     return pd.DataFrame(
-        {name: {view: metrics.format_metric(m[key]) for view, m in found.items()} for name, found in measured.items()}
+        {name: {view: metrics.format_metric(m[key]) for view, m in each.items()} for name, each in measured.items()}
     ).T
 
 
@@ -260,7 +274,7 @@ metric_table("image_auroc")
 # the probabilities add up (naive Bayes). By hand for the first item, then for all:
 
 # %%
-joint = experiment.joint_verdict(scored)
+joint = classifier.joint_verdict(per_view)
 first = joint.iloc[0]
 p = [1 / (1 + np.exp(-first[view])) for view in views]
 odds = np.prod([q / (1 - q) for q in p])
@@ -269,7 +283,7 @@ print(
 )
 assert np.isclose(np.log(odds), first["score"])
 
-difference = experiment.joint_minus_better_view(scored)
+difference = classifier.joint_minus_better_view(per_view)
 print(
     f"joint minus the better view ({difference['better']}): {metrics.format_metric(difference)}; "
     "paired, resampling items"
@@ -292,16 +306,27 @@ plt.show()
 # %%
 labels = joint["label"].to_numpy()
 verdicts = joint["score"].to_numpy() > 0
-counts = {view: metrics.confusion(labels, joint[view] > 0) for view in views} | {
-    "joint": metrics.confusion(labels, verdicts)
-}
-plotting.confusion_matrices(counts)
+counts = {view: metrics.confusion(labels, joint[view] > 0) for view in views}
+counts["joint"] = metrics.confusion(labels, verdicts)
+figure, axes = plt.subplots(1, len(counts), figsize=(7.8, 2.9), layout="constrained", sharey=True)
+for axis, (name, matrix) in zip(axes, counts.items(), strict=True):
+    shares = matrix / matrix.sum(1, keepdims=True)
+    cells = [[f"{n}\n{share:.0%}" for n, share in zip(*row, strict=True)] for row in zip(matrix, shares, strict=True)]
+    names = ["good", "defect"]
+    looks = {"cmap": "Greys", "vmin": -0.1, "vmax": 1.25, "cbar": False, "linewidths": 2, "annot_kws": {"size": 12}}
+    sns.heatmap(shares, annot=cells, fmt="", xticklabels=names, yticklabels=names, ax=axis, square=True, **looks)
+    axis.set(title=name, xlabel="verdict")
+    axis.tick_params(length=0, rotation=0)
+    for word in [*axis.get_xticklabels(), *axis.get_yticklabels()]:
+        word.set_color(plotting.GOOD if word.get_text() == "good" else plotting.DEFECT)
+axes[0].set_ylabel("truth")
+plt.show()
 
 # %%
 classes = metrics.per_class(labels, verdicts)
 rows = {
-    name: {key: metrics.format_metric(value) if key != "support" else value for key, value in one.items()}
-    for name, one in classes.items()
+    name: {key: metrics.format_metric(value) if key != "support" else value for key, value in values.items()}
+    for name, values in classes.items()
 }
 print(f"accuracy of the joint verdict {metrics.format_metric(metrics.accuracy(labels, verdicts))}")
 pd.DataFrame(rows).T
@@ -318,7 +343,7 @@ pd.DataFrame(rows).T
 # defect counts as $(m+1)/(m+2)$, so that $m$ of $m$ right answers do not promise certainty. The order of the parts stays as it is.
 
 # %%
-top = models[f"{settings.architecture}-{views[-1]}"]
+top = models[f"{detector.backbone}-{views[-1]}"]
 validation = top.validation
 defects, sound = (validation["label"] == 1).sum(), (validation["label"] == 0).sum()
 targets = np.where(validation["label"] == 1, (defects + 1) / (defects + 2), 1 / (sound + 2))
@@ -332,15 +357,21 @@ print(
 )
 assert np.isclose(grid[np.argmin(losses)], top.temperature, rtol=0.01)
 
-own_labels = test.loc[test["view"] == views[-1], "label"].to_numpy()
-raw = scored.loc[scored["view"] == views[-1], "score"].to_numpy() * top.temperature
-plotting.reliability_diagram(
-    {
-        "as trained": (own_labels, metrics.probability(raw)),
-        "divided by T": (own_labels, metrics.probability(raw, top.temperature)),
-    },
-    bins=5,
-)
+
+# %%
+top_labels = test.loc[test["view"] == views[-1], "label"].to_numpy()
+raw = per_view.loc[per_view["view"] == views[-1], "score"].to_numpy() * top.temperature
+figure, axis = plt.subplots(figsize=(5, 4.9), layout="constrained")
+temperatures = {"as trained": 1.0, "divided by T": top.temperature}
+for (name, t), colour in zip(temperatures.items(), plotting.METHOD_COLOURS, strict=False):
+    p = metrics.probability(raw, t)
+    name += f": ECE {metrics.format_number(metrics.calibration_error(top_labels, p, 5))}"
+    CalibrationDisplay.from_predictions(top_labels, p, n_bins=5, name=name, ax=axis, color=colour, marker="o")
+    table = metrics.reliability(top_labels, p, bins=5)
+    axis.vlines(table.confidence, table.low, table.high, color=colour, alpha=0.4, lw=4)
+axis.set(xlabel="predicted probability of a defect (mean in the bin)", ylabel="share of defects (bar: 95 % interval)")
+axis.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2)
+plt.show()
 
 # %% [markdown]
 # ## A threshold for what mistakes cost
@@ -360,8 +391,8 @@ limits = {
 }
 lines = {}
 for name, limit in limits.items():
-    (_, alarms), (missed, _) = metrics.confusion(own_labels, raw > limit)
-    cost = metrics.mean_cost(own_labels, raw, limit, MISS, ALARM)
+    (_, alarms), (missed, _) = metrics.confusion(top_labels, raw > limit)
+    cost = metrics.mean_cost(top_labels, raw, limit, MISS, ALARM)
     lines[name] = {
         "threshold": round(limit, 2),
         "missed": missed,
@@ -370,13 +401,26 @@ for name, limit in limits.items():
     }
 lines["call all defective"] = {
     "missed": 0,
-    "false alarms": int((own_labels == 0).sum()),
-    "cost per part": float((own_labels == 0).mean()),
+    "false alarms": int((top_labels == 0).sum()),
+    "cost per part": float((top_labels == 0).mean()),
 }
 pd.DataFrame(lines).T
 
 # %%
-plotting.cost_curve(own_labels, raw, np.geomspace(0.1, 100, 60))
+ratios = np.geomspace(0.1, 100, 60)
+cheapest = [metrics.cost_threshold(top_labels, raw, ratio, 1.0) for ratio in ratios]
+curves = {"call all good": np.inf, "call all defective": -np.inf, "cost-optimal threshold": np.array(cheapest)}
+colours = {"color": (plotting.GOOD, plotting.DEFECT, plotting.METHOD_COLOURS[0]), "ls": ("--", "--", "-")}
+figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+for (name, thresholds), colour, dashes in zip(curves.items(), *colours.values(), strict=True):
+    pairs = np.broadcast(thresholds, ratios)
+    costs = [metrics.mean_cost(top_labels, raw, threshold, ratio, 1.0) for threshold, ratio in pairs]
+    axis.plot(ratios, costs, color=colour, ls=dashes, label=name)
+axis.set(xlabel="cost of a miss / cost of a false alarm", ylabel="mean cost per part (in false alarms)")
+axis.set(xscale="log", ylim=(-0.02, 1.25 * (top_labels == 0).mean()))  # to call all good soon costs far more
+axis.xaxis.set_major_formatter("{x:g}")
+axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+plt.show()
 
 # %% [markdown]
 # With so weak a classifier and so dear a miss, stopping *every* part is cheapest: it costs .50, the threshold from the costs .75, the one
@@ -390,15 +434,13 @@ plotting.cost_curve(own_labels, raw, np.geomspace(0.1, 100, 60))
 
 # %%
 bottles = splits.supervised(index.read_category(prepare.unpack(data), product), seed=0)
-learned, judged = bottles[bottles["part"] != "test"], bottles[bottles["part"] == "test"].reset_index(drop=True)
-whole = replace(settings, look="whole")
-found, (bottle_model,), _ = experiment.score_unseen(
-    whole, learned, judged, experiment.TOGETHER, seed=0, resumable=False
-)
-product_measured = experiment.measure(found["label"].to_numpy(), found["score"].to_numpy())
-rows = experiment.trivial_rows(learned, judged)
-print(f"{product}: AUROC {metrics.format_metric(product_measured['image_auroc'])} on {len(judged)} images")
-print("trivial rows:", {name: round(metrics.image_auroc(judged["label"], rows[name]), 3) for name in rows})
+learned, unseen = bottles[bottles["part"] != "test"], bottles[bottles["part"] == "test"].reset_index(drop=True)
+whole = replace(detector, roi="whole")
+product_scores, (product_model,) = classifier.score_unseen(whole, learned, unseen, per_view=False)
+product_measured = classifier.measure(product_scores["label"].to_numpy(), product_scores["score"].to_numpy())
+rows = trivial_rows(learned, unseen)
+print(f"{product}: AUROC {metrics.format_metric(product_measured['image_auroc'])} on {len(unseen)} images")
+print("trivial rows:", {name: round(metrics.image_auroc(unseen["label"], rows[name]), 3) for name in rows})
 
 # %% [markdown]
 # In *quick* it gets .648 [.356, .855] on fifteen bottles, and the z-score per pixel, a trivial row, .870: a part that always lies alike can be judged without a network.
@@ -406,9 +448,9 @@ print("trivial rows:", {name: round(metrics.image_auroc(judged["label"], rows[na
 # Per defect type: the share of its images that get a higher score than a good image does, that is its AUROC against all good ones.
 
 # %%
-good = found.loc[found["label"] == 0, "score"]
+good = product_scores.loc[product_scores["label"] == 0, "score"]
 lines = {}
-for defect, rows in found[found["label"] == 1].groupby("defect"):
+for defect, rows in product_scores[product_scores["label"] == 1].groupby("defect"):
     auroc = metrics.image_auroc([0] * len(good) + [1] * len(rows), [*good, *rows["score"]])
     low, high = metrics.newcombe(auroc, len(rows), len(good))
     lines[defect] = {"images": len(rows), "AUROC against good": f"{auroc:.3f} [{low:.3f}, {high:.3f}]"}
@@ -420,9 +462,10 @@ pd.DataFrame(lines).T
 # The surest mistakes, in both directions:
 
 # %%
-wrong = scored.assign(error=np.where(scored["label"] == 1, -scored["score"], scored["score"])).nlargest(4, "error")
-cuts = dict(zip(views, per_view, strict=True))
-pictures = [cuts[row.view].cut(test[test["image_id"] == row.image_id])[0][0] for row in wrong.itertuples()]
+errors = np.where(per_view["label"] == 1, -per_view["score"], per_view["score"])
+wrong = per_view.assign(error=errors).nlargest(4, "error")
+model_of = dict(zip(views, view_models, strict=True))
+pictures = [model_of[row.view].cut(test[test["image_id"] == row.image_id])[0][0] for row in wrong.itertuples()]
 titles = [f"{row.view}: {row.defect}\nlogit {row.score:.1f}" for row in wrong.itertuples()]
 plotting.gallery(pictures, titles=titles, labels=list(wrong["label"]), columns=4)
 
@@ -435,16 +478,16 @@ plotting.gallery(pictures, titles=titles, labels=list(wrong["label"]), columns=4
 # %%
 lines = [
     [name, view, metrics.format_metric(m["image_auroc"]), metrics.format_metric(m["accuracy"])]
-    for name, one in measured.items()
-    for view, m in one.items()
+    for name, values in measured.items()
+    for view, m in values.items()
 ]
-reported = "98 % accuracy, two-view ResNet-50" if source != "rendered" else "–"
+reported = "98 % accuracy, two-view ResNet-50" if source != "synthetic" else "–"
 pd.DataFrame(
     [
         [
             *line,
             reported,
-            "not comparable: other images and split" if source == "rendered" else "not comparable: other split",
+            "not comparable: other images and split" if source == "synthetic" else "not comparable: other split",
         ]
         for line in lines
     ],
@@ -462,10 +505,8 @@ pd.DataFrame(
 # <details><summary>Solution</summary>
 #
 # ```python
-# own_train, own_test = (part[part["view"] == views[-1]] for part in (train, test))
-# plain, _, _ = experiment.score_unseen(
-#     replace(settings, pyramid=(1,)), own_train, own_test, finders=finders, resumable=False
-# )
+# top_train, top_test = (part[part["view"] == views[-1]] for part in (train, test))
+# plain, _ = classifier.score_unseen(replace(detector, pyramid=(1,)), top_train, top_test, finders=finders)
 # print(metrics.image_auroc(plain["label"], plain["score"]))
 # ```
 # In *quick*: .745, against .623 with the pyramid. With few items and a weak network the places in the finer grids are more room to be wrong; try
@@ -478,8 +519,8 @@ pd.DataFrame(
 #
 # ```python
 # for share in (0.25, 0.5):
-#     few = own_train[splits.hold_out(own_train, share)]
-#     less, _, _ = experiment.score_unseen(settings, few, own_test, finders=finders, resumable=False)
+#     few = top_train[splits.hold_out(top_train, share)]
+#     less, _ = classifier.score_unseen(detector, few, top_test, finders=finders)
 #     print(len(few), metrics.image_auroc(less["label"], less["score"]))
 # ```
 # In *quick*: 30 items .620, 60 items .613, all 120 .623. More labels do not help a network that hardly sees the damage.
@@ -488,41 +529,27 @@ pd.DataFrame(
 # ## Save the artifact
 
 # %%
-members = {
-    "scores.csv": pd.concat(
-        [
-            frame.assign(method=name, split="test", seed=0)
-            for name, frame in {**ways, f"{product}, whole pictures": found}.items()
-        ]
-    )
-}
-seen = {f"{settings.architecture}-{view}": rows for view, rows in scored.groupby("view")}
-seen |= {f"{settings.architecture}-all": together, f"{newcomer}-all": scratch}
+tables = {**scores, f"{product}, whole pictures": product_scores}
+files = {"scores.csv": pd.concat([table.assign(method=name, split="test", seed=0) for name, table in tables.items()])}
+seen = {f"{detector.backbone}-{view}": rows for view, rows in per_view.groupby("view")}
+seen |= {f"{detector.backbone}-all": together, f"{newcomer}-all": scratch}
 for name, model in models.items():
     limit = metrics.bayes_threshold(MISS, ALARM, model.temperature)
     numbers = {"image_auroc": metrics.image_auroc(seen[name]["label"], seen[name]["score"])}
-    members |= classifier.members(model, category, name, threshold=limit, metrics=numbers)
-limit = metrics.bayes_threshold(MISS, ALARM, bottle_model.temperature)
-members |= classifier.members(bottle_model, product, settings.architecture, threshold=limit, metrics=product_measured)
-path = artifacts.save(
-    "models",
-    members,
-    profile=run.name,
-    data_source=source,
-    categories=[category, product],
-    options=settings.options(),
-    seed=settings.seeds,
-    inputs=[packages, data],
-    metrics={f"{name}, {view}": m["image_auroc"]["mean"] for name, one in measured.items() for view, m in one.items()},
-)
+    files |= classifier.files(model, category, name, threshold=limit, metrics=numbers)
+limit = metrics.bayes_threshold(MISS, ALARM, product_model.temperature)
+files |= classifier.files(product_model, product, detector.backbone, threshold=limit, metrics=product_measured)
+aurocs = {f"{name}, {view}": m["image_auroc"]["mean"] for name, each in measured.items() for view, m in each.items()}
+about = {"profile": run.name, "data_source": source, "categories": [category, product], "options": detector.options()}
+path = artifacts.save("models", files, **about, seed=[0], inputs=[packages, data], metrics=aurocs)
 artifacts.download(path)
 
 # %%
 restored, description = classifier.restore(
-    artifacts.load("models", profile=run.name), category, f"{settings.architecture}-{views[-1]}"
+    artifacts.load("models", profile=run.name), category, f"{detector.backbone}-{views[-1]}"
 )
 few = test[test["view"] == views[-1]][:8]
-assert np.array_equal(restored.score(few), models[f"{settings.architecture}-{views[-1]}"].score(few))
+assert np.array_equal(restored.score(few).image, top.score(few).image)
 print(
     f"the model from the file gives the same scores; its threshold is {description['threshold']:.2f}, its weights: {description['weights']}"
 )

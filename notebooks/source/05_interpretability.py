@@ -6,7 +6,7 @@
 # The classifiers of notebook 04 say *damaged* and *intact*. They were never told where the damage is. In this notebook we will
 #
 # * **ask** each of them which pixels speak for its answer, with five methods;
-# * **derive** integrated gradients, Grad-CAM and Grad-CAM++ by hand, and find the package's numbers;
+# * **derive** integrated gradients, Grad-CAM and Grad-CAM++ by hand, and find captum's numbers;
 # * **measure** the maps against the boxes of the damage, beside what random points would hit;
 # * **delete** the pixels that are said to matter, and watch the answer;
 # * **draw the weights anew** and look whether the maps notice;
@@ -28,27 +28,34 @@
 # <setup>
 
 # %%
+import copy
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import IntegratedGradients
+from captum.attr import IntegratedGradients, LayerGradCam
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
+from sklearn.metrics import roc_auc_score
 
 from mvtec_ad import artifacts, plotting, profile
+from mvtec_ad.augment import standardise
 from mvtec_ad.config import set_seed
 from mvtec_ad.data import index, prepare, splits
-from mvtec_ad.methods import attribution, classifier
-from mvtec_ad.methods.attribution import study
+from mvtec_ad.methods import classifier, explain
 from mvtec_ad.methods.base import as_tensor, enlarge
-from mvtec_ad.settings import AttributionSettings, ClassifierSettings
+from mvtec_ad.methods.items import MARGIN
+from mvtec_ad.metrics import format_number
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = AttributionSettings.preset(run.name)
+attribution = explain.Attribution.preset(run.name)
 packages, data, artifact = (artifacts.load(stage, profile=run.name) for stage in ("packages", "data", "models"))
 category, product = packages.manifest["categories"][0], data.manifest["categories"][0]
 source = packages.manifest["data_source"]
@@ -58,7 +65,7 @@ table = index.read_category(prepare.unpack(packages), category)
 test = table[table["split"] == "test"].reset_index(drop=True)
 views = sorted(test["view"].unique())
 names = [name for kind, name in classifier.names(artifact) if kind == category]
-names.sort(key=lambda name: not name.startswith(ClassifierSettings().architecture))  # the transferred ones first
+names.sort(key=lambda name: not name.startswith(classifier.Classifier().backbone))  # the transferred ones first
 loaded = {name: classifier.restore(artifact, category, name) for name in names}
 print(f"profile {run.name}; packages: {source}, views: {', '.join(views)}; product: {product}")
 print(", ".join(loaded))
@@ -74,7 +81,7 @@ print(", ".join(loaded))
 def studied(name, view):
     """What a model sees of the chosen test items in a view: cuts, boxes, and its logits."""
     model, _ = loaded[name]
-    half = settings.images // 2
+    half = attribution.images // 2
     rows = test[test["view"] == view].sort_values("group").groupby("label").head(half)
     rows = rows.sort_values("label", ascending=False, kind="stable").reset_index(drop=True)
     images, transforms = model.cut(rows)
@@ -83,12 +90,14 @@ def studied(name, view):
         name=name,
         view=view,
         model=model,
+        network=model.network,
         rows=rows,
         images=images,
+        pixels=as_tensor(images),  # (N, 3, S, S) in [0, 1]
+        transforms=transforms,
         labels=labels,
-        signs=2 * labels - 1,
-        regions=study.regions_of(model, rows, transforms),
-        items=study.items_of(model, rows, transforms),
+        signs=2 * labels - 1,  # +1: why damaged? −1: why intact?
+        regions=explain.regions_of(rows, transforms, images.shape[1]),
         logits=model.logits(images),
         threshold=0.0,  # a probability of one half; the costs of notebook 04 would stop nearly every part
     )
@@ -96,24 +105,21 @@ def studied(name, view):
 
 # %%
 shown_in = {name: [view for view in views if view in model.finders] for name, (model, _) in loaded.items()}
-cases = {(name, view): studied(name, view) for name, own in shown_in.items() for view in own}
-own_view = {view: next(key for key in cases if key[0].endswith(f"-{view}")) for view in views}
-some = [(cases[own_view[view]], place) for view in views for place in (0, 1, -1)]
+cases = {(name, view): studied(name, view) for name, known in shown_in.items() for view in known}
+one_view = {view: next(key for key in cases if key[0].endswith(f"-{view}")) for view in views}
+some = [(cases[one_view[view]], position) for view in views for position in (0, 1, -1)]
 plotting.gallery(
-    [case.images[place] for case, place in some],
-    titles=[f"{case.view}: {'damaged' if case.labels[place] else 'intact'}" for case, place in some],
-    masks=[case.regions[place] for case, place in some],
+    [case.images[position] for case, position in some],
+    titles=[f"{case.view}: {'damaged' if case.labels[position] else 'intact'}" for case, position in some],
+    masks=[case.regions[position] for case, position in some],
     columns=6,
-    side=1.6,
+    size=1.6,
 )
 
 # %%
-size = {
-    view: 100 * attribution.covered(cases[own_view[view]].regions[cases[own_view[view]].labels == 1]).mean()
-    for view in views
-}
+size = {view: 100 * cases[key].regions[cases[key].labels == 1].mean() for view, key in one_view.items()}
 print({view: f"damage covers {share:.1f} % of a cut" for view, share in size.items()})
-lost = {f"{name} on {view}": int((~cases[name, view].regions.any((1, 2))).sum()) for name, view in own_view.values()}
+lost = {f"{name} on {view}": int((~cases[name, view].regions.any((1, 2))).sum()) for name, view in one_view.values()}
 print("cuts that do not show their box at all:", lost)
 verdicts = {key: f"{((case.logits > case.threshold) == case.labels).mean():.2f}" for key, case in cases.items()}
 print("share of right verdicts:", {f"{name} on {view}": share for (name, view), share in verdicts.items()})
@@ -149,7 +155,7 @@ x[0, 0, 0] = torch.tensor([0.8, 0.5])
 alphas = (np.arange(1000) + 0.5) / 1000
 by_hand = [0.8 * (alphas * 0.5).mean(), 0.5 * (alphas * 0.8).mean()]
 by_captum = IntegratedGradients(Product()).attribute(x, torch.zeros_like(x), method="gausslegendre")[0, 0, 0]
-by_package, errors = attribution.integrated_gradients(Product().eval(), x, baseline=torch.zeros(3, 1, 1))
+by_package, errors = explain.integrated_gradients(Product().eval(), x, [1], torch.zeros(3, 1, 1))
 print("by hand", np.round(by_hand, 6), "captum", by_captum.numpy(), "package", by_package[0, 0])
 assert np.allclose(by_hand, 0.5 * 0.8 * 0.5)
 assert np.allclose(by_captum, by_hand, atol=1e-6)
@@ -167,43 +173,48 @@ assert errors[0] < 1e-6
 # $y$ is the logit. For an intact item the question is *why intact?*, and $y$ is minus the logit.
 
 # %%
-case = cases[own_view[views[-1]]]
-network, image = case.model.network, as_tensor(case.images[:1])
-A = network.body((image - network.mean) / network.deviation).detach().requires_grad_()
+case = cases[one_view[views[-1]]]
+network, image = case.network, case.pixels[:1]
+A = network.body(standardise(image)).detach().requires_grad_()
 pooled = torch.cat([torch.nn.functional.adaptive_avg_pool2d(A, cells).flatten(1) for cells in network.pyramid], 1)
 y = network.head(pooled)[0, 0]
 slopes = torch.autograd.grad(y, A)[0]
 alpha = slopes.mean((2, 3), keepdim=True)
 by_hand = (alpha * A).sum(1).relu()[0].numpy(force=True)
-by_package = attribution.grad_cam(network, network.body, image)[0]
-print(
-    f"{A.shape[1]} channels on a {A.shape[2]}×{A.shape[3]} grid; largest value by hand {by_hand.max():.5f}, package {by_package.max():.5f}"
-)
+by_captum = LayerGradCam(network, network.body).attribute(image, relu_attributions=True)[0, 0].numpy(force=True)
+print(f"{A.shape[1]} channels on a {A.shape[2]}×{A.shape[3]} grid; ", end="")
+print(f"largest value by hand {by_hand.max():.5f}, captum {by_captum.max():.5f}")
 assert np.isclose(float(y), case.logits[0], rtol=1e-3, atol=1e-4)
-assert np.allclose(by_hand, by_package, rtol=1e-3, atol=1e-5)
+assert np.allclose(by_hand, by_captum, rtol=1e-3, atol=1e-5)
 
 # %% [markdown]
-# **Grad-CAM++** does not average the slopes but weighs each place, and counts only slopes that are positive. For a network that is linear
+# **Grad-CAM++**, which captum does not have, does not average the slopes but weighs each place, and counts only slopes that are positive. For a network that is linear
 # from one ReLU to the next, equation (19) becomes
 #
 # $$w_k=\sum_{ij}\alpha^k_{ij}\,\mathrm{ReLU}(g^k_{ij}),\qquad \alpha^k_{ij}=\frac{1}{2+g^k_{ij}\sum_{ab}A^k_{ab}},\qquad g=\frac{\partial y}{\partial A}.$$
 
 # %%
-places = 1 / (2 + slopes * A.sum((2, 3), keepdim=True))
-weights = (places * slopes.relu()).sum((2, 3), keepdim=True)
-by_hand_plus = (weights * A).sum(1).relu()[0].numpy(force=True)
-by_package_plus = attribution.grad_cam_plus_plus(network, network.body, image)[0]
-print(f"largest value by hand {by_hand_plus.max():.5f}, package {by_package_plus.max():.5f}")
-assert np.allclose(by_hand_plus, by_package_plus, rtol=1e-3, atol=1e-5)
+alphas = 1 / (2 + slopes * A.sum((2, 3), keepdim=True))
+weights = (alphas * slopes.relu()).sum((2, 3), keepdim=True)
+by_hand_plus = (weights * A).sum(1).relu().detach()
+by_package = explain.grad_cam(network, network.body, image, plus_plus=True)  # enlarged to the size of the image
+by_hand_large = enlarge(by_hand_plus, image.shape[2:])
+print(f"largest value, enlarged: by hand {by_hand_large.max():.5f}, package {by_package.max():.5f}")
+assert np.allclose(by_hand_large, by_package, rtol=1e-3, atol=1e-5)
 
+# %%
 channel = int((alpha * A).detach().mean((2, 3)).argmax())
-grids = {f"channel {channel}": A[0, channel].numpy(force=True), "Grad-CAM": by_hand, "Grad-CAM++": by_hand_plus}
+grids = {
+    f"channel {channel}": A[0, channel].numpy(force=True),
+    "Grad-CAM": by_hand,
+    "Grad-CAM++": by_hand_plus[0].numpy(force=True),
+}
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.5), layout="constrained")
 plotting.show_image(axes[0], case.images[0])
 plotting.draw_mask(axes[0], case.regions[0], case.regions[0].shape)
 axes[0].set_title("the cut")
 for axis, (name, grid) in zip(axes[1:], grids.items(), strict=True):
-    axis.imshow(grid, cmap=plotting.HEAT)
+    axis.imshow(grid, cmap=plotting.ANOMALY_MAP)
     axis.set_title(name)
     plotting.bare(axis)
 plt.show()
@@ -216,19 +227,45 @@ plt.show()
 #
 # Two more methods ask differently. **SmoothGrad** averages the plain gradient over noisy copies and drops the sign: it says *sensitive here*, not *for
 # what*. **Occlusion** covers one window after the other and notes how far the answer falls; it needs no gradient, and many passes. The baseline
-# everywhere is the mean colour of the images explained.
-#
+# everywhere is the mean colour of the images explained. Each is a few lines; captum has them too, and draws the same noise from the same seed.
+
+# %%
+torch.manual_seed(0)
+noise = torch.randn((attribution.noisy_copies, *image.shape[1:]), device=image.device)
+noisy = (image + 0.15 * (image.max() - image.min()) * noise).requires_grad_()
+slopes = torch.autograd.grad(network(noisy).sum(), noisy)[0]
+by_hand = slopes.mean(0).abs().sum(0).numpy(force=True)
+by_captum = explain.smooth_grad(network, image, attribution.noisy_copies)[0]
+print(f"SmoothGrad: largest value by hand {by_hand.max():.4f}, captum {by_captum.max():.4f}")
+assert np.allclose(by_hand, by_captum, atol=0.02 * by_captum.max())
+
+# %%
+step = image.shape[-1] // (attribution.windows + 1)  # windows are two steps wide and overlap by half
+colour = case.pixels.mean((0, 2, 3))[:, None, None]
+fall, count = torch.zeros(2, *image.shape[2:])
+with torch.no_grad():
+    for top in range(0, image.shape[2] - step, step):
+        for left in range(0, image.shape[3] - step, step):
+            window = (..., slice(top, top + 2 * step), slice(left, left + 2 * step))
+            covered = image.clone()
+            covered[window] = colour
+            fall[window] += float(network(image) - network(covered))
+            count[window] += 1
+by_captum = explain.occlusion(network, image, [1], colour, window=2 * step, stride=step)[0]
+print(f"occlusion: largest fall by hand {(fall / count).max():.4f}, captum {by_captum.max():.4f}")
+assert np.allclose(fall / count, by_captum, atol=0.01 * np.abs(by_captum).max())
+
+# %% [markdown]
 # The models of a single view get all five methods, the others the two cheap ones.
 
 # %%
 for key, case in cases.items():
-    names = list(attribution.METHODS) if key in own_view.values() else ["grad_cam", "grad_cam_plus_plus"]
-    case.maps, case.errors = study.explain_all(case.model, case.images, case.signs, settings, methods=names)
+    names = explain.METHODS if key in one_view.values() else ["grad_cam", "grad_cam_plus_plus"]
+    case.maps, case.errors = attribution.maps(case.network, case.network.body, case.pixels, case.signs, names)
 for view in views:
-    case = cases[own_view[view]]
-    print(
-        f"{case.name}: median error of completeness {np.nanmedian(case.errors):.3f}, largest {np.nanmax(case.errors):.3f}"
-    )
+    case = cases[one_view[view]]
+    typical, largest = np.nanmedian(case.errors), np.nanmax(case.errors)
+    print(f"{case.name}: median error of completeness {typical:.3f}, largest {largest:.3f}")
 
 # %% [markdown]
 # Completeness holds for the exact integral; with few steps it is off by the error printed. A large error of one image is mostly a small divisor: an image
@@ -238,29 +275,62 @@ for view in views:
 
 
 # %%
-def side_by_side(places):
-    """Rows of images for `attribution_rows`, and the Grad-CAM of each network that knows their view."""
-    chosen = [(view, place) for view in views for place in places]
-    columns = {"one per view": [cases[own_view[view]].maps["grad_cam"][place] for view, place in chosen]}
+PEAKS = {  # shape and colour both tell whether the largest value lies inside
+    True: {"marker": "o", "color": "#56F5A5", "markerfacecolor": "none", "label": "largest value inside"},
+    False: {"marker": "x", "color": "#FFFFFF", "label": "largest value outside"},
+}
+for style in PEAKS.values():
+    style |= {"linestyle": "", "markersize": 8, "markeredgewidth": 1.6}
+    style["path_effects"] = [Stroke(linewidth=3.2, foreground="black"), Normal()]
+
+
+def map_rows(images, columns, regions, titles=None, size=1.5):
+    """A row per image, its region outlined; a column per name of its maps over the grey image, on one scale a column."""
+    figure = plotting.new_figure((len(columns) + 1) * size + 1.6, len(images) * size + 0.7)
+    grid = figure.subplots(len(images), len(columns) + 1, squeeze=False)
+    for axes, image, region, title in zip(grid[:, 0], images, regions, titles or [""] * len(images), strict=True):
+        plotting.draw_mask(axes, region, plotting.show_image(axes, image), 1.2)
+        axes.set_ylabel(title, rotation=0, ha="right", va="center")
+    for column, maps in zip(grid[:, 1:].T, map(np.stack, columns.values()), strict=True):
+        limit = np.percentile(maps[maps > 0], 99.5) if (maps > 0).any() else 1
+        for axes, image, region, values in zip(column, images, regions, maps, strict=True):
+            plotting.show_image(axes, image.mean(2) / 255)
+            shares = (values / limit).clip(0, 1)
+            axes.imshow(shares, cmap=plotting.ANOMALY_MAP, vmin=0, vmax=1, alpha=np.minimum(1.5 * shares, 0.85))
+            peak = np.unravel_index(values.argmax(), values.shape)
+            if np.ptp(values):
+                axes.plot(peak[1], peak[0], **PEAKS[bool(region[peak])])
+    for axes, name in zip(grid[0], ["image", *columns], strict=True):
+        axes.set_title(name, fontsize=9)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), plotting.ANOMALY_MAP), ax=grid, fraction=0.05, pad=0.01, aspect=30
+    )
+    bar.set_label("evidence, per column")
+    bar.outline.set_visible(False)
+    figure.legend(handles=[Line2D([], [], **style) for style in PEAKS.values()], loc="outside lower center", ncols=2)
+    return figure
+
+
+# %%
+def side_by_side(positions):
+    """Images, Grad-CAM maps of each network that knows all views, regions and titles, as `map_rows` takes them."""
+    chosen = [(cases[one_view[view]], position) for view in views for position in positions]
+    models = {"one per view": one_view}
     for name in loaded:
         if all((name, view) in cases for view in views):
-            columns[name.removesuffix("-all")] = [cases[name, view].maps["grad_cam"][place] for view, place in chosen]
-    seen = [cases[own_view[view]] for view, _ in chosen]
-    rows = [
-        [getattr(case, kind)[place] for case, (_, place) in zip(seen, chosen, strict=True)]
-        for kind in ("images", "regions")
-    ]
-    return (
-        *rows,
-        columns,
-        [f"{view}\n{'damaged' if cases[own_view[view]].labels[place] else 'intact'}" for view, place in chosen],
-    )
+            models[name.removesuffix("-all")] = {view: (name, view) for view in views}
+    columns = {
+        name: [cases[keys[case.view]].maps["grad_cam"][position] for case, position in chosen]
+        for name, keys in models.items()
+    }
+    images, regions = ([getattr(case, kind)[position] for case, position in chosen] for kind in ("images", "regions"))
+    titles = [f"{case.view}\n{'damaged' if case.labels[position] else 'intact'}" for case, position in chosen]
+    return images, columns, regions, titles
 
 
 for name, view in cases:
-    assert np.array_equal(cases[name, view].images, cases[own_view[view]].images)  # all models look at the same cuts
-images, regions, columns, titles = side_by_side((0, 1, -1))
-plotting.attribution_rows(images, columns, regions, titles, side=1.5)
+    assert np.array_equal(cases[name, view].images, cases[one_view[view]].images)  # all models look at the same cuts
+map_rows(*side_by_side((0, 1, -1)))
 
 # %% [markdown]
 # Rows are images, columns networks. The first two columns are ResNet-18, trained on one view or on both; the last was trained from scratch.
@@ -269,15 +339,13 @@ plotting.attribution_rows(images, columns, regions, titles, side=1.5)
 # ### One network, several methods
 
 # %%
-case = cases[own_view[views[-1]]]
-half = settings.images // 2
-some = [0, 1, 2, half]
-plotting.attribution_rows(
+case = cases[one_view[views[-1]]]
+some = [0, 1, 2, attribution.images // 2]
+map_rows(
     case.images[some],
     {name.replace("_", " "): maps[some] for name, maps in case.maps.items()},
     case.regions[some],
-    [f"{'damaged' if case.labels[place] else 'intact'}\nlogit {case.logits[place]:+.1f}" for place in some],
-    side=1.5,
+    [f"{'damaged' if case.labels[n] else 'intact'}\nlogit {case.logits[n]:+.1f}" for n in some],
 )
 
 # %% [markdown]
@@ -292,28 +360,44 @@ plotting.attribution_rows(
 
 # %%
 def numbers(case, label):
-    """`assess` for the damaged (1) or intact (0) items of a case."""
-    own = case.labels == label
-    curves = {name: {kind: values[own] for kind, values in found.items()} for name, found in case.curves.items()}
-    maps = {name: values[own] for name, values in case.maps.items()}
-    return study.assess(case.model, case.images[own], maps, case.regions[own], case.signs[own], settings, curves)
+    """A row per method about the damaged (1) or intact (0) items of a case."""
+    chosen = case.labels == label
+    annotated = chosen & case.regions.any((1, 2))
+    regions = case.regions[annotated]
+    areas = regions.mean((1, 2))
+    for method, maps in case.maps.items():
+        row = {"model": case.name, "view": case.view, "items": "damaged" if label else "intact", "method": method}
+        row["images"] = len(regions)
+        if len(regions):
+            hits, pairs = explain.pointing_game(maps[annotated], regions), zip(regions, maps[annotated], strict=True)
+            aurocs = [roc_auc_score(region.ravel(), values.ravel()) for region, values in pairs if not region.all()]
+            row |= {"hits": hits.mean(), "covered": areas.mean()}
+            row["gain"], row["gain_low"], row["gain_high"] = explain.pointing_against_area(hits, areas).values()
+            row["energy"] = pd.Series(explain.energy_inside(maps[annotated], regions)).mean()  # leaves nan out
+            row["region_auroc"] = pd.Series(aurocs, dtype=float).median()
+        for kind in ("deletion", "insertion"):
+            row[kind] = case.curves[method][f"{kind}_area"][chosen].mean()
+        yield row
 
 
-lines = []
-for (name, view), case in cases.items():
-    case.curves = study.removal_curves(case.model, case.images, case.maps, case.signs, settings)
-    for label, kind in ((1, "damaged"), (0, "intact")):
-        lines += [
-            {"model": name, "view": view, "items": kind, "method": method, **row}
-            for method, row in numbers(case, label).items()
-        ]
-measured = pd.DataFrame(lines)
+def removals(case):
+    """Method -> curves and areas of deletion and insertion."""
+    return {
+        name: explain.deletion_insertion(case.network, case.pixels, maps, case.signs, attribution.removals)
+        for name, maps in case.maps.items()
+    }
 
 
+for case in cases.values():
+    case.curves = removals(case)
+measured = pd.DataFrame(row for case in cases.values() for label in (1, 0) for row in numbers(case, label))
+
+
+# %%
 def wide(rows, values):
     """Models below one another, methods side by side."""
     table = rows.pivot(index=["model", "view"], columns="method", values=values)
-    names = [name for name in attribution.METHODS if name in table]
+    names = [name for name in explain.METHODS if name in table]
     return table[names].round(2).astype(object).fillna("–")
 
 
@@ -354,16 +438,23 @@ wide(on_items, "shown")
 # important first, and watch the probability of the answer fall (**deletion**); or begin with the mean colour and put them back (**insertion**).
 
 # %%
-case = cases[own_view[views[-1]]]
-own = case.labels == 1
-curves = {
-    name.replace("_", " "): {kind: values[own] for kind, values in found.items()} for name, found in case.curves.items()
-}
-plotting.deletion_insertion_curves(curves)
+case = cases[one_view[views[-1]]]
+figure, panels = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+for axes, kind, good in zip(panels, ("deletion", "insertion"), ("small", "large"), strict=True):
+    for (name, curves), colour in zip(case.curves.items(), plotting.METHOD_COLOURS, strict=False):
+        mean = curves[kind][case.labels == 1].mean(0)
+        area = curves[f"{kind}_area"][case.labels == 1].mean()
+        label = f"{name.replace('_', ' ')}: {format_number(area)}"
+        axes.plot(np.linspace(0, 1, len(mean)), mean, color=colour, label=label, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"share of pixels {kind.replace('ion', 'ed')}")
+    axes.set_title(f"{kind}: a {good} area is good")
+    axes.legend(title="mean area", alignment="left", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+panels[0].set_ylabel("probability of the answer explained, mean")
+plt.show()
 
 # %%
 for view in views:
-    case = cases[own_view[view]]
+    case = cases[one_view[view]]
     grey = np.broadcast_to(case.images.mean((0, 1, 2)).astype(np.uint8), case.images[:1].shape)
     print(f"{case.name}: logit of the mean colour alone {case.model.logits(np.ascontiguousarray(grey))[0]:+.1f}")
 wide(on_damage, "deletion")
@@ -385,18 +476,37 @@ wide(on_damage, "insertion")
 # everything does not explain the network.
 
 # %%
-case = cases[own_view[views[-1]]]
-half = settings.randomised // 2
+case = cases[one_view[views[-1]]]
+half = attribution.randomised // 2
 few = np.concatenate([np.flatnonzero(case.logits > 0)[:half], np.flatnonzero(case.logits <= 0)[:half]])
 verdict = np.where(case.logits[few] > 0, 1, -1)  # its own answer is explained
-groups = [name for name in case.model.network.groups() if "bn" not in name]
-before, _ = study.explain_all(case.model, case.images[few], verdict, settings)
+before, _ = attribution.maps(case.network, case.network.body, case.pixels[few], verdict)
 correlations = {name: {} for name in before}
-for group, partly in attribution.cascade(case.model.network, groups):
-    after, _ = study.explain_all(case.model, case.images[few], verdict, settings, network=partly)
+partly = copy.deepcopy(case.network)
+for stage, group in enumerate(name for name in partly.groups() if "bn" not in name):
+    torch.manual_seed(int(np.random.default_rng([0, stage]).integers(2**63)))
+    for module in partly.get_submodule(group).modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()  # weights as those of a new layer, and no statistics of batch normalisation
+    after, _ = attribution.maps(partly, partly.body, case.pixels[few], verdict)
     for name, maps in after.items():
-        correlations[name][group.removeprefix("body.")] = attribution.agreement(before[name], maps)
-plotting.randomisation_figure({name.replace("_", " "): values for name, values in correlations.items()})
+        correlations[name][group.removeprefix("body.")] = explain.agreement(before[name], maps)
+
+# %%
+figure, axes = plt.subplots(figsize=(10.1, 4.2), layout="constrained")
+for number, (name, values) in enumerate(correlations.items()):
+    positions, colour = np.arange(len(values)) + 0.1 * (number - 2), plotting.METHOD_COLOURS[number]
+    low, middle, high = pd.DataFrame(values).quantile([0.25, 0.5, 0.75]).to_numpy()  # nan is left out
+    axes.vlines(positions, low, high, color=colour, linewidth=1.2)
+    axes.plot(positions, middle, color=colour, marker="o", markersize=5, label=name.replace("_", " "))
+axes.axhline(0, color="#8A8A8A", linewidth=1, linestyle=":")
+axes.set_xticks(range(len(values)), [f"{'+ ' * (n > 0)}{group}" for n, group in enumerate(values)])
+axes.set(ylim=(-1, 1), xlabel="weights drawn anew, from the output towards the input")
+axes.set_ylabel("rank correlation with the trained network's map")
+axes.set_title("median and quartiles over images; a map that stays near 1 does not show what was learnt")
+axes.grid(axis="x", visible=False)
+figure.legend(loc="outside right center")
+plt.show()
 
 # %%
 left = {
@@ -419,10 +529,10 @@ pd.DataFrame(left, index=list(next(iter(correlations.values())))).round(2).T
 # %%
 lines = {}
 for view in views:
-    case = cases[own_view[view]]
+    case = cases[one_view[view]]
     damaged_maps = {name: maps[case.labels == 1] for name, maps in case.maps.items()}
     lines[f"{case.name}, {view}"] = {
-        name: np.nanmedian(attribution.agreement(maps[:-1], maps[1:])) for name, maps in damaged_maps.items()
+        name: np.nanmedian(explain.agreement(maps[:-1], maps[1:])) for name, maps in damaged_maps.items()
     }
 pd.DataFrame(lines).T.round(2)
 
@@ -439,11 +549,11 @@ pd.DataFrame(lines).T.round(2)
 # %%
 lines = {}
 for view in views:
-    reference = cases[own_view[view]].maps["grad_cam"]
+    reference = cases[one_view[view]].maps["grad_cam"]
     for (name, other), case in cases.items():
-        if other == view and (name, view) != own_view[view]:
-            both = attribution.agreement(reference, case.maps["grad_cam"])
-            lines.setdefault(f"{own_view[view][0]} and …", {})[name] = np.nanmedian(both)
+        if other == view and (name, view) != one_view[view]:
+            both = explain.agreement(reference, case.maps["grad_cam"])
+            lines.setdefault(f"{one_view[view][0]} and …", {})[name] = np.nanmedian(both)
 pd.DataFrame(lines).T.round(2)
 
 # %% [markdown]
@@ -456,26 +566,39 @@ pd.DataFrame(lines).T.round(2)
 # cut shows it in a square with a margin of 5 %; other cuts show its upright bounding box and 20 %, so that belt in the corners of that box counts
 # as item here, and the shares below are lower bounds.
 
+
 # %%
+def items_of(case):
+    """Where the item lies in each cut, (N, S, S) bool; a cut that fell back to the box is known by not being turned."""
+    registered = case.model.roi == "registered" and case.model.finders[case.view].registers
+    turned = (case.transforms[:, [0, 1], [1, 0]] != 0).any(1)
+    margins = np.where(registered & turned, MARGIN["registered"], MARGIN["item"])
+    size = case.images.shape[1]
+    distances = np.abs(np.arange(size) - (size - 1) / 2)
+    inside = distances <= size / margins[:, None] / 2
+    return inside[:, :, None] & inside[:, None]
+
+
 lines = []
 for (name, view), case in cases.items():
+    case.items = items_of(case)
     line = {"model": name, "view": view, "belt's share of area": 1 - case.items.mean()}
     for method, maps in case.maps.items():
-        line[method] = np.nanmean(study.background_share(maps, case.items))
+        line[method] = np.nanmean(1 - explain.energy_inside(maps, case.items))
     lines.append(line)
 belt = pd.DataFrame(lines).set_index(["model", "view"])
 belt.round(2)
 
 # %%
-view = max(views, key=lambda one: belt.loc[own_view[one], "belt's share of area"])
-case = cases[own_view[view]]
-order = np.argsort(-np.nan_to_num(study.background_share(case.maps["occlusion"], case.items)))[:3]
-plotting.attribution_rows(
+view = max(views, key=lambda view: belt.loc[one_view[view], "belt's share of area"])
+case = cases[one_view[view]]
+order = np.argsort(-np.nan_to_num(1 - explain.energy_inside(case.maps["occlusion"], case.items)))[:3]
+map_rows(
     case.images[order],
     {name.replace("_", " "): case.maps[name][order] for name in ("occlusion", "integrated_gradients", "grad_cam")},
-    titles=[f"{view}\n{'damaged' if case.labels[place] else 'intact'}" for place in order],
-    outlines=case.items[order],
-    side=1.6,
+    case.items[order],
+    [f"{view}\n{'damaged' if case.labels[n] else 'intact'}" for n in order],
+    size=1.6,
 )
 
 # %% [markdown]
@@ -491,33 +614,29 @@ plotting.attribution_rows(
 # %%
 split = splits.supervised(index.read_category(prepare.unpack(data), product))
 rows = split[split["part"] == "test"].sort_values("label", ascending=False, kind="stable")
-rows = rows.groupby("label").head(settings.images // 2).reset_index(drop=True)
+rows = rows.groupby("label").head(attribution.images // 2).reset_index(drop=True)
 model, description = classifier.restore(
     artifact, product, next(name for kind, name in classifier.names(artifact) if kind == product)
 )
 images, transforms = model.cut(rows)
-whole = SimpleNamespace(name=description["name"], view="", model=model, images=images, labels=rows["label"].to_numpy())
-whole.regions, whole.signs = study.regions_of(model, rows, transforms), 2 * whole.labels - 1
-whole.maps, whole.errors = study.explain_all(
-    model, images, whole.signs, settings, methods=["grad_cam", "grad_cam_plus_plus", "occlusion"]
-)
-whole.curves = study.removal_curves(model, images, whole.maps, whole.signs, settings)
-lines = [
-    {"model": whole.name, "view": product, "items": "damaged", "method": method, **row}
-    for method, row in numbers(whole, 1).items()
-]
-lines = pd.DataFrame(lines)
+whole = SimpleNamespace(name=description["name"], view=product, model=model, network=model.network)
+whole.images, whole.pixels, whole.labels = images, as_tensor(images), rows["label"].to_numpy()
+whole.regions, whole.signs = explain.regions_of(rows, transforms, images.shape[1]), 2 * whole.labels - 1
+names = ["grad_cam", "grad_cam_plus_plus", "occlusion"]
+whole.maps, _ = attribution.maps(whole.network, whole.network.body, whole.pixels, whole.signs, names)
+whole.curves = removals(whole)
+lines = pd.DataFrame(numbers(whole, 1))
 measured = pd.concat([measured, lines], ignore_index=True)
 lines[["method", "images", "hits", "covered", "gain", "gain_low", "gain_high", "energy", "region_auroc"]].round(2)
 
 # %%
 kinds = rows[rows["label"] == 1].groupby("defect").head(1).index
-plotting.attribution_rows(
+map_rows(
     images[kinds],
     {name.replace("_", " "): maps[kinds] for name, maps in whole.maps.items()},
     whole.regions[kinds],
     list(rows["defect"][kinds]),
-    side=1.6,
+    size=1.6,
 )
 
 # %% [markdown]
@@ -531,19 +650,12 @@ plotting.attribution_rows(
 # %%
 lines = []
 for (name, view), case in cases.items():
-    for place in np.flatnonzero(case.labels == 1):
-        hit = attribution.pointing_game(case.maps["grad_cam"][[place]], case.regions[[place]])[0]
-        lines.append(
-            {
-                "model": name,
-                "view": view,
-                "place": place,
-                "logit": case.logits[place],
-                "right": bool(case.logits[place] > case.threshold),
-                "hit": bool(hit),
-            }
-        )
-damaged = pd.DataFrame(lines)
+    chosen = case.labels == 1
+    columns = {"position": np.flatnonzero(chosen), "logit": case.logits[chosen]}
+    columns["right"] = columns["logit"] > case.threshold
+    columns["hit"] = explain.pointing_game(case.maps["grad_cam"][chosen], case.regions[chosen])
+    lines.append(pd.DataFrame({"model": name, "view": view, **columns}))
+damaged = pd.concat(lines, ignore_index=True)
 words = damaged.replace(
     {"right": {True: "found", False: "missed"}, "hit": {True: "points at the damage", False: "points elsewhere"}}
 )
@@ -551,18 +663,16 @@ pd.crosstab(words["right"], words["hit"])
 
 # %%
 odd = [damaged[damaged["right"] == right][damaged["hit"] != right] for right in (False, True)]
-both = pd.concat([one.sort_values("logit", ascending=False).head(2) for one in odd])
+both = pd.concat([rows.sort_values("logit", ascending=False).head(2) for rows in odd])
 pictures, outlines, answers, titles = [], [], {"why damaged?": [], "why intact?": []}, []
 for row in both.itertuples():
     case = cases[row.model, row.view]
-    pixels, network = as_tensor(case.images[[row.place]]), case.model.network
-    pictures.append(case.images[row.place])
-    outlines.append(case.regions[row.place])
+    pictures.append(case.images[row.position])
+    outlines.append(case.regions[row.position])
     for sign, maps in zip((1, -1), answers.values(), strict=True):
-        grid = attribution.grad_cam(network, network.body, pixels, [sign])
-        maps.append(enlarge(torch.from_numpy(grid), pixels.shape[2:])[0])
-    titles.append(f"{'found' if row.right else 'missed'}\n{row.model}, {row.view}\nlogit {case.logits[row.place]:+.1f}")
-plotting.attribution_rows(pictures, answers, outlines, titles, side=1.7) if pictures else "no such image"
+        maps += list(explain.grad_cam(case.network, case.network.body, case.pixels[[row.position]], [sign]))
+    titles.append(f"{'found' if row.right else 'missed'}\n{row.model}, {row.view}\nlogit {row.logit:+.1f}")
+map_rows(pictures, answers, outlines, titles, size=1.7) if pictures else "no such image"
 
 # %% [markdown]
 # The table counts verdicts on damaged items by what Grad-CAM points at: seven of the nine that were found were found for a reason that lies elsewhere. In a table of accuracies these are
@@ -577,19 +687,19 @@ plotting.attribution_rows(pictures, answers, outlines, titles, side=1.7) if pict
 # Nobody else has explained these packages, so no number can be compared. What papers *claim* can be.
 
 # %%
-case = cases[own_view[views[-1]]]
+case = cases[one_view[views[-1]]]
 plus = measured[(measured["items"] == "damaged")].pivot_table(
     index=["model", "view"], columns="method", values="energy"
 )
 gained = (plus["grad_cam_plus_plus"] - plus["grad_cam"]).dropna()
-completeness = np.nanmedian(np.concatenate([cases[key].errors for key in own_view.values()]))
+completeness = np.nanmedian(np.concatenate([cases[key].errors for key in one_view.values()]))
 last = [value for value in left["grad_cam"] if np.isfinite(value)][-1]
 
 # %%
 claims = [
     [
         "completeness of integrated gradients",
-        f"median error {completeness:.3f}, {settings.path_steps} steps",
+        f"median error {completeness:.3f}, {attribution.path_steps} steps",
         "within .05 with 20 to 300 steps (Sundararajan et al. 2017, section 5)",
         "agrees" if completeness <= 0.05 else "does not agree",
     ],
@@ -618,12 +728,10 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 # <details><summary>Solution</summary>
 #
 # ```python
-# case = cases[own_view[views[-1]]]
-# pixels, baseline = as_tensor(case.images[:4]), study.mean_colour(case.images)
+# case = cases[one_view[views[-1]]]
+# colour = case.pixels.mean((0, 2, 3))[:, None, None]
 # for steps in (4, 16, 64):
-#     _, errors = attribution.integrated_gradients(
-#         case.model.network, pixels, case.signs[:4], baseline=baseline, steps=steps
-#     )
+#     _, errors = explain.integrated_gradients(case.network, case.pixels[:4], case.signs[:4], colour, steps)
 #     print(steps, round(float(np.median(errors)), 3))
 # ```
 # In *quick*: .039, .008 and .004. The integral needs few steps where the network is nearly linear on the way.
@@ -634,11 +742,10 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 # <details><summary>Solution</summary>
 #
 # ```python
-# case = cases[own_view[views[-1]]]
-# black, _ = attribution.integrated_gradients(
-#     case.model.network, as_tensor(case.images[:4]), case.signs[:4], baseline=torch.zeros(3, 1, 1), steps=settings.path_steps
-# )
-# print(attribution.agreement(case.maps["integrated_gradients"][:4], black).round(2))
+# case = cases[one_view[views[-1]]]
+# black, inputs = torch.zeros(3, 1, 1), (case.pixels[:4], case.signs[:4])
+# maps, _ = explain.integrated_gradients(case.network, *inputs, black, attribution.path_steps)
+# print(explain.agreement(case.maps["integrated_gradients"][:4], maps).round(2))
 # ```
 # In *quick*: .29, .27, .42 and .18. The same method, network and images, and hardly the same map: an explanation always answers *instead of what?*, and the
 # baseline is that *what*.
@@ -653,41 +760,34 @@ scores = [
     case.rows[["image_id", "group", "view", "label"]].assign(model=name, score=case.logits, threshold=case.threshold)
     for (name, _), case in cases.items()
 ]
-members = {"table.csv": measured.drop(columns="shown"), "scores.csv": pd.concat(scores), "belt.csv": belt.reset_index()}
+files = {"table.csv": measured.drop(columns="shown"), "scores.csv": pd.concat(scores), "belt.csv": belt.reset_index()}
 for (name, view), case in cases.items():
     folder = f"{category}/{name}/{case.model.seed}"
-    members[f"{folder}/maps-{view}.npz"] = {method: maps.astype(np.float16) for method, maps in case.maps.items()}
-    picture = plotting.attribution_rows(case.images[:4], {"grad cam": case.maps["grad_cam"][:4]}, case.regions[:4])
-    members[f"{folder}/grad-cam-{view}.png"] = plotting.to_png(picture)
-members[f"{product}/{whole.name}/{model.seed}/maps.npz"] = {
+    files[f"{folder}/maps-{view}.npz"] = {method: maps.astype(np.float16) for method, maps in case.maps.items()}
+    picture = map_rows(case.images[:4], {"grad cam": case.maps["grad_cam"][:4]}, case.regions[:4], size=1.7)
+    files[f"{folder}/grad-cam-{view}.png"] = plotting.to_png(picture)
+files[f"{product}/{whole.name}/{model.seed}/maps.npz"] = {
     method: maps.astype(np.float16) for method, maps in whole.maps.items()
 }
-path = artifacts.save(
-    "attributions",
-    members,
-    profile=run.name,
-    data_source=source,
-    categories=[category, product],
-    options=settings.options(),
-    seed=sorted({case.model.seed for case in cases.values()}),
-    inputs=[packages, data, artifact],
-    metrics={f"{row.model} {row.view} {row.method} {row.items}": row.gain for row in measured.itertuples()},
-)
+gains = {f"{row.model} {row.view} {row.method} {row.items}": row.gain for row in measured.itertuples()}
+about = {"profile": run.name, "data_source": source, "categories": [category, product], "metrics": gains}
+about |= {"options": attribution.options(), "seed": sorted({case.model.seed for case in cases.values()})}
+path = artifacts.save("attributions", files, **about, inputs=[packages, data, artifact])
 artifacts.download(path)
 
 # %%
-kept = artifacts.load("attributions", profile=run.name)
-name, view = own_view[views[-1]]
-again = kept.arrays(f"{category}/{name}/{cases[name, view].model.seed}/maps-{view}.npz")
+saved = artifacts.load("attributions", profile=run.name)
+name, view = one_view[views[-1]]
+again = saved.arrays(f"{category}/{name}/{cases[name, view].model.seed}/maps-{view}.npz")
 assert np.allclose(again["grad_cam"], cases[name, view].maps["grad_cam"], rtol=1e-2, atol=1e-3)
-print(f"{len(kept.names)} members, {kept.path.stat().st_size / 1e6:.1f} MB; the maps come back as they went")
+print(f"{len(saved.names)} members, {saved.path.stat().st_size / 1e6:.1f} MB; the maps come back as they went")
 
 # %% [markdown]
 # ## Recap
 #
 # In this notebook we have
 #
-# * derived integrated gradients, Grad-CAM and Grad-CAM++ by hand and found the package's numbers;
+# * derived integrated gradients, Grad-CAM and Grad-CAM++ by hand and found the numbers of captum;
 # * laid maps of several networks and several methods over the same images;
 # * measured them against boxes and masks, beside chance, with intervals;
 # * tested them without boxes: by deleting pixels, and by drawing the weights anew;

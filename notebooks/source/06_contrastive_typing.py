@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 06 · Which defect is it? Contrastive typing, and an atlas
+# # 06 · Which defect is it? SimCLR, SupCon, prototypes, and an atlas
 #
 # <!-- badge -->
 #
@@ -22,28 +22,36 @@
 # <setup>
 
 # %%
+import itertools
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.spatial.distance import squareform
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
-from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
+from mvtec_ad import artifacts, benchmark, metrics, pages, plotting, profile
+from mvtec_ad.benchmark import defect_types as measuring
 from mvtec_ad.config import set_seed, transfer_folder
 from mvtec_ad.data import index, loading, prepare
 from mvtec_ad.errors import ArtifactError
-from mvtec_ad.methods import contrastive, projections
-from mvtec_ad.methods.contrastive import experiment, material
-from mvtec_ad.methods.contrastive.model import embed, unit
+from mvtec_ad.frameworks import import_umap
+from mvtec_ad.methods import defect_types
+from mvtec_ad.methods.defect_types import LOOKS, DefectTypes, around_masks, around_peaks, nt_xent, supcon
 from mvtec_ad.methods.padim import Padim
-from mvtec_ad.settings import LOOKS, TypingSettings
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = TypingSettings.preset(run.name)
+detector = DefectTypes.preset(run.name)
 data = artifacts.load("data", profile=run.name)
 source, categories = data.manifest["data_source"], data.manifest["categories"]
 root = prepare.unpack(data)
@@ -52,7 +60,7 @@ set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}; {source}: {', '.join(categories)}")
 print(
-    f"{settings.backbone}, weights {settings.weights}; look {settings.look}, {settings.image_size} px, {settings.steps} steps"
+    f"{detector.backbone}, weights {detector.weights}; look {detector.look}, {detector.image_size} px, {detector.steps} steps"
 )
 
 # %% [markdown]
@@ -67,7 +75,7 @@ plotting.gallery(
     list(loading.load_images(list(firsts["image_path"]), 192)),
     titles=[f"{row.category}\n{row.defect}" for row in firsts.itertuples()],
     columns=4,
-    side=1.7,
+    size=1.7,
 )
 
 # %% [markdown]
@@ -88,29 +96,25 @@ first = categories[-1]  # the product that this notebook looks at closely
 def maps_from_padim(name):
     """PaDiM's maps of the defective images: from `padim.zip`, or fitted here."""
     try:
-        found = benchmark.Result.load("padim", category=name, row="padim").only(list(defects[name]["image_id"]))
-        return found.maps[found.seeds[0]].astype(np.float32)
+        result = benchmark.Result.load("padim", category=name, row="padim").only(list(defects[name]["image_id"]))
+        return result.maps[result.seeds[0]].astype(np.float32)
     except ArtifactError as problem:
         print(problem, "- fitting PaDiM here instead")
-        return material.anomaly_maps(tables[name], settings, Padim.preset(run.name), progress=False)
+        return measuring.anomaly_maps(tables[name], detector, Padim.preset(run.name), progress=False)
 
 
 anomaly = {name: maps_from_padim(name) for name in categories}
 shown = firsts[firsts["category"] == first].index
 pictures = loading.load_images(list(defects[first].loc[shown, "image_path"]), 192)
 masks = loading.load_masks(defects[first], 192)
-windows = {
-    "predicted": contrastive.around_peaks(anomaly[first], settings.side),
-    "mask": contrastive.around_masks(masks, settings.side),
-}
+centres = {"predicted": around_peaks(anomaly[first]), "mask": around_masks(masks)}  # column and row, 0 to 1
 figure, axes = plt.subplots(1, len(shown), figsize=(2.4 * len(shown), 2.6), layout="constrained")
 for axis, number, picture in zip(axes, shown, pictures, strict=True):
     plotting.show_image(axis, picture)
     plotting.draw_mask(axis, masks[number], picture.shape[:2])
-    for (look, regions), colour in zip(windows.items(), (plotting.DEFECT, plotting.GOOD), strict=True):
-        left, top, right, bottom = regions.boxes(192)[number]
-        box = plt.Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, lw=2, label=look)
-        axis.add_patch(box)
+    for (look, points), colour in zip(centres.items(), (plotting.DEFECT, plotting.GOOD), strict=True):
+        corner, size = 192 * (points[number] - detector.roi_size / 2), 192 * detector.roi_size
+        axis.add_patch(plt.Rectangle(corner, size, size, fill=False, color=colour, lw=2, label=look))
     axis.set_title(defects[first]["defect"][number])
 figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
 plt.show()
@@ -120,9 +124,9 @@ plt.show()
 
 # %%
 for name in categories:
-    true = contrastive.around_masks(loading.load_masks(defects[name], 192), settings.side)
-    off = np.abs(contrastive.around_peaks(anomaly[name], settings.side).centres - true.centres).max(1)
-    print(f"{name}: {np.mean(off < settings.side / 2):.0%} of {len(off)} defects")
+    true = around_masks(loading.load_masks(defects[name], 192))
+    off = np.abs(around_peaks(anomaly[name]) - true).max(1)
+    print(f"{name}: {np.mean(off < detector.roi_size / 2):.0%} of {len(off)} defects")
 
 # %% [markdown]
 # Where PaDiM misses the defect, no embedding of that window can tell its type. Whatever is lost there is lost for good.
@@ -142,18 +146,18 @@ angles = np.radians([0, 20, 90, 130])
 z = np.stack([np.cos(angles), np.sin(angles)], axis=1)
 types, tau = np.array([0, 0, 0, 1]), 0.5
 types[2] = 1  # two and two
-likeness = np.exp(z @ z.T / tau)
+similarity = np.exp(z @ z.T / tau)
 losses = []
 for i in range(4):
     others = [a for a in range(4) if a != i]
     twins = [p for p in others if types[p] == types[i]]
-    losses.append(-np.mean([np.log(likeness[i, p] / likeness[i, others].sum()) for p in twins]))
+    losses.append(-np.mean([np.log(similarity[i, p] / similarity[i, others].sum()) for p in twins]))
 by_hand = np.mean(losses)
-by_package = contrastive.supcon(torch.from_numpy(z), torch.from_numpy(types), tau).item()
+by_package = supcon(torch.from_numpy(z), torch.from_numpy(types), tau).item()
 print(f"SupCon by hand {by_hand:.6f}, package {by_package:.6f}")
 assert np.isclose(by_hand, by_package, atol=1e-9)
 
-pairs = contrastive.nt_xent(torch.from_numpy(z[[0, 2]]), torch.from_numpy(z[[1, 3]]), tau).item()
+pairs = nt_xent(torch.from_numpy(z[[0, 2]]), torch.from_numpy(z[[1, 3]]), tau).item()
 print(f"with one twin each it is SimCLR's: {pairs:.6f}; guessing at random costs log 3 = {np.log(3):.3f}")
 assert np.isclose(pairs, by_hand, atol=1e-9)
 
@@ -162,7 +166,7 @@ assert np.isclose(pairs, by_hand, atol=1e-9)
 
 # %%
 points = torch.from_numpy(z).requires_grad_()
-contrastive.supcon(points, torch.from_numpy(types), tau).backward()
+supcon(points, torch.from_numpy(types), tau).backward()
 push = -points.grad.numpy()
 figure, axis = plt.subplots(figsize=(4.2, 2.8), layout="constrained")
 for number, colour in enumerate([plotting.GOOD, plotting.GOOD, plotting.DEFECT, plotting.DEFECT]):
@@ -180,17 +184,17 @@ plt.show()
 # little, in another light; nothing is cut away or covered. Pixels come from the whole picture, so a turned window has true corners.
 
 # %%
-known = material.gather(tables[first], settings, anomaly[first], progress=False)
+known = detector.gather(tables[first], anomaly[first])
 rng = np.random.default_rng(0)
 six = np.repeat(known.typed[:1], 6)
-copies = contrastive.vary(known.images[six], known.regions[six], replace(settings, light=0.0), rng)
-as_is = contrastive.cut(known.images[six[:1]], known.regions[six[:1]], settings.image_size)
+copies = replace(detector, color_jitter=0.0).augment(known.images[six], known.centres[six], rng)
+as_is = detector.cut(known.images[six[:1]], known.centres[six[:1]])
 changed = (
     copies * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 ).cpu()
 strip = torch.cat([as_is.cpu(), changed]).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 plotting.gallery(
-    [(255 * one).astype(np.uint8) for one in strip], titles=["as it is", *["copy"] * 6], columns=7, side=1.3
+    [(255 * view).astype(np.uint8) for view in strip], titles=["as it is", *["copy"] * 6], columns=7, size=1.3
 )
 
 # %% [markdown]
@@ -201,21 +205,21 @@ plotting.gallery(
 # defect is: here by hand for one image.
 
 # %%
-frozen = contrastive.fit(replace(settings, steps=0), known.views, known.types, known.typed, progress=False)
+frozen = replace(detector, steps=0).fit_rows(known, known.typed)
 encoder = frozen.encoder.cpu()
 with torch.no_grad():
-    layer2 = known.views.plain[:1].float()  # 1×128×h×w
+    layer2 = known.plain[:1].float()  # 1×128×h×w
     layer3 = encoder.above(layer2)  # 1×256×h/2×w/2
     pooled = encoder.pooled(layer2)[0].numpy()
 by_hand = []
 for layer in (layer2[0].numpy(), layer3[0].numpy()):
-    places = (np.arange(layer.shape[-1]) + 0.5) / layer.shape[-1] - 0.5
-    weight = np.exp(-((places / settings.focus) ** 2) / 2)
+    offsets = (np.arange(layer.shape[-1]) + 0.5) / layer.shape[-1] - 0.5
+    weight = np.exp(-((offsets / detector.focus) ** 2) / 2)
     weight = np.outer(weight, weight) / np.outer(weight, weight).sum()
     by_hand.append((layer * weight).sum((1, 2)))
 assert np.allclose(np.concatenate(by_hand), pooled, atol=1e-4)
 print(f"{len(pooled)} numbers an image, from {layer2.shape[1]} channels of layer2 and {layer3.shape[1]} of layer3")
-print("weights:", known.views.weights)
+print("weights:", known.weights)
 
 # %% [markdown]
 # ## Prototypes
@@ -223,10 +227,10 @@ print("weights:", known.views.weights)
 # A type's **prototype** is the mean direction of its embeddings; a new defect gets the type of the nearest one. By hand for the frozen network:
 
 # %%
-members = frozen.embeddings[frozen.types == frozen.names[0]]
-prototype = members.mean(0) / np.linalg.norm(members.mean(0))
+of_type = frozen.embeddings[frozen.types == frozen.names[0]]
+prototype = of_type.mean(0) / np.linalg.norm(of_type.mean(0))
 assert np.allclose(prototype, frozen.prototypes[0], atol=1e-6)
-assert np.allclose(frozen.embeddings @ prototype, frozen.likeness(frozen.embeddings)[:, 0], atol=1e-5)
+assert np.allclose(frozen.embeddings @ prototype, frozen.similarity(frozen.embeddings)[:, 0], atol=1e-5)
 pd.DataFrame(frozen.prototypes @ frozen.prototypes.T, index=frozen.names, columns=frozen.names).round(2)
 
 # %% [markdown]
@@ -242,21 +246,19 @@ pd.DataFrame(frozen.prototypes @ frozen.prototypes.T, index=frozen.names, column
 
 # %%
 verdicts, quality = {}, {}
-gathered = {first: known}
+gathered = {name: known if name == first else detector.gather(tables[name], anomaly[name]) for name in categories}
 for name in categories:
-    if name not in gathered:
-        gathered[name] = material.gather(tables[name], settings, anomaly[name], progress=False)
     objectives = ("supcon", "simclr") if name == first else ("supcon",)
-    verdicts[name], quality[name] = experiment.cross_validate(settings, gathered[name], objectives, progress=False)
-measured = {name: experiment.summary(frame, settings.folds) for name, frame in quality.items()}
-chance = {name: 1 / len(set(rows["defect"]) - set(settings.mixtures)) for name, rows in defects.items()}
+    verdicts[name], quality[name] = measuring.cross_validate(detector, gathered[name], objectives)
+measured = {name: measuring.summary(frame, detector.folds) for name, frame in quality.items()}
+chance = {name: 1 / len(set(rows["defect"]) - set(detector.mixtures)) for name, rows in defects.items()}
 
 
-def metric_table(found):
+def metric_table(by_way):
     """A row per way, with intervals."""
     rows = {
-        way: {metric: metrics.format_metric(value) for metric, value in one.items() if metric in experiment.METRICS}
-        for way, one in found.items()
+        way: {metric: metrics.format_metric(value) for metric, value in values.items() if metric in measuring.METRICS}
+        for way, values in by_way.items()
     }
     return pd.DataFrame(rows).T.fillna("")
 
@@ -287,19 +289,26 @@ for name in categories:
 # %%
 by_look = {}
 for look in LOOKS:
-    own = replace(settings, look=look)
-    seen = known if look == settings.look else material.gather(tables[first], own, anomaly[first], progress=False)
-    if look != settings.look:
-        _, frame = experiment.cross_validate(own, seen, (), progress=False)
-    else:
+    if look == detector.look:
         frame = quality[first]
-    by_look[look] = experiment.summary(frame, settings.folds)
-ways = (experiment.FROZEN, experiment.PROBE)
-plotting.compared(
-    {way: {look: by_look[look][way]["balanced_accuracy"] for look in LOOKS} for way in ways},
-    measure=f"balanced accuracy, {first} (bar: 95 % interval)",
-    chance=chance[first],
-)
+    else:
+        other = replace(detector, look=look)
+        _, frame = measuring.cross_validate(other, other.gather(tables[first], anomaly[first]), ())
+    by_look[look] = measuring.summary(frame, detector.folds)
+ways = (measuring.FROZEN, measuring.PROBE)
+
+figure, axis = plt.subplots(figsize=(7.6, 3.1), layout="constrained")
+for number, look in enumerate(LOOKS):
+    values = pd.DataFrame([by_look[look][way]["balanced_accuracy"] for way in ways])
+    reach = values["mean"] - values["low"], values["high"] - values["mean"]
+    rows = np.arange(len(ways)) + 0.24 * (number - 1)
+    axis.errorbar(values["mean"], rows, xerr=reach, fmt="o", color=plotting.METHOD_COLOURS[number], label=look)
+axis.axvline(chance[first], color="grey", lw=1.4, ls="--", label="chance")
+axis.set(yticks=range(len(ways)), yticklabels=ways, ylim=(1.5, -0.5))
+axis.set(xlabel=f"balanced accuracy, {first} (bar: 95 % interval)")
+axis.grid(axis="y", visible=False)
+figure.legend(loc="outside upper center", ncols=4)
+plt.show()
 
 # %% [markdown]
 # **Where to look is worth more than any training.** By frozen prototypes .34 of the screws' types are named rightly on whole pictures (chance: .20); with the true place, .86.
@@ -309,8 +318,8 @@ plotting.compared(
 # ## What is confused with what
 
 # %%
-own = verdicts[first].query("way == 'supcon, prototypes' and defect not in @settings.mixtures")
-rows, columns, counts = metrics.type_confusion(own["defect"], own["said"])
+single = measuring.of_way(verdicts[first], "supcon, prototypes", detector)  # defects that show one type
+rows, columns, counts = metrics.type_confusion(single["defect"], single["predicted"])
 pd.DataFrame(counts, index=[f"is {name}" for name in rows], columns=[f"called {name}" for name in columns])
 
 # %% [markdown]
@@ -319,8 +328,8 @@ pd.DataFrame(counts, index=[f"is {name}" for name in rows], columns=[f"called {n
 
 # %%
 for name in categories:
-    mixed = verdicts[name].query("way == 'supcon, prototypes' and defect in @settings.mixtures")
-    print(f"{name}: {mixed['image_id'].nunique()} images with several types", dict(mixed["said"].value_counts()))
+    mixed = measuring.of_way(verdicts[name], "supcon, prototypes", detector, mixed=True)
+    print(f"{name}: {mixed['image_id'].nunique()} images with several types", dict(mixed["predicted"].value_counts()))
 
 # %% [markdown]
 # ## "Unknown"
@@ -329,12 +338,12 @@ for name in categories:
 # comes from known defects that the model had not seen: at most a tenth of them may be called unknown. Is a type that was *left out* of the training found?
 
 # %%
-novelty, few = experiment.leave_one_out(settings, known, ("supcon",), progress=False)
-found = experiment.open_set_summary(novelty, settings.unknown)
-found.pivot(index="left_out", columns="way", values="auroc").round(3)
+novelty, few = measuring.leave_one_out(detector, known, ("supcon",))
+open_set = measuring.open_set_summary(novelty, detector.unknown)
+open_set.pivot(index="left_out", columns="way", values="auroc").round(3)
 
 # %%
-best = found[found["way"] == "supcon, prototypes"].nlargest(1, "auroc")["left_out"].iloc[0]
+best = open_set[open_set["way"] == "supcon, prototypes"].nlargest(1, "auroc")["left_out"].iloc[0]
 shown = novelty.query("way == 'supcon, prototypes' and left_out == @best and fold == 0")
 figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
 for known_type, colour, words in ((True, plotting.GOOD, "known types"), (False, plotting.DEFECT, f"{best}, left out")):
@@ -345,7 +354,7 @@ axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 plt.show()
 
 # %%
-means = found.groupby("way")[["auroc", "called_unknown", "false_unknown"]].mean().round(3)
+means = open_set.groupby("way")[["auroc", "called_unknown", "false_unknown"]].mean().round(3)
 means
 
 # %% [markdown]
@@ -358,17 +367,15 @@ means
 # Somebody labels one, two or four images of the new type. Its prototype is their mean direction; nothing is trained again.
 
 # %%
-taught = few.groupby(["way", "shots", "left_out"])["balanced_accuracy"].mean().reset_index()
-curves = {}
-for (way, shots), rows in taught.groupby(["way", "shots"]):
-    values = rows["balanced_accuracy"]
-    reach = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    curves.setdefault(way, {})[int(shots)] = {
-        "mean": values.mean(),
-        "low": values.mean() - reach,
-        "high": values.mean() + reach,
-    }
-plotting.few_shot_curve(curves, measure="balanced accuracy\n(band: 95 %, over types)")
+taught = few.groupby(["way", "shots", "left_out"], as_index=False)["balanced_accuracy"].mean()
+figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+look = {"marker": "o", "palette": plotting.METHOD_COLOURS[:2], "legend": False}
+sns.lineplot(taught, x="shots", y="balanced_accuracy", hue="way", errorbar=("se", 1.96), **look, ax=axis)
+axis.set_xscale("log", base=2)
+axis.set_xticks(sorted(set(taught["shots"])), sorted(set(taught["shots"])))
+axis.set(xlabel="images shown of the new type", ylabel="balanced accuracy\n(band: 95 %, over types)")
+figure.legend(axis.lines, sorted(set(taught["way"])), loc="outside upper center", ncols=3)
+plt.show()
 
 # %% [markdown]
 # One image of the new type is enough to come close, and eight add little. The frozen embedding takes new types as well as the trained one, or better: training has made
@@ -381,28 +388,66 @@ plotting.few_shot_curve(curves, measure="balanced accuracy\n(band: 95 %, over ty
 # product, and half the frozen one across products.
 
 # %%
-typers = {}
+fitted = {}
 for name in categories:
-    typers[name] = contrastive.fit(
-        settings, gathered[name].views, gathered[name].types, gathered[name].typed, progress=False
-    )
-    limit = experiment.calibrated_limit(verdicts[name], "supcon, prototypes", settings)
-    typers[name] = replace(typers[name], limit=limit)
+    fitted[name] = replace(detector).fit_rows(gathered[name], gathered[name].typed)
+    fitted[name].limit = measuring.calibrated_limit(verdicts[name], "supcon, prototypes", detector)
 atlas = pd.concat([gathered[name].table.iloc[gathered[name].typed] for name in categories], ignore_index=True)
-everything = torch.cat([gathered[name].views.copies[gathered[name].typed, :4].flatten(0, 1) for name in categories])
+everything = torch.cat([gathered[name].copies[gathered[name].typed, :4].flatten(0, 1) for name in categories])
 frozen.encoder.measure(everything.float())  # units of all products, not of one
-common = embed(frozen.encoder, torch.cat([gathered[name].views.plain[gathered[name].typed] for name in categories]))
+common = frozen.encoder.embed(torch.cat([gathered[name].plain[gathered[name].typed] for name in categories]))
 learned = np.zeros((len(atlas), len(categories) * common.shape[1]), np.float32)
 start = 0
 for number, name in enumerate(categories):
-    width, rows = common.shape[1], len(typers[name].embeddings)
-    learned[start : start + rows, number * width : (number + 1) * width] = typers[name].embeddings
+    width, rows = common.shape[1], len(fitted[name].embeddings)
+    learned[start : start + rows, number * width : (number + 1) * width] = fitted[name].embeddings
     start += rows
-joint = unit(np.concatenate([common, learned], axis=1))
+joint = defect_types.unit(np.concatenate([common, learned], axis=1))
 here, there = joint[0], joint[1]
 assert np.isclose(here @ there, (common[0] @ common[1] + learned[0] @ learned[1]) / 2, atol=1e-5)
-maps = {method: projections.project(joint, method) for method in projections.PROJECTIONS}
-plotting.embedding_maps(maps, atlas)
+
+
+# %% [markdown]
+# Three maps of it. PCA takes the two directions of largest variance; t-SNE and UMAP keep near neighbours near, by cosine distance, and start from PCA's map.
+
+# %%
+UMAP = import_umap()
+directions = joint / np.linalg.norm(joint.astype(float), axis=1, keepdims=True)  # in double precision
+
+
+def project(seed):
+    """Name -> points on a plane, N×2. One thread: sums over several come in any order, and digits would differ."""
+    near = {"metric": "cosine", "init": "pca", "random_state": seed}
+    with threadpool_limits(1):
+        return {
+            "pca": PCA(2, svd_solver="full").fit_transform(joint.astype(float)).astype(np.float32),
+            "tsne": TSNE(perplexity=min(30, (len(joint) - 1) / 3), **near).fit_transform(directions),
+            "umap": UMAP(n_neighbors=15, n_jobs=1, **near).fit_transform(directions),
+        }
+
+
+maps = project(seed=0)
+
+# %%
+kinds = atlas["category"] + " · " + atlas["defect"]
+names = sorted(set(kinds))
+products = [name.split(" · ")[0] for name in names]
+markers = {name: "o^sDvhP"[sorted(set(products)).index(product)] for name, product in zip(names, products, strict=True)}
+colours = dict(zip(names, itertools.cycle(plotting.METHOD_COLOURS), strict=False))
+
+figure, axes = plt.subplots(1, 3, figsize=(13.6, 3.9), layout="constrained")
+for axis, (title, points) in zip(axes, maps.items(), strict=True):
+    look = {"hue_order": names, "style_order": names, "palette": colours, "markers": markers, "s": 40}
+    sns.scatterplot(x=points[:, 0], y=points[:, 1], hue=kinds, style=kinds, **look, legend=axis is axes[0], ax=axis)
+    axis.set_title({"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[title])
+    axis.set_aspect("equal", "datalim")
+axes[0].set(xlabel="component 1", ylabel="component 2")
+for axis in axes[1:]:
+    axis.set(xticks=[], yticks=[], xlabel="", ylabel="")  # no unit
+    axis.spines[:].set(visible=True, color="#DDDDDD")
+axes[0].get_legend().remove()
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", ncols=-(-len(names) // 17))
+plt.show()
 
 # %% [markdown]
 # The images on this map were learned from, so it shows what the model has made of them, not how well it will do; that stood in the tables above.
@@ -410,13 +455,18 @@ plotting.embedding_maps(maps, atlas)
 # **What on it is stable?** A map with another seed looks different. Of the ten nearest neighbours of each image, how many are the same on two maps, and how many of
 # those in the full embedding does a map keep?
 
+
 # %%
+def neighbours(points):
+    """N×N: is the column among the ten nearest others of the row?"""
+    return NearestNeighbors(n_neighbors=10).fit(points).kneighbors_graph().toarray().astype(bool)
+
+
 lines = {}
-for method in projections.PROJECTIONS:
-    other = projections.project(joint, method, seed=1)
-    lines[method] = {
-        "kept over seeds": projections.neighbours_kept(maps[method], other, 10),
-        "kept of the embedding": projections.neighbours_kept(joint, maps[method], 10),
+for name, other in project(seed=1).items():
+    lines[name] = {
+        "kept over seeds": (neighbours(maps[name]) & neighbours(other)).sum() / (10 * len(joint)),
+        "kept of the embedding": (neighbours(joint) & neighbours(maps[name])).sum() / (10 * len(joint)),
     }
 print(f"by chance {10 / (len(joint) - 1):.2f}")
 pd.DataFrame(lines).T.round(2)
@@ -428,26 +478,37 @@ pd.DataFrame(lines).T.round(2)
 # **How do types relate?** The distance of two types is the cosine distance of their prototypes.
 
 # %%
-names = atlas["category"] + " · " + atlas["defect"]
-plotting.dendrogram_and_distances(projections.type_distances(joint, list(names)))
+prototypes = defect_types.prototypes_of(joint, list(kinds)).astype(float)
+distances = pd.DataFrame((1 - prototypes @ prototypes.T).clip(0), names, names)
+tree = linkage(squareform(distances, checks=False), "average", optimal_ordering=True)  # joins the nearest first
+size = max(0.32 * len(names), 2.4)
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(size + 5.4, size + 1.6), width_ratios=[2, size], layout="constrained"
+)
+leaves = dendrogram(tree, orientation="left", no_labels=True, link_color_func=lambda _: "black", ax=left)["leaves"]
+left.invert_yaxis()
+left.set_xlabel("mean distance")
+left.spines["left"].set_visible(False)
+write = {"annot": len(names) <= 12, "fmt": ".2f", "annot_kws": {"size": 8}}
+sns.heatmap(distances.iloc[leaves, leaves], cmap="viridis", cbar_kws={"label": "cosine distance"}, ax=right, **write)
+plt.show()
 
 # %% [markdown]
 # Now the page: point at a mark to see the image, click to see it beside its heat map. It is one file that needs no network, `transfer/atlas.html`.
 
 # %%
-said = {}
+predicted = {}
 for name in categories:
     rows = verdicts[name].query("way == 'supcon, prototypes'").drop_duplicates("image_id")
-    said |= dict(
-        zip(rows["image_id"], np.where(rows["novelty"] > typers[name].limit, "unknown", rows["said"]), strict=True)
-    )
+    verdict = np.where(rows["novelty"] > fitted[name].limit, "unknown", rows["predicted"])
+    predicted |= dict(zip(rows["image_id"], verdict, strict=True))
 pictures = loading.load_images(list(atlas["image_path"]), 256)
-heat = [anomaly[name][row] for name in categories for row in gathered[name].typed]
-page = plotting.atlas_page(
-    atlas.assign(said=atlas["image_id"].map(said)),
+anomaly_maps = [anomaly[name][row] for name in categories for row in gathered[name].typed]
+page = pages.atlas_page(
+    atlas.assign(predicted=atlas["image_id"].map(predicted)),
     {"t-SNE": maps["tsne"], "UMAP": maps["umap"], "PCA": maps["pca"]},
     pictures,
-    heat,
+    anomaly_maps,
     title=f"Atlas of anomalies: {', '.join(categories)}",
 )
 target = transfer_folder() / "atlas.html"
@@ -462,16 +523,14 @@ print(f"{target.name}: {len(page) / 1e6:.1f} MB")
 # Images that were named wrongly although they lie close to the wrong prototype:
 
 # %%
-wrong = own[(own["said"] != own["defect"])].nsmallest(5, "novelty")
+wrong = single[single["predicted"] != single["defect"]].nsmallest(5, "novelty")
 rows = [int(np.flatnonzero(known.table["image_id"] == image)[0]) for image in wrong["image_id"]]
-cut = (
-    contrastive.cut(known.images[rows], known.regions[rows], settings.image_size).permute(0, 2, 3, 1).numpy(force=True)
-)
+views = detector.cut(known.images[rows], known.centres[rows]).permute(0, 2, 3, 1).numpy(force=True)
 plotting.gallery(
-    [(255 * one).astype(np.uint8) for one in cut],
-    titles=[f"{row.defect}\ncalled {row.said}" for row in wrong.itertuples()],
+    [(255 * view).astype(np.uint8) for view in views],
+    titles=[f"{row.defect}\ncalled {row.predicted}" for row in wrong.itertuples()],
     columns=5,
-    side=1.6,
+    size=1.6,
 )
 
 # %% [markdown]
@@ -484,9 +543,9 @@ plotting.gallery(
 
 # %%
 lines = [
-    [name, way, metrics.format_metric(one["balanced_accuracy"]), "–", "no published peer"]
-    for name, found in measured.items()
-    for way, one in found.items()
+    [name, way, metrics.format_metric(values["balanced_accuracy"]), "–", "no published peer"]
+    for name, by_way in measured.items()
+    for way, values in by_way.items()
     if way in (*ways, "supcon, prototypes", "simclr, prototypes")
 ]
 pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"])
@@ -494,29 +553,28 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 # %% [markdown]
 # ## Exercises
 #
-# **1.** Temperature: train with τ = 0.05 and τ = 1 (`replace(settings, temperature=…)`). What happens to the silhouette, and what to the accuracy?
+# **1.** Temperature: train with τ = 0.05 and τ = 1 (`replace(detector, temperature=…)`). What happens to the silhouette, and what to the accuracy?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
 # for tau in (0.05, 0.1, 1.0):
-#     _, frame = experiment.cross_validate(replace(settings, temperature=tau), known, ("supcon",))
-#     found = experiment.summary(frame, settings.folds)["supcon, prototypes"]
-#     print(tau, *(metrics.format_number(found[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
+#     _, frame = measuring.cross_validate(replace(detector, temperature=tau), known, ("supcon",))
+#     values = measuring.summary(frame, detector.folds)["supcon, prototypes"]
+#     print(tau, *(metrics.format_number(values[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
 # ```
 # In *quick*, on screws: silhouette .425, .425 and .441, balanced accuracy .840, .840 and .820: neither cares much after ten steps.
 # </details>
 #
-# **2.** The window: how large should it be? Try `side=0.15` and `side=0.6` with the frozen prototypes, which costs seconds.
+# **2.** The window: how large should it be? Try `roi_size=0.15` and `roi_size=0.6` with the frozen prototypes, which costs seconds.
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# for side in (0.15, 0.3, 0.6):
-#     own = replace(settings, side=side, steps=0, copies=4)
-#     seen = material.gather(tables[first], own, anomaly[first], progress=False)
-#     _, frame = experiment.cross_validate(own, seen, ())
-#     print(side, metrics.format_number(experiment.summary(frame, 5)[experiment.FROZEN]["balanced_accuracy"]["mean"]))
+# for size in (0.15, 0.3, 0.6):
+#     other = replace(detector, roi_size=size, steps=0, copies=4)
+#     _, frame = measuring.cross_validate(other, other.gather(tables[first], anomaly[first]), ())
+#     print(size, metrics.format_number(measuring.summary(frame, 5)[measuring.FROZEN]["balanced_accuracy"]["mean"]))
 # ```
 # In *quick*, on screws: .860, .860 and .820. A wider window shows more of the screw, and the weight in the middle grows with it.
 # </details>
@@ -524,38 +582,28 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 # ## Save the artifact
 
 # %%
-members = {
+files = {
     "verdicts.csv": pd.concat([frame.assign(category=name) for name, frame in verdicts.items()]),
     "quality.csv": pd.concat([frame.assign(category=name) for name, frame in quality.items()]),
+    "measured.json": measured,
     "atlas.csv": atlas[["image_id", "category", "defect"]],
     "atlas.npz": {"embeddings": joint, **maps},
     "atlas.html": page.encode(),
 }
-for name, typer in typers.items():
-    ids = list(gathered[name].table["image_id"].iloc[gathered[name].typed])
-    members |= contrastive.members(typer, name, ids, measured[name])
-path = artifacts.save(
-    "contrastive",
-    members,
-    profile=run.name,
-    data_source=source,
-    categories=categories,
-    options=settings.options(),
-    seed=settings.seeds,
-    inputs=[data],
-    metrics={
-        f"{name}, balanced accuracy": measured[name]["supcon, prototypes"]["balanced_accuracy"]["mean"]
-        for name in categories
-    },
-)
+for name in categories:
+    files |= defect_types.files(fitted[name], name)
+accuracy = {name: measured[name]["supcon, prototypes"]["balanced_accuracy"]["mean"] for name in categories}
+about = {"profile": run.name, "data_source": source, "categories": categories, "options": detector.options()}
+about["metrics"] = {f"{name}, balanced accuracy": value for name, value in accuracy.items()}
+path = artifacts.save("contrastive", files, **about, seed=0, inputs=[data])
 artifacts.download(path)
 
 # %%
-restored, description = contrastive.restore(artifacts.load("contrastive", profile=run.name), first)
+restored, description = defect_types.load(artifacts.load("contrastive", profile=run.name), first)
 few = known.typed[:6]
-again = restored.embed(known.images[few], known.regions[few])
-assert np.array_equal(again, typers[first].embed(known.images[few], known.regions[few]))
-print("the typer from the file gives the same embeddings; it knows", ", ".join(restored.names))
+again = restored.embed(known.images[few], known.centres[few])
+assert np.array_equal(again, fitted[first].embed(known.images[few], known.centres[few]))
+print("the model from the file gives the same embeddings; it knows", ", ".join(restored.names))
 
 # %% [markdown]
 # ## Recap

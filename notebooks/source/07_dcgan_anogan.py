@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 07 · A forger learns what is normal: DCGAN, AnoGAN, f-AnoGAN
+# # 07 · DCGAN, AnoGAN, f-AnoGAN: a forger learns what is normal
 #
 # <!-- badge -->
 #
@@ -25,6 +25,7 @@
 # <setup>
 
 # %%
+import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -32,15 +33,16 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Image
+from sklearn.decomposition import PCA
 
 from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
 from mvtec_ad.benchmark import published
-from mvtec_ad.benchmark.digits import compare, in_colour
 from mvtec_ad.config import set_seed
 from mvtec_ad.data import digits, index, prepare
 from mvtec_ad.methods import gan, load_model
 from mvtec_ad.methods import gan_quality as quality
 from mvtec_ad.methods.anogan import search
+from mvtec_ad.methods.autoencoder import Autoencoder
 from mvtec_ad.methods.baselines import mean_image
 from mvtec_ad.methods.f_anogan import FAnogan
 from mvtec_ad.methods.gan import Dcgan
@@ -64,14 +66,14 @@ print(f"profile {run.name}, products: {source}, categories: {', '.join(categorie
 # 8×8 pixels, which are enlarged to MNIST's 28×28. A fifth is held out.
 
 # %%
-artist = Dcgan.preset(run.name)
-found_digits = digits.load(artist.digits)
-train, test = digits.cut(found_digits, round(artist.held_out * len(found_digits.labels)))
-print(found_digits.source)
-plotting.drawn_grid(train.images[:32], columns=16)
+dcgan = Dcgan.preset(run.name)
+all_digits = digits.load(dcgan.digits)
+train, test = digits.cut(all_digits, round(dcgan.held_out * len(all_digits.labels)))
+print(all_digits.source)
+plotting.tile_rows({"": train.images[:32]}, zoom=3)
 
 # %% [markdown]
-# ## The game
+# ## Generator against discriminator: the two losses
 #
 # A **generator** $G$ draws a picture $G(z)$ from 100 random numbers $z\sim N(0,I)$. A **discriminator** $D$ says how real a picture looks, a
 # probability. $D$ is trained to tell real from drawn, $G$ to be taken for real (Goodfellow et al., eq. 1):
@@ -81,7 +83,7 @@ plotting.drawn_grid(train.images[:32], columns=16)
 # In code $D$ gives a logit, and both losses are the negative logarithm of what the player wishes for. On four verdicts, by hand:
 
 # %%
-real, drawn = torch.tensor([2.0, 0.5]), torch.tensor([-1.0, 0.3])  # logits on two real and two drawn pictures
+real, generated = torch.tensor([2.0, 0.5]), torch.tensor([-1.0, 0.3])  # logits on two pictures of each kind
 
 
 def sigmoid(logit):
@@ -92,10 +94,10 @@ by_hand = -np.mean([np.log(sigmoid(2.0)), np.log(sigmoid(0.5))]) - np.mean(
     [np.log(1 - sigmoid(-1.0)), np.log(1 - sigmoid(0.3))]
 )
 wishes = -np.mean([np.log(sigmoid(-1.0)), np.log(sigmoid(0.3))])  # G would like D to say "real"
-print(f"discriminator {by_hand:.4f}, package {gan.discriminator_loss(real, drawn):.4f}")
-print(f"generator     {wishes:.4f}, package {gan.generator_loss(drawn):.4f}")
-assert np.isclose(by_hand, gan.discriminator_loss(real, drawn), atol=1e-6)
-assert np.isclose(wishes, gan.generator_loss(drawn), atol=1e-6)
+print(f"discriminator {by_hand:.4f}, package {gan.discriminator_loss(real, generated):.4f}")
+print(f"generator     {wishes:.4f}, package {gan.generator_loss(generated):.4f}")
+assert np.isclose(by_hand, gan.discriminator_loss(real, generated), atol=1e-6)
+assert np.isclose(wishes, gan.generator_loss(generated), atol=1e-6)
 undecided = gan.discriminator_loss(torch.zeros(2), torch.zeros(2))
 print(f"a discriminator that cannot tell: {undecided:.4f} = 2 log 2; its opponent: {np.log(2):.4f} = log 2")
 
@@ -103,7 +105,7 @@ print(f"a discriminator that cannot tell: {undecided:.4f} = 2 log 2; its opponen
 # Remember 2 log 2 ≈ 1.39 and log 2 ≈ 0.69: where both losses stand there, neither player has an advantage. A GAN's losses do not fall to zero
 # when it works; they balance.
 #
-# ## A convolution, backwards
+# ## Transposed convolution: a convolution, backwards
 #
 # The generator must go from small grids to large ones. A **transposed convolution** lets every cell of the small grid stamp its kernel, times its
 # value, onto the large one; with stride 2 the stamps lie two pixels apart. On a 2×2 grid:
@@ -123,63 +125,79 @@ assert np.allclose(stamped, by_torch[0, 0].numpy())
 stamped
 
 # %% [markdown]
-# ## Training
+# ## Training a DCGAN
 #
 # 7×7 cells, stamped to 14×14, to 28×28. Every step moves the discriminator once, then the generator once. What we look at is not the generator
 # itself but the average of its weights over the last steps, which wobbles less.
 
 # %%
-artist.fit(train.images, progress=True)
-weights = sum(parameter.numel() for parameter in artist.generator.parameters())
-print(f"{weights:,} weights, {len(artist.curve):,} steps; losses of the last 100 steps:")
-print(artist.curve[["discriminator", "generator"]].tail(100).mean().round(3).to_dict())
-plotting.adversarial_curves({"DCGAN": artist.curve})
+dcgan.fit(train.images, progress=True)
+weights = sum(parameter.numel() for parameter in dcgan.generator.parameters())
+print(f"{weights:,} weights, {len(dcgan.curve):,} steps; losses of the last 100 steps:")
+print(dcgan.curve[["discriminator", "generator"]].tail(100).mean().round(3).to_dict())
+
+
+def loss_curves(curves):
+    """The losses of both players, a panel per run: the values pale, and their rolling mean."""
+    _, panels = plt.subplots(
+        1, len(curves), figsize=(3.4 * len(curves) + 0.6, 2.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (name, curve) in zip(panels[0], curves.items(), strict=True):
+        for colour, player in zip(plotting.METHOD_COLOURS, curve.columns.drop("step"), strict=False):
+            losses = curve.set_index("step")[player].dropna()  # f-AnoGAN trains its encoder after the others
+            losses.plot(ax=axes, color=colour, linewidth=0.7, alpha=0.25, label="_")
+            losses.rolling(max(1, len(losses) // 25), min_periods=1).mean().plot(ax=axes, color=colour, label=player)
+        axes.set(title=name, xlabel="step", ylabel="loss")
+        axes.legend(fontsize=8)
+    values = pd.concat(curves.values()).drop(columns="step")
+    low, high = np.nanquantile(values, [0.01, 0.99])  # a few extreme values stay outside
+    panels[0, 0].set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    plt.show()
+
+
+loss_curves({"DCGAN": dcgan.curve})
 
 # %% [markdown]
 # The same sixteen vectors $z$, again and again during the training:
 
 # %%
-per_epoch = len(artist.curve) / artist.epochs
-titles = [f"epoch {moment / per_epoch:.0f}" for moment in artist.moments]
-Image(data=plotting.growth(artist.grids, titles), format="gif")
+epochs = dcgan.moments * dcgan.epochs / len(dcgan.curve)
+moments = zip(epochs, dcgan.grids, strict=True)
+frames = [plotting.tile_rows({f"epoch {epoch:2.0f}": grid}, columns=4) for epoch, grid in moments]
+Image(data=plotting.animation(frames, seconds=0.8, dpi=90), format="gif")
 
 # %%
-plotting.drawn_strips(
-    {
-        "at first": artist.grids[0],
-        "half-way": artist.grids[len(artist.grids) // 2],
-        "at last": artist.grids[-1],
-        "real": train.images[:16],
-    }
-)
+first_grid, *_, last_grid = dcgan.grids
+half_way = dcgan.grids[len(dcgan.grids) // 2]
+plotting.tile_rows({"at first": first_grid, "half-way": half_way, "at last": last_grid, "real": train.images[:16]})
 
 # %%
-plotting.drawn_grid(artist.sample(16, seed=1), columns=4, title="sixteen new digits")
+plotting.tile_rows({"sixteen new digits": dcgan.sample(16, seed=1)}, columns=4, zoom=3)
 
 # %% [markdown]
 # About half are digits, the others are none that anybody has named: ten epochs are few. Nobody told the network that there are ten kinds.
 #
-# ## Between two digits
+# ## Interpolation in the latent space: between two digits
 #
 # Is $z$ a list of memorised pictures, or a space? Walk from one vector to another. Not on the straight line: the middle of two random vectors is
 # shorter than any random vector ever is, so the generator has never been asked for it. On the great circle instead:
 
 # %%
-ends = gan.latents(6, artist.latent, seed=3)
+ends = gan.latents(6, dcgan.latent, seed=3)
 paths = [gan.interpolate(ends[i], ends[i + 1], 12) for i in (0, 2, 4)]
 straight = np.linspace(ends[0], ends[1], 12)
 print(
     f"length of z: ends {np.linalg.norm(ends[0]):.1f} and {np.linalg.norm(ends[1]):.1f}; half-way on the line "
     f"{np.linalg.norm(straight[5:7].mean(0)):.1f}, on the circle {np.linalg.norm(paths[0][5:7].mean(0)):.1f}"
 )
-plotting.drawn_strips({f"walk {i + 1}": artist.draw(path) for i, path in enumerate(paths)})
+plotting.tile_rows({f"walk {i + 1}": dcgan.generate(path) for i, path in enumerate(paths)})
 
 # %% [markdown]
 # It is a space: on the way strokes bend, open and close, and what lies between two digits is a stroke somebody might have made.
 #
-# ## How good is it? A judge
+# ## How good is it? Fréchet distance, precision, recall
 #
-# The losses do not say. So a small network learns to *read* real digits, and we ask it about drawn ones: what it reads, how sure it is, and what its
+# The losses do not say. So a small classifier learns to *read* real digits, and we ask it about drawn ones: what it reads, how sure it is, and what its
 # last layer sees. From those features come three numbers:
 #
 # * **Fréchet distance** (Heusel et al. 2017): between Gaussians fitted to the features of real and drawn digits; smaller is better;
@@ -195,24 +213,23 @@ print(f"by hand {by_hand:.4f}, package {quality.frechet_distance(first, second):
 assert np.isclose(by_hand, quality.frechet_distance(first, second))
 
 # %%
-judge = quality.fit_judge(train, test, steps=200)
-print(f"the judge reads {judge.accuracy:.1%} of the held-out digits rightly")
+classifier = quality.fit_digit_classifier(train, test, steps=200)
+print(f"the classifier reads {classifier.accuracy:.1%} of the held-out digits rightly")
 
 
-def judged(pictures):
-    """A row of the table."""
-    found = quality.quality(judge, train.images, pictures)
-    return {key: found[key] for key in ("digits_found", "sure", "frechet", "precision", "recall")}
+def quality_table(samples):
+    """A row of measures for each set of pictures."""
+    rows = {name: quality.quality(classifier, train.images, images) for name, images in samples.items()}
+    return pd.DataFrame(rows).T[["digits_found", "sure", "frechet", "precision", "recall"]].astype(float).round(3)
 
 
-rows = {"real, held out": judged(test.images[:1000]), "drawn": judged(artist.sample(1000, seed=2))}
-pd.DataFrame(rows).T.round(3)
+quality_table({"real, held out": test.images[:1000], "drawn": dcgan.sample(1000, seed=2)})
 
 # %% [markdown]
-# *sure* is the share of pictures that the judge reads with a probability of .8 or more. Look at the first row before the second: even real digits do not reach
-# 1 and 0. On MNIST (8,000 digits, 50 epochs) the figures of the same code stand in [`assets/gan.md`](../assets/gan.md).
+# *sure* is the share of pictures that the classifier reads with a probability of .8 or more. Look at the first row before the second: even real digits do not reach
+# 1 and 0. On MNIST (8,000 digits, 50 epochs) the figures of the same code stand in [`docs/results.md`](../docs/results.md#gans).
 #
-# ## How it breaks, and what mends it
+# ## Mode collapse, and what mends it
 #
 # GANs have a name for breaking. Here is a recipe for disaster: steps five times as large, and Adam with its usual momentum of 0.9. The DCGAN paper asks for 0.5.
 # With that alone it is still shaky, because of the large steps; from there, one remedy at a time:
@@ -224,7 +241,7 @@ pd.DataFrame(rows).T.round(3)
 
 # %%
 small = {"epochs": 3, "width": 16, "discriminator_width": 16, "snapshots": 1}
-broken = replace(artist, **small, lr=5e-3, discriminator_lr=5e-3, beta1=0.9, averaging=0.0)
+broken = replace(dcgan, **small, lr=5e-3, discriminator_lr=5e-3, beta1=0.9, averaging=0.0)
 shaky = replace(broken, beta1=0.5)
 slower = {"discriminator_lr": 1e-3}
 recipes = {
@@ -236,16 +253,14 @@ recipes = {
     "… and averaged weights": replace(shaky, averaging=0.95),
     "… and scales and average": replace(shaky, **slower, averaging=0.95),
 }
-patients = {name: recipe.fit(train.images) for name, recipe in recipes.items()}
-plotting.drawn_strips({name: patient.sample(16, seed=1) for name, patient in patients.items()})
+trained = {name: recipe.fit(train.images) for name, recipe in recipes.items()}
+plotting.tile_rows({name: model.sample(16, seed=1) for name, model in trained.items()})
 
 # %%
-pd.DataFrame({name: judged(patient.sample(1000, seed=2)) for name, patient in patients.items()}).T.round(3)
+quality_table({name: model.sample(1000, seed=2) for name, model in trained.items()})
 
 # %%
-plotting.adversarial_curves(
-    {name: patients[name].curve for name in ("broken", "momentum 0.5", "… and two time scales")}
-)
+loss_curves({name: trained[name].curve for name in ("broken", "momentum 0.5", "… and two time scales")})
 
 # %% [markdown]
 # *broken* is what is called a mode collapse: whatever $z$ says, the generator draws the same thing, and recall is 0. Its curve tells why: the discriminator's
@@ -256,7 +271,7 @@ plotting.adversarial_curves(
 # figures in the texts of this notebook are those of one thread. On a second machine the first
 # two rows were 570 and 170, and averaged weights alone were best, with 119.)
 #
-# ## AnoGAN: ask the forger to redraw it
+# ## AnoGAN: a latent search for the closest picture
 #
 # Now let the generator see *one* kind only: here the digit 8 is normal, as a good bottle will be. Given an image $x$, search for the vector whose
 # picture is closest, by gradient descent on $z$ while the networks lie still (Schlegl et al. 2017, section 2.2):
@@ -291,23 +306,29 @@ assert np.isclose(by_hand, penalty, atol=1e-5)
 # %% [markdown]
 # Now train on one digit (critic and generator first, then the encoder that we need later), and search.
 
+
 # %%
-forger = FAnogan.preset("digits_quick" if run.name == "quick" else "digits")
+def in_colour(images):
+    """Gray digits as detectors take them: (N, S, S) => (N, S, S, 3), three times the same."""
+    return np.repeat(images[..., None], 3, axis=3)
+
+
+digit_detector = FAnogan.preset("digits_quick" if run.name == "quick" else "digits")
 NORMAL = 8
 good = train.of(NORMAL)
-forger.fit(in_colour(good.images), seed=0, progress=True)
-plotting.adversarial_curves({f"only the digit {NORMAL}": forger.curve})
+digit_detector.fit(in_colour(good.images), seed=0, progress=True)
+loss_curves({f"only the digit {NORMAL}": digit_detector.curve})
 
 # %% [markdown]
 # First the search for two digits, an 8 and another one, from four starting points each.
 
 # %%
-generator, critic = forger.networks.averaged, forger.networks.critic
+generator, critic = digit_detector.networks.averaged, digit_detector.networks.critic
 pair = [int(np.flatnonzero(test.labels == digit)[0]) for digit in (NORMAL, 3)]
 wanted = torch.from_numpy(test.images[pair]).float()[:, None].repeat(1, 3, 1, 1) / 127.5 - 1  # (2, 3, 28, 28)
-starts = torch.from_numpy(gan.latents(8, forger.latent, seed=4)).view(2, 4, -1)
-how = {"lr": forger.search_lr, "feature_share": forger.feature_share}
-found = search(generator, critic, wanted, starts, steps=1, **how)
+starts = torch.from_numpy(gan.latents(8, digit_detector.latent, seed=4)).view(2, 4, -1)
+options = {"lr": digit_detector.search_lr, "feature_share": digit_detector.feature_share}
+searched = search(generator, critic, wanted, starts, steps=1, **options)
 
 # the loss of the first start of the first image, and Adam's first step, by hand
 z = starts[0, :1].clone().requires_grad_(True)
@@ -316,49 +337,44 @@ residual = (wanted[:1] - picture).abs().sum()
 features = (critic.features(wanted[:1]) - critic.features(picture)).abs().sum()
 loss = 0.9 * residual + 0.1 * features
 slope = torch.autograd.grad(loss, z)[0]
-step = z.detach() - forger.search_lr * slope.sign()  # Adam's first step has the same length everywhere
-print(f"loss by hand {loss:.3f}, package {found.losses[0, 0, 0]:.3f}")
-assert torch.isclose(loss, found.losses[0, 0, 0], rtol=1e-4)
-assert torch.allclose(step[0], found.latents[0, 0], atol=1e-4)
+step = z.detach() - digit_detector.search_lr * slope.sign()  # Adam's first step has the same length everywhere
+print(f"loss by hand {loss:.3f}, package {searched.losses[0, 0, 0]:.3f}")
+assert torch.isclose(loss, searched.losses[0, 0, 0], rtol=1e-4)
+assert torch.allclose(step[0], searched.latents[0, 0], atol=1e-4)
 
 # %%
-moments = (0, 5, 20, forger.search_steps)
-runs = {at: search(generator, critic, wanted, starts, steps=at, **how) for at in moments}
-searched = runs[moments[-1]]
-digit = 0
-best = int(searched.best[digit])
+moments = (0, 5, 20, digit_detector.search_steps)
+searches = [search(generator, critic, wanted, starts, steps=steps, **options) for steps in moments]
 
 
-def visible(found, which, start):
-    """What one start draws, (28, 28) uint8."""
+def search_figure(index):
+    """The image searched for, the best start's picture after so many steps, and the losses of all starts."""
+    best, losses = int(searches[-1].best[index]), searches[-1].losses[:, index].numpy()
+    names = ["target", *(f"step {steps}" for steps in moments)]
+    _, axes = plt.subplot_mosaic([names, ["loss"] * 5], figsize=(5.6, 3.6), height_ratios=[1, 2], layout="constrained")
     with torch.no_grad():
-        drawn = generator(found.latents[which, start : start + 1])[0, 0]
-    return ((drawn + 1) * 127.5).clamp(0, 255).byte().numpy()
+        pictures = [wanted[index], *(generator(result.latents[index, best : best + 1])[0] for result in searches)]
+    for name, picture in zip(names, pictures, strict=True):
+        plotting.show_image(axes[name], (picture[0].numpy() + 1) / 2)
+        axes[name].set_title(name)
+    axes["loss"].plot(np.delete(losses, best, 1), color="grey", linewidth=1, alpha=0.7)
+    axes["loss"].plot(losses[:, best], color=plotting.METHOD_COLOURS[0], label="best start; grey: the others")
+    axes["loss"].plot(moments, losses[list(moments), best], "o", color=plotting.METHOD_COLOURS[0])
+    axes["loss"].set(xlabel="step", ylabel="loss")
+    axes["loss"].legend()
+    plt.show()
 
 
-plotting.search_figure(
-    test.images[pair[0]],
-    np.stack([visible(runs[at], 0, best) for at in moments]),
-    searched.losses[:, 0].numpy(),
-    moments,
-    chosen=best,
-)
+search_figure(0)
 
 # %%
-best = int(searched.best[1])
-plotting.search_figure(
-    test.images[pair[1]],
-    np.stack([visible(runs[at], 1, best) for at in moments]),
-    searched.losses[:, 1].numpy(),
-    moments,
-    chosen=best,
-)
+search_figure(1)
 
 # %% [markdown]
 # The 8 is nearly found after twenty steps, from every starting point. But look at the other digit: the loss goes on falling, and at the end the generator of eights has drawn a
 # 3. *A generator can be talked into things*: with 64 numbers to turn, it reaches pictures that it would never draw by itself.
 #
-# ## f-AnoGAN: learn the way back
+# ## f-AnoGAN: an encoder in place of the search
 #
 # Dozens of steps for every image are slow. So an **encoder** $E$ is trained to do in one step what the search does in many; generator and critic lie
 # still (Schlegl et al. 2019, the way they call *izi_f*: image → z → image, with features):
@@ -370,43 +386,70 @@ plotting.search_figure(
 # %%
 x = wanted[1:]
 with torch.no_grad():
-    back = generator(forger.networks.encoder(x))
-    f = [critic.features(one)[0].numpy() for one in (x, back)]
-by_hand = np.mean((x - back).numpy() ** 2) + forger.kappa * np.mean((f[0] - f[1]) ** 2)
-by_package = forger.score(in_colour(test.images[pair[1:]])).image[0]
+    reconstruction = generator(digit_detector.networks.encoder(x))
+    f = [critic.features(image)[0].numpy() for image in (x, reconstruction)]
+by_hand = np.mean((x - reconstruction).numpy() ** 2) + digit_detector.kappa * np.mean((f[0] - f[1]) ** 2)
+by_package = digit_detector.score(in_colour(test.images[pair[1:]])).image[0]
 print(f"score of the other digit by hand {by_hand:.4f}, package {by_package:.4f}")
 assert np.isclose(by_hand, by_package, rtol=1e-3)
 
 # %% [markdown]
-# ## Digits as anomalies
+# ## Digits as anomalies: four reconstructions compared
 #
 # The digit 8 is normal, the nine others are anomalies. Beside the two: an autoencoder that squeezes into as many numbers and is trained for as many steps as the generator, and **PCA** with as many components,
-# fitted in a blink. All see the same training digits.
+# fitted in a blink. All see the same training digits. The first two score as above; the other two by the squared error of the reconstruction.
 
 # %%
-redrawn = compare(forger, good, test, autoencoder_steps=forger.steps, progress=False)
+latent, steps = digit_detector.latent, digit_detector.steps
+autoencoder = Autoencoder(image_size=28, crop=28, depth=2, latent=latent, loss="mse", steps=steps)
+autoencoder.fit(in_colour(good.images), seed=0)
+linear = PCA(min(latent, len(good.images)), random_state=0).fit(good.images.reshape(len(good.images), -1))
+
+
+def by_components(images):
+    back = linear.inverse_transform(linear.transform(images.reshape(len(images), -1)))
+    return back.clip(0, 255).round().astype(np.uint8).reshape(images.shape)
+
+
+def by_error(pictures):
+    return pictures, np.square(test.images.astype(np.float32) - pictures).mean((1, 2))
+
+
+def by_gan(detector):
+    pictures, scores = detector.invert(in_colour(test.images))
+    return pictures[..., 0], scores.image
+
+
+reconstructions = {
+    "f_anogan": lambda: by_gan(digit_detector),
+    "anogan": lambda: by_gan(digit_detector.as_search()),
+    "autoencoder": lambda: by_error(autoencoder.reconstruct(in_colour(test.images))[..., 0]),
+    "pca": lambda: by_error(by_components(test.images)),
+}
+
+# %%
 labels = (test.labels != NORMAL).astype(int)
-lines = {}
-for name, way in redrawn.items():
-    auroc = metrics.image_auroc(labels, way.scores)
+lines, pictures = {}, {}
+for name, reconstruct in reconstructions.items():
+    begun = time.perf_counter()
+    pictures[name], scores = reconstruct()
+    milliseconds = 1000 * (time.perf_counter() - begun) / len(labels)
+    auroc = metrics.image_auroc(labels, scores)
     low, high = metrics.newcombe(auroc, int(labels.sum()), int((labels == 0).sum()))
-    lines[name] = {
-        "AUROC": metrics.format_metric({"mean": auroc, "low": low, "high": high}),
-        "ms a digit": round(way.milliseconds, 2),
-    }
+    interval = metrics.format_metric({"mean": auroc, "low": low, "high": high})
+    lines[name] = {"AUROC": interval, "ms a digit": round(milliseconds, 2)}
 pd.DataFrame(lines).T
 
 # %%
 some = [int(np.flatnonzero(test.labels == digit)[0]) for digit in range(10)]
-plotting.drawn_strips(
-    {"seen": test.images[some]} | {name: way.pictures[some] for name, way in redrawn.items()}, columns=10, side=0.8
-)
+rows = {"seen": test.images[some]} | {name: images[some] for name, images in pictures.items()}
+plotting.tile_rows(rows, zoom=3)
 
 # %% [markdown]
 # Read the last row first: **PCA is the best**, in some hundredths of a millisecond (.980; f-AnoGAN .939, autoencoder .963, and the intervals overlap). AnoGAN is the slowest and the
 # worst (.849), and its row of pictures shows why: the search redraws anomalies well. The encoder is forced to be short-sighted, it has only learned to send
 # eights to eights: its 0 becomes an 8, its 9 becomes an 8. On MNIST, with five normal digits in turn, the order of the four is in
-# [`assets/gan.md`](../assets/gan.md).
+# [`docs/results.md`](../docs/results.md#gans).
 #
 # ## Products
 #
@@ -417,16 +460,22 @@ root = prepare.unpack(data)
 tables = {name: index.read_category(root, name) for name in categories}
 detector = FAnogan.preset(run.name)
 seeds = (0,) if run.name == "quick" else (0, 1, 2)  # of weights, batches and held-out images
-parts = {
+results = {
     name: benchmark.run(detector, tables[name], seeds, data_source=source, keep_models=True) for name in categories
 }
-seen = {name: detector.load(list(found.table["image_path"])) for name, found in parts.items()}
+images = {name: detector.load(list(result.table["image_path"])) for name, result in results.items()}
 first = categories[0]
 turning = "screw" if "screw" in categories else categories[-1]
-one = parts[first]
-kinds = list(one.table[one.labels == 1].groupby("defect").head(1).index)
-five = [*np.flatnonzero(one.labels == 0)[:2], *kinds][:5]
-plotting.gallery(seen[first][five], titles=list(one.table["defect"].iloc[five]), masks=one.masks[five], columns=5)
+
+
+def examples(result, number):
+    """Rows of two good parts, then of one part of each defect type."""
+    types = result.table[result.labels == 1].groupby("defect").head(1).index
+    return [*np.flatnonzero(result.labels == 0)[:2], *types][:number]
+
+
+five, table = examples(results[first], 5), results[first].table
+plotting.gallery(images[first][five], titles=list(table["defect"].iloc[five]), masks=results[first].masks[five])
 
 # %% [markdown]
 # What f-AnoGAN makes of these images, and, in the last row, parts that its generator imagines. The last layer draws the difference to the mean good image, as the autoencoder's did in
@@ -434,33 +483,31 @@ plotting.gallery(seen[first][five], titles=list(one.table["defect"].iloc[five]),
 
 
 # %%
-def shown(found, rows):
+def reconstructions(result, rows):
     """Seen, redrawn by generator and encoder, anomaly map; and parts that the generator imagines."""
-    model, maps, images = found.detectors[0], found.maps[seeds[0]], seen[found.category][rows]
+    model, maps, seen = result.detectors[0], result.maps[seeds[0]], images[result.category][rows]
     return plotting.picture_rows(
         {
-            "seen": images,
-            "redrawn": model.reconstruct(images),
+            "seen": seen,
+            "redrawn": model.reconstruct(seen),
             "anomaly map": maps[rows],
             "imagined": model.sample(len(rows)),
         },
-        titles=list(found.table["defect"].iloc[rows]),
-        masks=found.masks[rows],
-        scales={"anomaly map": plotting.heat_scale(maps)},
-        side=1.4,
+        titles=list(result.table["defect"].iloc[rows]),
+        masks=result.masks[rows],
+        scales={"anomaly map": plotting.map_scale(maps)},
+        size=1.4,
     )
 
 
-shown(one, five)
+reconstructions(results[first], five)
 
 # %% [markdown]
 # The bottles are drawn, one like the other, and what the generator imagines has noise on the glass: the critic never taught it to draw that smoothly. What is left over is the
 # ring with its glints, on good bottles too, and a speck of dirt is no brighter than that.
 
 # %%
-other = parts[turning]
-kinds = list(other.table[other.labels == 1].groupby("defect").head(1).index)
-shown(other, [*np.flatnonzero(other.labels == 0)[:2], *kinds][:6])
+reconstructions(results[turning], examples(results[turning], 6))
 
 # %% [markdown]
 # **This is the failure case.** A screw lies at any angle. The generator imagines dark things that lie somewhere, none of them a screw; the encoder finds the angle and
@@ -470,25 +517,25 @@ shown(other, [*np.flatnonzero(other.labels == 0)[:2], *kinds][:6])
 
 # %%
 lines = {}
-for name, found in parts.items():
+for name, result in results.items():
     normal = detector.load(list(tables[name].query("split == 'train'")["image_path"]))
-    lazy = mean_image(normal, seen[name], detector.sigma)
+    mean = mean_image(normal, images[name], detector.sigma)
     measured = {
-        "f-AnoGAN": found.report["metrics"],
-        "mean good image": metrics.evaluate(found.labels, lazy.image[None], [lazy.maps], found.masks),
+        "f-AnoGAN": result.report["metrics"],
+        "mean good image": metrics.evaluate(result.labels, mean.image[None], [mean.maps], result.masks),
     }
     if name == first:
-        slow = [model.as_search().score(seen[name]) for model in found.detectors]
-        scores, maps = np.stack([one.image for one in slow]), [one.maps for one in slow]
-        measured["AnoGAN"] = metrics.evaluate(found.labels, scores, maps, found.masks)
-        searched_report = {**found.report, "method": "anogan", "metrics": measured["AnoGAN"]}
+        by_search = [model.as_search().score(images[name]) for model in result.detectors]
+        scores, maps = np.stack([scores.image for scores in by_search]), [scores.maps for scores in by_search]
+        measured["AnoGAN"] = metrics.evaluate(result.labels, scores, maps, result.masks)
+        anogan_report = {**result.report, "method": "anogan", "metrics": measured["AnoGAN"]}
     for method, values in measured.items():
         lines[f"{name}: {method}"] = {
             words: metrics.format_metric(values[key])
             for words, key in (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AUPRO", "au_pro"))
             if key in values
         }
-    for method, value in found.report["trivial"].items():
+    for method, value in result.report["trivial"].items():
         lines[f"{name}: trivial, {method}"] = {"image AUROC": metrics.format_number(value)}
 pd.DataFrame(lines).T.fillna("–")
 
@@ -503,24 +550,15 @@ pd.DataFrame(lines).T.fillna("–")
 # existing ports [report failure](https://github.com/A03ki/f-AnoGAN/issues/7) on bottle and carpet, and the maintainer agrees.
 
 # %%
-lines = []
-for report in [searched_report, *(found.report for found in parts.values())]:
-    yours = metrics.format_metric(report["metrics"]["pixel_auroc"])
-    comparable = published.published_for(report, "pixel_auroc") if source == "mvtec_ad" else []
-    for row in comparable:
-        reported = f"{metrics.format_number(row['value'])} ({row['source'].split(',')[0]})"
-        lines.append([report["category"], report["method"], yours, reported, published.verdict(report, row)])
-    if not comparable:
-        why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
-        lines.append([report["category"], report["method"], yours, "–", why])
-pd.DataFrame(lines, columns=["category", "method", "pixel AUROC", "reported pixel AUROC", "verdict"])
+reports = [anogan_report, *(result.report for result in results.values())]
+published.verdicts(reports, by="method", metrics=("pixel_auroc",))
 
 # %% [markdown]
 # On **real** bottles (64 pixels, 500 steps, three seeds, five CPU minutes each) f-AnoGAN reaches a pixel AUROC of .909 [.886, .927] and an image AUROC of .916
 # [.806, .965]; AnoGAN, with 500 steps of search an image, .903 [.878, .924] and .839 [.709, .914] (published for AnoGAN: .860 on pixels). So the published figure is exceeded, and yet: the *mean good image* has .891
 # [.869, .910] and .921 [.811, .967] on the same images, and the z-score per pixel an image AUROC of .987. The generator has earned two hundredths on the pixels, and nothing on the images.
 # On MNIST it has earned more: with 0, 2, 4, 6 and 8 normal in turn f-AnoGAN has a mean AUROC of .949 [.942, .955], PCA .930 (.940 with the best number of components), the
-# autoencoder .901, AnoGAN .877. All of it: [`assets/gan.md`](../assets/gan.md).
+# autoencoder .901, AnoGAN .877. All of it: [`docs/results.md`](../docs/results.md#gans).
 #
 # ## Exercises
 #
@@ -530,7 +568,7 @@ pd.DataFrame(lines, columns=["category", "method", "pixel AUROC", "reported pixe
 #
 # ```python
 # for kappa in (0, 1, 10):
-#     scores = forger.rescored(kappa=float(kappa)).score(in_colour(test.images)).image
+#     scores = digit_detector.rescored(kappa=float(kappa)).score(in_colour(test.images)).image
 #     print(kappa, round(metrics.image_auroc(labels, scores), 3))
 # ```
 # In *quick*: .945, .939 and .931. The features of this critic add nothing that the pixels do not say, and the more they count, the worse.
@@ -542,7 +580,7 @@ pd.DataFrame(lines, columns=["category", "method", "pixel AUROC", "reported pixe
 #
 # ```python
 # for steps in (1, 10, 30):
-#     scores = forger.as_search(search_steps=steps).score(in_colour(test.images)).image
+#     scores = digit_detector.as_search(search_steps=steps).score(in_colour(test.images)).image
 #     print(steps, round(metrics.image_auroc(labels, scores), 3))
 # ```
 # In *quick*: .841, .894 and .865; with the 40 steps from above .849. A longer search is a *worse* detector: the loss falls, but it falls for the anomalies too.
@@ -554,27 +592,26 @@ pd.DataFrame(lines, columns=["category", "method", "pixel AUROC", "reported pixe
 
 # %%
 files = {
-    "digits/generator.json": {"options": artist.options(), "source": found_digits.source},
-    "digits/generator.safetensors": artist.state(),
-    "digits/grid.png": plotting.to_png(plotting.drawn_grid(artist.sample(16, seed=1))),
+    "digits/generator.json": {"options": dcgan.options(), "source": all_digits.source},
+    "digits/generator.safetensors": dcgan.state(),
+    "digits/grid.png": plotting.to_png(plotting.tile_rows({"": dcgan.sample(16, seed=1)}, columns=4, zoom=3)),
 }
-path = benchmark.save_results(
-    "gan", list(parts.values()), profile=run.name, inputs=[data], models=True, maps="first", files=files
-)
+saving = {"profile": run.name, "inputs": [data], "models": True, "maps": "first"}
+path = benchmark.save_results("gan", list(results.values()), files=files, **saving)
 artifacts.download(path)
 
 # %% [markdown]
 # Loaded again, as another notebook would, and asked for sixteen digits:
 
 # %%
-kept = artifacts.load("gan", profile=run.name)
-again = Dcgan.from_options(kept.json("digits/generator.json")["options"])
-again.load_state(kept.arrays("digits/generator.safetensors"))
-assert np.array_equal(again.sample(16, seed=1), artist.sample(16, seed=1))
-restored, description = load_model(kept, category=first)
-assert np.allclose(restored.score(seen[first][:5]).image, one.scores[0, :5], rtol=1e-4)
+artifact = artifacts.load("gan", profile=run.name)
+again = Dcgan.from_options(artifact.json("digits/generator.json")["options"])
+again.load_state(artifact.arrays("digits/generator.safetensors"))
+assert np.array_equal(again.sample(16, seed=1), dcgan.sample(16, seed=1))
+restored, description = load_model(artifact, category=first)
+assert np.allclose(restored.score(images[first][:5]).image, results[first].scores[0, :5], rtol=1e-4)
 print(f"f-AnoGAN of {first} from the file gives the same scores; threshold {description['threshold']['value']:.3g}")
-plotting.drawn_grid(again.sample(16, seed=1), columns=4)
+plotting.tile_rows({"": again.sample(16, seed=1)}, columns=4, zoom=3)
 
 # %% [markdown]
 # ## Recap
@@ -583,7 +620,7 @@ plotting.drawn_grid(again.sample(16, seed=1), columns=4)
 #
 # * derived the two losses of the game, a transposed convolution, the gradient penalty, a step of the latent search and f-AnoGAN's score by hand, and found the
 #   package's numbers;
-# * trained a generator of digits, walked between two of them, and measured it with a judge;
+# * trained a generator of digits, walked between two of them, and measured it with a classifier;
 # * broken the training and mended it;
 # * redrawn digits and products by search and by an encoder, beside an autoencoder and PCA.
 #

@@ -30,34 +30,37 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patheffects import withStroke
+from sklearn.covariance import ledoit_wolf
 
-from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
+from mvtec_ad import artifacts, benchmark, metrics, plotting, profile, synthetic
 from mvtec_ad.backbones import load_backbone
 from mvtec_ad.benchmark import supervised
 from mvtec_ad.config import set_seed, transfer_folder
-from mvtec_ad.data import index, items, prepare, rendered
-from mvtec_ad.data.abstract import draw_abstract
-from mvtec_ad.inspector import Inspector, choose_band, models, products
-from mvtec_ad.inspector.stages import heat_of
+from mvtec_ad.data import index, prepare
+from mvtec_ad.data.loading import read_image
+from mvtec_ad.inspection import InspectionOptions, Inspector, ProductClassifier, choose_reject_band
+from mvtec_ad.inspection.inspector import grad_cam_maps, load_detectors, stage_of
+from mvtec_ad.inspection.products import describe
 from mvtec_ad.methods import METHODS, classifier
 from mvtec_ad.methods.base import Scores
-from mvtec_ad.settings import InspectionSettings
+from mvtec_ad.synthetic.textures import draw_composition
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
-settings = InspectionSettings.preset(run.name)
+options = InspectionOptions.preset(run.name)
 data, packages = artifacts.load("data", profile=run.name), artifacts.load("packages", profile=run.name)
-kept = artifacts.load("models", profile=run.name)
+trained = artifacts.load("models", profile=run.name)
 source, line = data.manifest["data_source"], packages.manifest["categories"][0]
 categories = [name for name in run.data.categories if name in data.manifest["categories"]]
-first = next(name for name in categories if name in dict(classifier.names(kept)))  # which a classifier knows
+first = next(name for name in categories if name in dict(classifier.names(trained)))  # which a classifier knows
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, products: {source}, {', '.join(categories)}; packages: {packages.manifest['data_source']}")
-print(f"second opinion: {settings.second}; a miss costs {settings.miss:g}, a false alarm {settings.false_alarm:g}")
+print(f"second opinion: {options.second}; a miss costs {options.miss:g}, a false alarm {options.false_alarm:g}")
 
 # %% [markdown]
 # ## Five images first
@@ -68,15 +71,15 @@ print(f"second opinion: {settings.second}; a miss costs {settings.miss:g}, a fal
 tables = {name: index.read_category(prepare.unpack(data), name) for name in categories}
 parts = {name: supervised.Parts.of(table) for name, table in tables.items()}
 boxes = index.read_category(prepare.unpack(packages), line)
-pictures = {name: [items.read_image(path) for path in part.learned["image_path"]] for name, part in parts.items()}
+pictures = {name: [read_image(path) for path in part.learned["image_path"]] for name, part in parts.items()}
 for view, rows in boxes[boxes["split"] == "train"].groupby("view"):
-    pictures[f"{line}/{view}"] = [items.read_image(path) for path in rows["image_path"]]
-names = sorted(set(rendered.CATEGORIES) - set(categories))
-strangers = [rendered.draw(name, seed).image for seed in range(5) for name in names]
-strangers = strangers or [draw_abstract(seed).image for seed in range(25)]  # where all products are known
-examples = {name: own[0] for name, own in pictures.items()} | {"a stranger": strangers[0]}
+    pictures[f"{line}/{view}"] = [read_image(path) for path in rows["image_path"]]
+names = sorted(set(synthetic.CATEGORIES) - set(categories))
+others = [synthetic.draw(name, seed).image for seed in range(5) for name in names]
+others = others or [draw_composition(seed).image for seed in range(25)]  # where all products are known
+examples = {name: images[0] for name, images in pictures.items()} | {"a stranger": others[0]}
 plotting.gallery(
-    list(examples.values())[:5], titles=[name.replace("/", " ") for name in examples][:5], columns=5, side=1.7
+    list(examples.values())[:5], titles=[name.replace("/", " ") for name in examples][:5], columns=5, size=1.7
 )
 
 # %% [markdown]
@@ -90,12 +93,12 @@ plotting.gallery(
 # and a picture that is far from all of them is **none of these** (Lee et al. 2018, eq. 1 and 2). By hand for one picture:
 
 # %%
-network = load_backbone(settings.backbone, settings.weights)
-features = {name: products.described(network, own, settings) for name, own in pictures.items()}
-known = products.fit_described(settings, network, features)
-within = np.concatenate([own - own.mean(0, dtype=np.float64) for own in features.values()])
+network = load_backbone(options.backbone, options.weights)
+features = {name: describe(network, images, options.image_size) for name, images in pictures.items()}
+known = ProductClassifier.fit(options, network, features)
+within = np.concatenate([rows - rows.mean(0, dtype=np.float64) for rows in features.values()])
 scale = within.std(0) + 1e-6  # units first: shrinking pulls all variances towards one
-shrunk = products.ledoit_wolf(within / scale, assume_centered=True)[0] * np.outer(scale, scale)
+shrunk = ledoit_wolf(within / scale, assume_centered=True)[0] * np.outer(scale, scale)
 delta = features[first][0] - features[first].mean(0, dtype=np.float64)
 by_hand = np.sqrt(delta @ np.linalg.solve(shrunk, delta))
 column = known.names.index(first)
@@ -108,29 +111,29 @@ assert np.isclose(by_hand, by_package, rtol=1e-3)
 # $1/200$ of them stay below. Then the test: pictures of the same products that the fit has not seen, and strangers.
 
 # %%
-unseen = {name: [items.read_image(path) for path in part.test["image_path"]] for name, part in parts.items()}
+unseen = {name: [read_image(path) for path in part.test["image_path"]] for name, part in parts.items()}
 for view, rows in boxes[boxes["split"] == "test"].groupby("view"):
-    unseen[f"{line}/{view}"] = [items.read_image(path) for path in rows["image_path"]]
-lines, farness = {}, {}
-for name, own in {**unseen, "strangers": strangers}.items():
-    said, farness[name] = known.name(own)
-    none = farness[name] > 1
+    unseen[f"{line}/{view}"] = [read_image(path) for path in rows["image_path"]]
+lines, ood_scores = {}, {}
+for name, images in {**unseen, "strangers": others}.items():
+    predicted, ood_scores[name] = known.name(images)
+    none = ood_scores[name] > 1
     lines[name.replace("/", " ")] = {
-        "pictures": len(own),
-        "right": int(none.sum() if name == "strangers" else ((said == name) & ~none).sum()),
+        "pictures": len(images),
+        "right": int(none.sum() if name == "strangers" else ((predicted == name) & ~none).sum()),
         "none of these": int(none.sum()),
-        "smallest distance": farness[name].min().round(2),
-        "largest distance": farness[name].max().round(2),
+        "smallest distance": ood_scores[name].min().round(2),
+        "largest distance": ood_scores[name].max().round(2),
     }
 pd.DataFrame(lines).T
 
 # %%
 figure, axis = plt.subplots(figsize=(7.5, 2.6), layout="constrained")
-for row, (name, own) in enumerate(farness.items()):
+for row, (name, scores) in enumerate(ood_scores.items()):
     colour = plotting.DEFECT if name == "strangers" else plotting.GOOD
-    axis.scatter(own, np.full(len(own), row) + np.linspace(-0.25, 0.25, len(own)), s=12, color=colour)
+    axis.scatter(scores, np.full(len(scores), row) + np.linspace(-0.25, 0.25, len(scores)), s=12, color=colour)
 axis.axvline(1, color=plt.rcParams["text.color"], lw=1, ls="--")
-axis.set(yticks=range(len(farness)), yticklabels=[name.replace("/", " ") for name in farness], xscale="log")
+axis.set(yticks=range(len(ood_scores)), yticklabels=list(lines), xscale="log")
 axis.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["¼", "½", "1", "2", "4", "8"], minor=False)
 axis.minorticks_off()
 axis.set_xlabel("distance to the nearest product, in units of its limit")
@@ -150,49 +153,48 @@ plt.show()
 labels = np.array([1, 1, 1, 0, 0, 0])
 logits = np.array([2.0, -1.8, -2.6, -1.0, -2.4, -5.0])  # threshold below: log(1/10) = -2.3
 called = np.array([1, 1, 1, 0, 0, 1])  # what the second opinion would say
-t = np.log(settings.false_alarm / settings.miss)
+t = np.log(options.false_alarm / options.miss)
 by_hand = {}
 for w in (0.0, 0.5, 1.5, 3.0):
     verdict = np.where(np.abs(logits - t) < w, called, logits > t)
     missed, alarms = ((labels == 1) & (verdict == 0)).sum(), ((labels == 0) & (verdict == 1)).sum()
-    by_hand[w] = float(settings.miss * missed + settings.false_alarm * alarms) / len(labels)
-band = choose_band(
-    labels, logits, called, t, miss=settings.miss, false_alarm=settings.false_alarm, widths=tuple(by_hand)
-)
-print("cost per part by hand:", {w: round(cost, 3) for w, cost in by_hand.items()}, "-> width", band.width)
-assert np.allclose(list(band.costs.values()), list(by_hand.values()))
-assert band.width == min(by_hand, key=by_hand.get)
+    by_hand[w] = float(options.miss * missed + options.false_alarm * alarms) / len(labels)
+costs = {"miss": options.miss, "false_alarm": options.false_alarm}
+reject_band = choose_reject_band(labels, logits, called, t, **costs, widths=tuple(by_hand))
+print("cost per part by hand:", {w: round(cost, 3) for w, cost in by_hand.items()}, "-> width", reject_band.width)
+assert np.allclose(list(reject_band.costs.values()), list(by_hand.values()))
+assert reject_band.width == min(by_hand, key=by_hand.get)
 
 # %% [markdown]
 # A trap: the second opinion must not be asked about images that it was fitted on, for it knows them by heart. PaDiM and PatchCore keep a
 # leave-one-out score of each good image, and are asked for that. Autoencoder and f-AnoGAN held some out, and for the others that share of false alarms is taken
-# which they had on the held-out ones (`opinion.chances`). Now the real models, on the images that chose the classifier's checkpoint:
+# which they had on the held-out ones (`alarm_probabilities`). Now the real models, on the images that chose the classifier's checkpoint:
 
 # %%
-inspectors = {}
-for second in METHODS:
-    if (transfer_folder() / f"{models.stage_of(second)}.zip").is_file():
-        inspectors[second] = Inspector.load(second=second, profile=run.name)
-bands, entries = {}, []
-for second, inspector in inspectors.items():
-    for name in categories:
-        judge, detector = inspector.models.judge(name, ""), inspector.models.detector(second, name)
-        if judge is None or detector is None:
-            continue
-        own = supervised.band_of(judge.model, detector, parts[name], settings)
-        held = parts[name].learned[parts[name].learned["image_id"].isin(judge.model.validation["image_id"])]
-        shade = plotting.heat_scale(heat_of(judge.model, judge.model.cut(held)[0]))
-        bands[name, second] = own
-        entries.append(models.entry(name, "", judge.name, second, own, shade))
+detectors = {}  # method -> product -> a model with its calibrated threshold
+for method in METHODS:
+    if (transfer_folder() / f"{stage_of(method)}.zip").is_file():
+        detectors[method] = load_detectors(artifacts.load(stage_of(method), profile=run.name), method)
+_, classify, *_ = Inspector.load(second=options.second, profile=run.name).stages
+reject_bands, entries = {}, []
+for method, by_product in detectors.items():
+    for name in (name for name in categories if name in by_product and (name, "") in classify.classifiers):
+        fitted = classify.classifiers[name, ""]
+        reject_band = supervised.reject_band_of(fitted.model, by_product[name], parts[name], options)
+        held = parts[name].learned[parts[name].learned["image_id"].isin(fitted.model.validation["image_id"])]
+        colours = plotting.map_scale(grad_cam_maps(fitted.model, fitted.model.cut(held)[0]))
+        reject_bands[name, method] = reject_band
+        entries.append(replace(fitted, reject_band=reject_band, map_scale=colours).entry(name, "", method))
 for view in sorted(boxes["view"].unique()):
-    judge = next(iter(inspectors.values())).models.judge(line, view)
-    rows = boxes[boxes["image_id"].isin(judge.model.validation["image_id"]) & (boxes["view"] == view)]
-    shade = plotting.heat_scale(heat_of(judge.model, judge.model.cut(rows)[0]))
-    entries.append(models.entry(line, view, judge.name, None, judge.band, shade))
+    fitted = classify.classifiers[line, view]
+    held = boxes[boxes["image_id"].isin(fitted.model.validation["image_id"]) & (boxes["view"] == view)]
+    colours = plotting.map_scale(grad_cam_maps(fitted.model, fitted.model.cut(held)[0]))
+    entries.append(replace(fitted, map_scale=colours).entry(line, view, None))
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
-for (name, second), own in bands.items():
-    (curve,) = axis.plot(list(own.costs), list(own.costs.values()), marker="o", ms=4, label=f"{name}, {second}")
-    axis.plot(own.width, own.costs[own.width], "o", ms=11, mfc="none", color=curve.get_color())
+for (name, method), reject_band in reject_bands.items():
+    widths, costs = list(reject_band.costs), list(reject_band.costs.values())
+    (curve,) = axis.plot(widths, costs, marker="o", ms=4, label=f"{name}, {method}")
+    axis.plot(reject_band.width, min(costs), "o", ms=11, mfc="none", color=curve.get_color())
 axis.set(xlabel="half-width w of the band, logits", ylabel="cost per part, validation images")
 axis.legend()
 plt.show()
@@ -205,27 +207,12 @@ plt.show()
 # What was learned goes into `inspection.zip`, so that the inspector can be built **from artifacts alone**:
 
 # %%
-learned = models.members(known, entries)
-
-
-def save(more, results=()):
-    """What this notebook keeps: products and bands, and later the scores."""
-    return artifacts.save(
-        "inspection",
-        {**learned, **more},
-        profile=run.name,
-        data_source=source,
-        categories=[*categories, line],
-        options=settings.options(),
-        seed=0,
-        inputs=[data, packages, kept],
-        metrics={one.method: one.report["metrics"]["image_auroc"]["mean"] for one in results},
-    )
-
-
-save({})
-inspector = Inspector.load(second=settings.second, profile=run.name)
+learned = {"bands.json": entries, **known.files()}
+about = {"profile": run.name, "data_source": source, "categories": [*categories, line], "options": options.options()}
+artifacts.save("inspection", learned, **about, seed=0, inputs=[data, packages, trained])
+inspector = Inspector.load(second=options.second, profile=run.name)
 print("missing:", "; ".join(inspector.missing) or "nothing")
+print("stages:", ", ".join(type(stage).__name__ for stage in inspector.stages))
 
 # %% [markdown]
 # ## Every image, and the way it takes
@@ -235,22 +222,77 @@ print("missing:", "; ".join(inspector.missing) or "nothing")
 # %%
 tests = pd.concat([part.test for part in parts.values()] + [boxes[boxes["split"] == "test"]], ignore_index=True)
 begun = time.perf_counter()
-found = list(inspector.inspect([*tests["image_path"], *strangers]))
+inspections = list(inspector.inspect([*tests["image_path"], *others]))
 seconds = time.perf_counter() - begun
 truth = tests["label"].to_numpy()
-print(f"{len(found)} images in {seconds:.1f} s, with heat maps, models read on the way")
-tree = plotting.decision_tree(found, [*truth, *[0] * len(strangers)])  # strangers are no defects
-tree
+print(f"{len(inspections)} images in {seconds:.1f} s, with anomaly maps")
+
+# %% [markdown]
+# What becomes of them? Every inspection keeps the steps of its `path`. Images with the same steps are drawn as one branch, as thick as they are many:
 
 # %%
-said = pd.DataFrame(
+COLOURS = {"good": plotting.GOOD, "defect": plotting.DEFECT}
+SCALE = 3.2 / len(inspections)  # inches an image
+
+
+def draw_branches(axis, rows, name="all images", x=0, top=0.35):
+    """Draw what becomes of rows (results of the four stages, label) that are together at x; their middle and end."""
+    branches, ends, bottom = {}, [], top
+    for results, label in rows:
+        column = next((column for column in range(x + 1, 5) if results[column - 1]), None)  # the next that had a say
+        if column:
+            branches.setdefault((column, results[column - 1]), []).append((results, label))
+    for key in sorted(branches, key=lambda key: (key[1] == "none of these", key[1])):
+        middle, bottom = draw_branches(axis, branches[key], key[1], key[0], bottom)
+        ends.append((key[0], middle, np.bincount([label for _, label in branches[key]], minlength=2)))
+    counts, thick, smooth = np.bincount([label for _, label in rows], minlength=2), SCALE * len(rows), np.linspace(0, 1)
+    bottom = max(bottom, top + max(0.31, thick + 0.1))
+    middle = (top + bottom) / 2
+    start = middle - thick / 2
+    for column, end, numbers in ends:
+        end -= SCALE * numbers.sum() / 2
+        for number, colour in zip(numbers, COLOURS.values(), strict=True):
+            edge = np.append(start + (end - start) * (3 - 2 * smooth) * smooth**2, end)  # bends, then runs straight on
+            axis.fill_between([*(x + smooth), column], edge, edge + SCALE * number, color=colour, alpha=0.42, lw=0)
+            start, end = start + SCALE * number, end + SCALE * number
+    ink, weight = COLOURS.get(name.removeprefix("sure: "), "#222222"), "bold" if x == 4 else None
+    axis.bar(x, thick, 0.035, middle - thick / 2, align="edge", color=ink, zorder=3)
+    looks = {"path_effects": [withStroke(linewidth=2.5, foreground="white")], "zorder": 4}
+    text = axis.text(x + 0.06, middle, name, va="center_baseline", color=ink, weight=weight, **looks)
+    for number, colour in [pair for pair in zip(counts, COLOURS.values(), strict=True) if pair[0]]:
+        looks |= {"xycoords": text, "va": "bottom", "color": colour, "weight": "bold"}
+        text = axis.annotate(f"  {number}", (1, 0), **looks)
+    wrong, words = {"good": (counts[1], "missed"), "defect": (counts[0], "false alarms")}.get(name, (0, ""))
+    if wrong and x == 4:
+        axis.annotate(f"   {wrong} {words}", (1, 0), xycoords=text, va="bottom")
+    return middle, bottom + (0.12 if x == 1 else 0)
+
+
+# %%
+stages, rows = ("product", "classifier", "second opinion"), []
+for inspection, label in zip(inspections, [*truth, *[0] * len(others)], strict=True):  # strangers are no defects
+    steps = {step.stage: step.result for step in inspection.path}
+    rows.append(([*map(steps.get, stages), inspection.verdict], label))
+tree, axis = plt.subplots(figsize=(11.6, 5.8), layout="constrained")
+_, bottom = draw_branches(axis, rows)
+axis.set(xlim=(0, 5.2), ylim=(bottom, 0))
+axis.set_axis_off()
+for x, name in enumerate(("", *stages, "verdict")):
+    text = axis.text(x, 0.18, name or "truth: ", color="#8A8A8A", va="center_baseline")
+    for truth_name, colour in () if name else COLOURS.items():
+        looks = {"color": colour, "weight": "bold", "va": "bottom"}
+        text = axis.annotate(f"{truth_name}  ", (1, 0), xycoords=text, **looks)
+plt.show()
+
+# %%
+table = pd.DataFrame(
     {
-        "product": [*tests["category"], *["stranger"] * len(strangers)],
-        "is": [*np.where(truth == 1, "defect", "good"), *["none of these"] * len(strangers)],
-        "called": [one.verdict for one in found],
+        "product": [*tests["category"], *["stranger"] * len(others)],
+        "is": [*np.where(truth == 1, "defect", "good"), *["none of these"] * len(others)],
+        "called": [inspection.verdict for inspection in inspections],
     }
 )
-pd.crosstab([said["product"], said["is"]], said["called"])
+pd.crosstab([table["product"], table["is"]], table["called"])
 
 # %% [markdown]
 # Read the tree from left to right: how many images take which branch, and what becomes of them. Screws have no classifier here, so
@@ -262,20 +304,20 @@ pd.crosstab([said["product"], said["is"]], said["called"])
 # Paired: the same test images, once judged by the classifier alone and once by both. A miss counts ten false alarms.
 
 # %%
-second = inspector.models.detector(settings.second, first)
-judge = inspector.models.judge(first, "")
+_, classify, ask, *_ = inspector.stages
+fitted, detector = classify.classifiers[first, ""], ask.detectors[first]
+threshold, width = fitted.reject_band.threshold, fitted.reject_band.width
 test = parts[first].test
-own_labels = test["label"].to_numpy()
-z = judge.model.score(test).astype(float) / judge.model.temperature
-opinion = supervised.opinions(second, test)
-alone = z > judge.band.threshold
-lines = {}
-for width in settings.widths:
-    unsure = np.abs(z - judge.band.threshold) < width
-    both = np.where(unsure, opinion > second.threshold, alone)
-    cost = supervised.cost_difference(own_labels, [(alone, both)], settings)
-    (_, alarms), (missed, _) = metrics.confusion(own_labels, both)
-    lines[f"{width:g}" + (" (chosen)" if width == judge.band.width else "")] = {
+labels = test["label"].to_numpy()
+z = fitted.model.score(test).image.astype(float) / fitted.model.temperature
+second_scores = supervised.second_scores(detector, test)
+alone, lines = z > threshold, {}
+for w in options.widths:
+    unsure = np.abs(z - threshold) < w
+    both = np.where(unsure, second_scores > detector.threshold, alone)
+    cost = supervised.cost_difference(labels, [(alone, both)], options)
+    (_, alarms), (missed, _) = metrics.confusion(labels, both)
+    lines[f"{w:g}" + (" (chosen)" if w == width else "")] = {
         "asked": int(unsure.sum()),
         "missed": missed,
         "false alarms": alarms,
@@ -305,14 +347,14 @@ def milliseconds(task, count, repeats=3):
     return 1000 * np.median(spent) / count
 
 
-few = [items.read_image(path) for path in test["image_path"][:8]]
-cuts = judge.model.look_at(few, "")
+few = [read_image(path) for path in test["image_path"][:8]]
+cuts = fitted.model.look_at(few, "")
 stages = {
-    "read the file": lambda: [items.read_image(path) for path in test["image_path"][:8]],
+    "read the file": lambda: [read_image(path) for path in test["image_path"][:8]],
     "which product": lambda: known.distances(few),
-    "classifier": lambda: judge.model.logits(judge.model.look_at(few, "")),
-    "Grad-CAM": lambda: heat_of(judge.model, cuts),
-    f"second opinion ({settings.second})": lambda: supervised.opinions(second, test[:8]),
+    "classifier": lambda: fitted.model.logits(fitted.model.look_at(few, "")),
+    "Grad-CAM": lambda: grad_cam_maps(fitted.model, cuts),
+    f"second opinion ({options.second})": lambda: supervised.second_scores(detector, test[:8]),
 }
 spent = {name: milliseconds(task, len(few)) for name, task in stages.items()}
 figure, axis = plt.subplots(figsize=(6, 2.2), layout="constrained")
@@ -321,7 +363,7 @@ axis.set_xlabel("milliseconds an image, this machine")
 plt.show()
 
 # %% [markdown]
-# The verdict itself is cheap. What is dear is looking twice, and drawing heat maps for people; both are done only where asked.
+# The verdict itself is cheap. What is dear is looking twice, and drawing maps for people; both are done only where asked.
 #
 # ## Ten cases worth discussing
 #
@@ -329,27 +371,28 @@ plt.show()
 
 # %%
 cases = [
-    (one.verdict != ("defect" if label else "good"), -abs(one.score or 0), number)
-    for number, (one, label) in enumerate(zip(found, truth, strict=False))
-    if one.score is not None
+    (inspection.verdict != ("defect" if label else "good"), -abs(inspection.score or 0), number)
+    for number, (inspection, label) in enumerate(zip(inspections, truth, strict=False))
+    if inspection.score is not None
 ]
 ranks = pd.DataFrame(cases, columns=["wrong", "near", "number"]).assign(category=tests["category"])
 ranks = ranks.sort_values(["wrong", "near"], ascending=False).groupby(["wrong", "category"]).head(2)
 ten = list(ranks["number"].head(10))
-titles = [f"{tests['category'][n]}: {tests['defect'][n]}\n{found[n].verdict} ({found[n].decided_by})" for n in ten]
-plotting.gallery([found[n].picture for n in ten], titles=titles, labels=list(truth[ten]), columns=5, side=1.75)
+shown = {n: inspections[n] for n in ten}
+titles = [f"{tests['category'][n]}: {tests['defect'][n]}\n{shown[n].verdict} ({shown[n].decided_by})" for n in ten]
+plotting.gallery([shown[n].picture for n in ten], titles=titles, labels=list(truth[ten]), columns=5, size=1.75)
 
 # %%
-plotting.inspection_figure(found[ten[0]], truth=int(truth[ten[0]]))
+plotting.inspection_figure(inspections[ten[0]], truth=int(truth[ten[0]]))
 
 # %% [markdown]
-# The figure above is what `python -m mvtec_ad detect transfer IMAGE --figures FOLDER` draws: picture, heat map of the model that decided, and the way. Here a defect
+# The figure above is what `python -m mvtec_ad detect transfer IMAGE --figures FOLDER` draws: picture, map of the model that decided, and the way. Here a defect
 # that was caught, down to its type and its place on the atlas:
 
 # %%
-caught = next(n for n, one in enumerate(found) if one.type is not None)
+caught = next(n for n, inspection in enumerate(inspections) if inspection.type is not None)
 print(f"truly {tests['defect'][caught]}")
-plotting.inspection_figure(found[caught], truth=int(truth[caught]))
+plotting.inspection_figure(inspections[caught], truth=int(truth[caught]))
 
 # %% [markdown]
 # In *quick* the verdict is right, and the map is not: it points at a corner where there is no bottle. A weak classifier that has seen two dozen defects may be right for a reason that
@@ -364,27 +407,26 @@ plotting.inspection_figure(found[caught], truth=int(truth[caught]))
 
 # %%
 new = sorted(set(tables[first]["defect"]) - {"good"})[-1]
-told = parts[first].learned[parts[first].learned["defect"] != new].reset_index(drop=True)
-blind = classifier.fit(judge.model.settings, told, seed=0, progress=False)
+learned_types = parts[first].learned[parts[first].learned["defect"] != new].reset_index(drop=True)
+blind = replace(fitted.model).fit(learned_types, seed=0)
 never = pd.concat([tables[first][tables[first]["defect"] == new], test[test["label"] == 0]], ignore_index=True)
-blind_band = supervised.band_of(blind, second, replace(parts[first], learned=told), settings)
-zs = blind.score(never).astype(float) / blind.temperature
-opinions = supervised.opinions(second, never)
-unsure = blind_band.unsure(zs)
+blind_band = supervised.reject_band_of(blind, detector, replace(parts[first], learned=learned_types), options)
+zs = blind.score(never).image.astype(float) / blind.temperature
+stopped = supervised.second_scores(detector, never) > detector.threshold
 ways = {
-    "classifier that knows the type": judge.model.score(never) / judge.model.temperature > judge.band.threshold,
+    "classifier that knows the type": fitted.model.score(never).image / fitted.model.temperature > threshold,
     "classifier that does not": zs > blind_band.threshold,
-    "the same, with second opinion": np.where(unsure, opinions > second.threshold, zs > blind_band.threshold),
-    f"{settings.second} alone": opinions > second.threshold,
+    "the same, with second opinion": np.where(blind_band.unsure(zs), stopped, zs > blind_band.threshold),
+    f"{options.second} alone": stopped,
 }
 is_new = (never["label"] == 1).to_numpy()
 pd.DataFrame(
     {
         name: {
-            f"{new} caught": f"{own[is_new].sum()} of {is_new.sum()}",
-            "false alarms": f"{own[~is_new].sum()} of {(~is_new).sum()}",
+            f"{new} caught": f"{called[is_new].sum()} of {is_new.sum()}",
+            "false alarms": f"{called[~is_new].sum()} of {(~is_new).sum()}",
         }
-        for name, own in ways.items()
+        for name, called in ways.items()
     }
 ).T
 
@@ -399,10 +441,10 @@ pd.DataFrame(
 # Nobody has published an inspector of this make on MVTec AD.
 
 # %%
-mine = [one.score for one, name in zip(found, tests["category"], strict=False) if name == first]
+scores = [inspection.score for inspection, name in zip(inspections, tests["category"], strict=False) if name == first]
 evaluated = {
-    "classifier": metrics.evaluate(own_labels, z[None]),
-    "inspector": metrics.evaluate(own_labels, np.array([mine])),
+    "classifier": metrics.evaluate(labels, z[None]),
+    "inspector": metrics.evaluate(labels, np.array([scores])),
 }
 pd.DataFrame(
     [
@@ -420,20 +462,19 @@ pd.DataFrame(
 # <details><summary>Solution</summary>
 #
 # ```python
-# other = inspectors["padim"].models.detector("padim", first)
-# width = bands[first, "padim"].width
-# both = np.where(np.abs(z - judge.band.threshold) < width, supervised.opinions(other, test) > other.threshold, alone)
-# print(width, supervised.cost_difference(own_labels, [(alone, both)], settings)["difference"])
+# padim, padim_band = detectors["padim"][first], reject_bands[first, "padim"]
+# both = np.where(padim_band.unsure(z), supervised.second_scores(padim, test) > padim.threshold, alone)
+# print(padim_band.width, supervised.cost_difference(labels, [(alone, both)], options)["difference"])
 # ```
 # In *quick*: the width is 4, so PaDiM decides about nearly every bottle: +.47 [−.33, +1.87] a part. It finds four of nine defects, the autoencoder three.
 # </details>
 #
-# **2.** What if a miss costs only twice a false alarm? Choose the band anew with `replace(settings, miss=2.0)`.
+# **2.** What if a miss costs only twice a false alarm? Choose the band anew with `replace(options, miss=2.0)`.
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# cheap = supervised.band_of(judge.model, second, parts[first], replace(settings, miss=2.0))
+# cheap = supervised.reject_band_of(fitted.model, detector, parts[first], replace(options, miss=2.0))
 # print(round(cheap.threshold, 2), cheap.width, {w: round(c, 3) for w, c in cheap.costs.items()})
 # ```
 # In *quick*: the threshold moves up to −.69 and the width to 2: a false alarm is worth avoiding now. (With three defects among the validation images, believe none of it.)
@@ -444,24 +485,28 @@ pd.DataFrame(
 # Scores of classifier and inspector on the common test part, for the comparison in notebook 09.
 
 # %%
-good = judge.model.validation.query("label == 0")["score"].to_numpy() / judge.model.temperature
-scores = {
-    "classifier": Scores(z.astype(np.float32), heat_of(judge.model, judge.model.cut(test)[0])),
-    "inspector": Scores(np.array(mine, np.float32)),
+good = fitted.model.validation.query("label == 0")["score"].to_numpy() / fitted.model.temperature
+measured = {
+    "classifier": Scores(z.astype(np.float32), grad_cam_maps(fitted.model, fitted.model.cut(test)[0])),
+    "inspector": Scores(np.array(scores, np.float32)),
 }
-known = {"data_source": source, "weights": judge.model.weights, "false_alarm_rate": 0.05}
+known = {"data_source": source, "weights": fitted.model.weights_name, "false_alarm_rate": 0.05}
 known["seconds"] = {"score": spent["classifier"] * len(test) / 1000}
 results = [
-    supervised.result_of(method, parts[first], judge.model.settings, {0: own}, {0: good}, **known)
-    for method, own in scores.items()
+    supervised.result_of(method, parts[first], fitted.model, {0: values}, {0: good}, **known)
+    for method, values in measured.items()
 ]
-path = save(benchmark.result_files(results) | {"tree.png": plotting.to_png(tree)}, results)
+files = {**learned, **benchmark.result_files(results), "tree.png": plotting.to_png(tree)}
+about["metrics"] = {result.method: result.report["metrics"]["image_auroc"]["mean"] for result in results}
+path = artifacts.save("inspection", files, **about, seed=0, inputs=[data, packages, trained])
 artifacts.download(path)
 
 # %%
-again = Inspector.load(second=settings.second, profile=run.name)
+again = Inspector.load(second=options.second, profile=run.name)
 few = list(test["image_path"][:4])
-before, after = ([one.as_dict() for one in own.inspect(few, heat=False)] for own in (inspector, again))
+before, after = (
+    [inspection.as_dict() for inspection in line.inspect(few, anomaly_maps=False)] for line in (inspector, again)
+)
 assert before == after
 print(f"the inspector from the files says the same; {path.stat().st_size / 1e6:.1f} MB of its own")
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 · The same images for all: who really wins?
+# # 09 · Comparison of all methods on the same images: who really wins?
 #
 # <!-- badge -->
 #
@@ -23,6 +23,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
 from mvtec_ad.benchmark import compare, published
@@ -79,11 +80,12 @@ for stage in STAGES:
         )
 inputs = [artifacts.load(stage, profile=run.name, data_source=source) for stage in present]
 rows = [row for row in benchmark.load_results(inputs, data) if row.category in categories]
-held = {row.method for row in rows} | {"anogan"}  # which notebook 07 shows beside f-AnoGAN
-for method in [name for name in METHODS if name not in held]:
+present_methods = {row.method for row in rows} | {"anogan"}  # which notebook 07 shows beside f-AnoGAN
+for method in [name for name in METHODS if name not in present_methods]:
     print(f"{method} has no artifact here, so it is measured now")
-    own = detector_class(method).preset(run.name)
-    rows += [benchmark.run(own, tables[name], seeds=(0,), data_source=source, progress=False) for name in categories]
+    detector = detector_class(method).preset(run.name)
+    for name in categories:
+        rows.append(benchmark.run(detector, tables[name], seeds=(0,), data_source=source, progress=False))
 pd.DataFrame(
     {
         row.name: {
@@ -148,14 +150,14 @@ labels, scores = lead.labels, lead.scores[0]
 weakest = np.sort(scores[labels == 1])[::-1][int(np.ceil(0.95 * labels.sum())) - 1]
 figure, axes = plt.subplots(figsize=(8, 1.9), layout="constrained")
 for label, colour, word in ((0, plotting.GOOD, "good"), (1, plotting.DEFECT, "defect")):
-    own = scores[labels == label]
-    axes.plot(own, np.full(len(own), label), "|", color=colour, markersize=18, label=word)
+    values = scores[labels == label]
+    axes.plot(values, np.full(len(values), label), "|", color=colour, markersize=18, label=word)
 axes.axvline(weakest, color="black", linewidth=1)
 axes.set(yticks=[0, 1], yticklabels=["good", "defect"], ylim=(-0.6, 1.6), xlabel=f"score of {lead.row}, {first}")
 axes.set_title("right of the line: 95 % of the defects, and the good parts that go with them")
 plt.show()
-found = metrics.false_alarms_interval(labels, lead.scores)
-print(f"false alarms at 95 % detection, {lead.row}: {metrics.format_metric(found)}, {len(lead.seeds)} seeds")
+alarms = metrics.false_alarms_interval(labels, lead.scores)
+print(f"false alarms at 95 % detection, {lead.row}: {metrics.format_metric(alarms)}, {len(lead.seeds)} seeds")
 
 # %% [markdown]
 # ## Every row, on both sets of images
@@ -181,8 +183,8 @@ def metrics_table(name, part):
         "au_pro": "AUPRO",
     }
     lines = {
-        row: {word: metrics.format_metric(own[key]) if key in own else "–" for key, word in words.items()}
-        for row, own in measured[name][part].items()
+        row: {word: metrics.format_metric(values[key]) if key in values else "–" for key, word in words.items()}
+        for row, values in measured[name][part].items()
     }
     floor = next(iter(measured[name][part].values()))["f1_max"]["floor"]
     print(f"{name}, {part}: calling everything defective has an F1 of {metrics.format_number(floor)}")
@@ -205,7 +207,7 @@ def interval_figure(name):
     parts = {}
     for part, scored in (("official", official[name]), ("common", shared[name])):
         words = f"{name}: {'official test images' if part == 'official' else 'common part'} ({len(scored[0].table)})"
-        parts[words] = {row: own["image_auroc"] for row, own in measured[name][part].items()}
+        parts[words] = {row: values["image_auroc"] for row, values in measured[name][part].items()}
     return plotting.interval_rows(parts, trivial=TRIVIAL)
 
 
@@ -225,7 +227,7 @@ interval_figure(last)
 
 # %%
 six = np.array([0, 0, 0, 1, 1, 1])
-one_scores, other_scores = np.array([1.0, 2, 4, 3, 5, 6]), np.array([1.0, 3, 5, 2, 4, 6])
+first_scores, second_scores = np.array([1.0, 2, 4, 3, 5, 6]), np.array([1.0, 3, 5, 2, 4, 6])
 draws = metrics.resample_weights(six, 200)
 print("how often each image is in the first three draws:")
 print(draws[:3])
@@ -242,13 +244,15 @@ def auroc_by_hand(scores, weights):
     return won / pairs
 
 
-by_hand = np.array([auroc_by_hand(one_scores, w) - auroc_by_hand(other_scores, w) for w in draws])
-one, other = (metrics.resampled_ranking(six, s, draws)["image_auroc"] for s in (one_scores, other_scores))
-assert np.allclose(by_hand, one - other)
+by_hand = np.array([auroc_by_hand(first_scores, w) - auroc_by_hand(second_scores, w) for w in draws])
+first_aurocs, second_aurocs = (
+    metrics.resampled_ranking(six, scores, draws)["image_auroc"] for scores in (first_scores, second_scores)
+)
+assert np.allclose(by_hand, first_aurocs - second_aurocs)
 
 whole = np.ones(6)
-estimates = auroc_by_hand(one_scores, whole), auroc_by_hand(other_scores, whole)
-package = metrics.paired_difference(one, other, *estimates, units=3)
+estimates = auroc_by_hand(first_scores, whole), auroc_by_hand(second_scores, whole)
+package = metrics.paired_difference(first_aurocs, second_aurocs, *estimates, units=3)
 low, high = np.quantile(by_hand, [0.025, 0.975])
 print(f"by hand {estimates[0] - estimates[1]:.3f} [{low:.3f}, {high:.3f}], package {metrics.format_metric(package)}")
 assert np.allclose([estimates[0] - estimates[1], low, high], [package["mean"], package["low"], package["high"]])
@@ -261,8 +265,11 @@ assert np.allclose([estimates[0] - estimates[1], low, high], [package["mean"], p
 pair = [lead, next(row for row in official[first] if not row.row.startswith("padim"))]
 labels = pair[0].labels
 draws = metrics.resample_weights(labels, 2000)
-drawn = [np.mean([metrics.resampled_ranking(labels, s, draws)["image_auroc"] for s in row.scores], 0) for row in pair]
-together, apart = drawn[0] - drawn[1], drawn[0] - drawn[1][::-1]  # reversed: the same draws, no longer the same images
+first_aurocs, second_aurocs = (
+    np.mean([metrics.resampled_ranking(labels, s, draws)["image_auroc"] for s in row.scores], 0) for row in pair
+)
+together = first_aurocs - second_aurocs
+apart = first_aurocs - second_aurocs[::-1]  # reversed: the same draws, no longer the same images
 figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
 bins = np.linspace(min(together.min(), apart.min()), max(together.max(), apart.max()), 40)
 axes.hist(apart, bins, color="lightgrey", label="each method on a draw of its own")
@@ -295,7 +302,33 @@ assert np.allclose([adjusted[smallest_first.index(value)] for value in p], by_pa
 contest = {
     name: compare.paired([r for r in official[name] if r.row not in TRIVIAL or r.row == BAR]) for name in categories
 }
-plotting.difference_matrix(contest[first])
+
+
+def difference_matrix(pairs, metric):
+    """How far the method of a row is above that of a column."""
+    mirrored = pairs.assign(first=pairs["second"], second=pairs["first"], mean=-pairs["mean"])
+    both = pd.concat([pairs, mirrored]).set_index(["first", "second"])
+    names = list(dict.fromkeys([*pairs["first"], *pairs["second"]]))
+    table = both["mean"].unstack().loc[names, names]
+    limit = 1.2 * table.abs().max(axis=None)
+    written = table.fillna(0).map(lambda value: metrics.format_number(value).replace("-", "−"))
+    _, axes = plt.subplots(figsize=(2.4 + 0.6 * len(names), 1.6 + 0.42 * len(names)), layout="constrained")
+    look = {"cmap": "BrBG", "vmin": -limit, "vmax": limit, "annot": written, "fmt": "", "annot_kws": {"fontsize": 9}}
+    sns.heatmap(table, ax=axes, cbar_kws={"label": f"{metric}: row − column"}, **look)
+    for text in axes.texts:
+        column, row = (int(place) for place in text.get_position())
+        pair = both.loc[(names[row], names[column])]
+        text.set_weight("bold" if pair["differs_holm"] else "normal")
+        text.set_color("white" if abs(pair["mean"]) > 0.66 * limit else "black")
+        if pair["differs"]:
+            axes.add_patch(plt.Rectangle((column + 0.05, row + 0.06), 0.9, 0.88, fill=False, linewidth=1.6))
+    axes.set(xlabel="", ylabel="", title="framed: the 95 % interval excludes 0 · bold: also after Holm")
+    axes.grid(False)
+    axes.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
+    plt.show()
+
+
+difference_matrix(contest[first], "image AUROC")
 
 # %%
 for name in categories:
@@ -315,7 +348,7 @@ compare.wins(contest[first])
 # %%
 with_maps = [row for row in official[first] if row.maps]
 placed = compare.paired(with_maps, "au_pro")
-plotting.difference_matrix(placed, metric="AUPRO")
+difference_matrix(placed, "AUPRO")
 
 # %% [markdown]
 # For the same number of images much more is decided, because each image brings thousands of pixels, and a method that finds places finds them on every image. The last row is the distance to the mean image.
@@ -334,11 +367,28 @@ compare.wins(fair)
 #
 # Each type against all good images. A table to find weaknesses in, not winners: with ten images a type every interval is wide.
 
-# %%
-plotting.defect_type_table(compare.by_defect([r for r in official[first] if r.row not in TRIVIAL or r.row == BAR]))
 
 # %%
-plotting.defect_type_table(compare.by_defect([r for r in official[last] if r.row not in TRIVIAL or r.row == BAR]))
+def defect_type_table(rows):
+    """Image AUROC of each method on each defect type, and below it the 95 % interval."""
+    types = compare.by_defect(rows).set_index(["row", "defect"])
+    text = types.apply(lambda auroc: metrics.format_metric(auroc).replace(" ", "\n", 1), axis=1).unstack(sort=False)
+    images = types["images"].unstack(sort=False).max()
+    table = types["mean"].unstack(sort=False)
+    _, axes = plt.subplots(figsize=(2.6 + 1.2 * text.shape[1], 1 + 0.46 * len(text)), layout="constrained")
+    look = {"cmap": "cividis", "vmin": 0.4, "vmax": 1, "annot": text, "fmt": "", "annot_kws": {"fontsize": 8}}
+    sns.heatmap(table, ax=axes, cbar_kws={"label": "image AUROC", "extend": "min"}, **look)
+    for cell, auroc in zip(axes.texts, table.stack().dropna(), strict=True):
+        cell.set_color("black" if auroc > 0.72 else "white")
+    axes.set(xlabel="", ylabel="")
+    axes.set_xticklabels([f"{name}\n{count} images" for name, count in images.items()], fontsize=8)
+    plt.show()
+
+
+defect_type_table([row for row in official[first] if row.row not in TRIVIAL or row.row == BAR])
+
+# %%
+defect_type_table([row for row in official[last] if row.row not in TRIVIAL or row.row == BAR])
 
 # %% [markdown]
 # On the bottle a large piece of broken glass is found by everybody but f-AnoGAN and k-NN; a small chip and a stain are what methods differ in. On the screws PaDiM finds
@@ -346,19 +396,22 @@ plotting.defect_type_table(compare.by_defect([r for r in official[last] if r.row
 #
 # ## What it costs
 
-
 # %%
-def costs(name):
-    """Costs of a category's rows, beside the AUROC on all images that they have scored."""
-    lines = []
-    for row in official[name]:
-        auroc = measured[name]["official"][row.row]["image_auroc"]
-        lines.append({"row": row.row, **{key: auroc[key] for key in ("mean", "low", "high")}, **compare.cost(row)})
-    return pd.DataFrame(lines)
-
-
-cost = costs(first)
-plotting.accuracy_and_cost(cost[~cost["row"].isin(TRIVIAL) | (cost["row"] == BAR)], trivial=TRIVIAL)
+cost = compare.costs(official[first], measured[first]["official"])
+shown = cost[(~cost["row"].isin(TRIVIAL) | (cost["row"] == BAR)) & (cost["milliseconds"] > 0)].sort_values("mean")
+figure, axes = plt.subplots(figsize=(8.4, 1.2 + 0.3 * len(shown)), layout="constrained")
+for place, line in enumerate(shown.itertuples()):
+    colour = "grey" if line.row == BAR else plotting.METHOD_COLOURS[place % len(plotting.METHOD_COLOURS)]
+    size = 0 if np.isnan(line.model_mb) else line.model_mb
+    axes.vlines(line.milliseconds, line.low, line.high, color=colour, alpha=0.45, linewidth=3)
+    axes.scatter(line.milliseconds, line.mean, s=30 + 22 * size, color=colour, edgecolor="white", zorder=3)
+    label = f"{line.row} ({size:.1f} MB)" if size else line.row
+    pointer = {"arrowstyle": "-", "color": colour, "alpha": 0.7, "relpos": (0, 0.5)}
+    beside = {"xytext": (1.03, (place + 0.5) / len(shown)), "textcoords": "axes fraction", "va": "center"}
+    axes.annotate(label, (line.milliseconds, line.mean), fontsize=9, arrowprops=pointer, **beside)
+axes.set(xscale="log", xlabel="milliseconds per image", ylabel="image AUROC", title="dot: size of the model on disk")
+axes.xaxis.set_major_formatter("{x:g}")
+plt.show()
 
 # %%
 cost.set_index("row")[["fit_seconds", "milliseconds", "memory_gb", "model_mb"]].round(1)
@@ -374,25 +427,19 @@ cost.set_index("row")[["fit_seconds", "milliseconds", "memory_gb", "model_mb"]].
 # %%
 contenders = [r for r in official[first] if r.row not in TRIVIAL or r.row == BAR]
 cuts = [compare.common_part(tables[first], seed=seed) for seed in range(40)]
-by_cut = {
-    row.row: [
-        np.mean([metrics.image_auroc(own.labels, s) for s in own.scores]) for own in (row.only(ids) for ids in cuts)
-    ]
-    for row in contenders
-}
-by_cut = pd.DataFrame(by_cut)
+
+
+def mean_auroc(row):
+    """Image AUROC, the mean over seeds."""
+    return np.mean([metrics.image_auroc(row.labels, scores) for scores in row.scores])
+
+
+by_cut = pd.DataFrame({row.row: [mean_auroc(row.only(ids)) for ids in cuts] for row in contenders})
 figure, axes = plt.subplots(figsize=(8, 0.8 + 0.4 * len(contenders)), layout="constrained")
-for place, name in enumerate(by_cut):
-    axes.plot(
-        by_cut[name], np.full(len(by_cut), place), "|", markersize=13, color=plotting.METHOD_COLOURS[0], alpha=0.6
-    )
-    axes.plot(by_cut[name].iloc[0], place, "o", color="black", markersize=5)
-axes.set(
-    yticks=range(by_cut.shape[1]),
-    yticklabels=by_cut.columns,
-    xlabel=f"image AUROC, {first}: 40 cuts of {len(cuts[0])} images (dot: seed 0)",
-)
-axes.invert_yaxis()
+look = {"color": plotting.METHOD_COLOURS[0], "marker": "|", "size": 13, "linewidth": 1.5, "alpha": 0.6}
+sns.stripplot(by_cut, orient="h", jitter=False, ax=axes, **look)
+axes.plot(by_cut.iloc[0], by_cut.columns, "o", color="black", markersize=5, zorder=5)
+axes.set(xlabel=f"image AUROC, {first}: 40 cuts of {len(cuts[0])} images (dot: seed 0)")
 plt.show()
 by_cut.idxmax(axis=1).value_counts().rename("cuts in which it comes first")
 
@@ -403,17 +450,7 @@ by_cut.idxmax(axis=1).value_counts().rename("cuts in which it comes first")
 # ## Yours, reported, verdict
 
 # %%
-lines = []
-for row in [r for r in rows if r.row not in TRIVIAL]:
-    yours = metrics.format_metric(row.report["metrics"]["image_auroc"])
-    comparable = published.published_for(row.report) if source == "mvtec_ad" else []
-    for peer in comparable:
-        reported = f"{metrics.format_number(peer['value'])} ({peer['source'].split(',')[0]})"
-        lines.append([row.category, row.row, yours, reported, published.verdict(row.report, peer)])
-    if not comparable:
-        why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
-        lines.append([row.category, row.row, yours, "–", why])
-pd.DataFrame(lines, columns=["category", "row", "yours", "reported", "verdict"])
+published.verdicts([row.report for row in rows if row.row not in TRIVIAL], by="row")
 
 # %% [markdown]
 # What was measured on real images, and how it compares, stands in the README and in `python -m mvtec_ad results`.
@@ -457,43 +494,12 @@ pd.DataFrame(lines, columns=["category", "row", "yours", "reported", "verdict"])
 # All metrics of all rows, the paired differences, and for each row a report on the common part, which `results` puts into a table of its own.
 
 # %%
-flat = [
-    {
-        "category": name,
-        "images": part,
-        "row": row,
-        "metric": key,
-        **{k: own[k] for k in ("mean", "sd", "low", "high")},
-        "seeds": len(own["values"]),
-    }
-    for name in categories
-    for part in ("official", "common")
-    for row, values in measured[name][part].items()
-    for key, own in values.items()
-]
-reports = [compare.report(row, measured[name]["common"][row.row]) for name in categories for row in shared[name]]
-path = artifacts.save(
-    "comparison",
-    {
-        "metrics.csv": pd.DataFrame(flat),
-        "differences.csv": pd.concat([pairs.assign(category=name) for name, pairs in contest.items()]),
-        "defect_types.csv": pd.concat([compare.by_defect(official[name]).assign(category=name) for name in categories]),
-        "costs.csv": pd.concat([costs(name).assign(category=name) for name in categories]),
-        "reports.json": reports,
-    },
-    profile=run.name,
-    data_source=source,
-    categories=categories,
-    options={"rows": sorted({row.row for row in rows}), "split_seed": 0},
-    seed=0,
-    inputs=[data, *inputs],
-    metrics={f"{r['category']} {r['row']}": r["metrics"]["image_auroc"]["mean"] for r in reports},
-)
+path = compare.save(official, shared, measured, contest, profile=run.name, inputs=[data, *inputs])
 artifacts.download(path)
 
 # %%
-kept = artifacts.load("comparison", profile=run.name)
-assert kept.json("reports.json") == reports
+reports = artifacts.load("comparison", profile=run.name).json("reports.json")
+assert reports[0]["metrics"] == measured[first]["common"][reports[0]["row"]]
 print(published.tables([r for r in reports if r["row"] not in TRIVIAL]))
 
 # %% [markdown]

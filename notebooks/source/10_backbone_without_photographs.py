@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 10 · A backbone that has never seen a photograph
+# # 10 · Contrastive pre-training on synthetic textures: a backbone that has never seen a photograph
 #
 # <!-- badge -->
 #
@@ -24,30 +24,31 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from mvtec_ad import artifacts, plotting, profile
 from mvtec_ad.backbones import load_backbone
-from mvtec_ad.backbones.carried import comparison, drawn_card, load_drawn
+from mvtec_ad.backbones.synthetic_weights import load_synthetic, synthetic_card
 from mvtec_ad.config import set_seed
-from mvtec_ad.data import abstract, acquire
+from mvtec_ad.data import sources
 from mvtec_ad.methods import pretraining
-from mvtec_ad.settings import PretrainingSettings
+from mvtec_ad.synthetic import textures
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 
 run = profile(PROFILE)
-settings = PretrainingSettings.preset(run.name)
-judges = ("bottle",)  # products whose defects the features must show; another name costs as much again
+settings = pretraining.Pretraining.preset(run.name)
+products = ("bottle",)  # products whose defects the features must show; another name costs as much again
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(
     f"profile {run.name}: {settings.images} images, {settings.steps} steps of {settings.views} views, {settings.view} px"
 )
-print(f"judged on {' and '.join(judges)}, images: rendered")
+print(f"judged on {' and '.join(products)}, images: synthetic")
 
 # %% [markdown]
 # ## Images first: what the network will see
@@ -58,17 +59,17 @@ print(f"judged on {' and '.join(judges)}, images: rendered")
 # %%
 rng = np.random.default_rng(0)
 rows = [11, 42, 73, 24, 95, 6]
-samples = [abstract.texture(abstract.recipe(number), rng, 96) for number in rows for _ in range(8)]
-names = [abstract.recipe(number).family for number in rows for _ in range(8)]
-plotting.gallery([np.clip(sample, 0, 1) for sample in samples], names, columns=8, side=1.1)
+samples = [textures.texture(textures.recipe(number), rng, 96) for number in rows for _ in range(8)]
+names = [textures.recipe(number).family for number in rows for _ in range(8)]
+plotting.gallery([np.clip(sample, 0, 1) for sample in samples], names, columns=8, size=1.1)
 
 # %% [markdown]
 # A training image lays pieces of several recipes over one another, with shadows and rounded rims, under uneven light:
 # *dead leaves*, the simplest model of why pictures have edges (Lee, Mumford, Huang 2001).
 
 # %%
-drawn = [abstract.draw_abstract(seed) for seed in range(24)]
-plotting.gallery([one.image for one in drawn], columns=8, side=1.1)
+compositions = [textures.draw_composition(seed) for seed in range(24)]
+plotting.gallery([composition.image for composition in compositions], columns=8, size=1.1)
 
 # %% [markdown]
 # No product of this suite is among them, and no photograph. What is known of each pixel is the recipe that drew it: labels
@@ -134,26 +135,22 @@ plt.show()
 # are the floor; they are not nothing.
 
 # %%
-folders = {name: acquire.locate(name, source="rendered", settings=run.data) / name for name in judges}
+folders = {name: sources.locate(name, source="synthetic", settings=run.data) / name for name in products}
 untrained = pretraining.new_trunk(settings.seed)
 networks = {
     "random": load_backbone("resnet18", "random"),
     "this notebook's": pretraining.backbone_of(student, "student"),
-    "carried by the package": load_backbone("resnet18", "drawn"),
+    "carried by the package": load_backbone("resnet18", "synthetic"),
 }
-found = {name: pretraining.worth(network, folders) for name, network in networks.items()}
-pd.concat(found).unstack().round(3).swaplevel(axis=1).sort_index(axis=1).loc[list(networks)]
+worth = {name: pretraining.worth(network, folders) for name, network in networks.items()}
+worth = pd.concat(worth, names=["network", "category"])
+worth.unstack().round(3).swaplevel(axis=1).sort_index(axis=1).loc[list(networks)]
 
 # %%
-figure, axes = plt.subplots(
-    1, len(judges), figsize=(4.8 * len(judges), 2.2), layout="constrained", sharex=True, squeeze=False
-)
-for axis, name in zip(axes[0], judges, strict=True):
-    values = [found[network].loc[name, "image_auroc"] for network in networks]
-    axis.barh(list(networks), values, color=plotting.METHOD_COLOURS[: len(networks)])
-    axis.set(xlim=(0.5, 1), title=name, xlabel="image AUROC")
-    axis.invert_yaxis()
-    axis.label_outer()
+figure, axes = plt.subplots(figsize=(4.8, 2.2), layout="constrained")
+colours = plotting.METHOD_COLOURS[: len(networks)]
+sns.barplot(worth.xs("bottle", level="category"), x="image_auroc", y="network", hue="network", palette=colours, ax=axes)
+axes.set(xlim=(0.5, 1), title="bottle", xlabel="image AUROC", ylabel="")
 plt.show()
 
 # %% [markdown]
@@ -161,10 +158,10 @@ plt.show()
 # views and more steps. Their card says how they were made; the figures in it were measured on as many images as MVTec AD has of each product, ImageNet weights beside.
 
 # %%
-card = drawn_card()
+card = synthetic_card()
 print({key: card[key] for key in ("command", "settings", "cpu_minutes", "date")})
 recorded = pd.concat({name: pd.DataFrame(rows).T for name, rows in card["results"].items()}).unstack(0)
-recorded = recorded.loc[list(card["results"]["drawn"])]
+recorded = recorded.loc[list(card["results"]["synthetic"])]
 recorded.round(3)
 
 # %% [markdown]
@@ -179,18 +176,19 @@ recorded.round(3)
 # whole images; *recipes* asks each place which recipe drew it; *places* compares places; *both* asks the last two at once.
 
 # %%
-tried = comparison()
+tried = pretraining.comparison()
 means = {}
 for row in tried["objectives"]:
-    own = pd.DataFrame(row["results"]).T
-    drawn_mean = own.drop("real bottle", errors="ignore").mean()
+    results = pd.DataFrame(row["results"]).T
+    synthetic_mean = results.drop("real bottle", errors="ignore").mean()
     means[row["objective"]] = {
         "CPU minutes": row["cpu_seconds"] / 60,
-        "drawn: image AUROC": drawn_mean["image_auroc"],
-        "drawn: pixel AUROC": drawn_mean["pixel_auroc"],
-        **({"real bottle: image": own.loc["real bottle", "image_auroc"]} if "real bottle" in own.index else {}),
-        **({"real bottle: pixel": own.loc["real bottle", "pixel_auroc"]} if "real bottle" in own.index else {}),
+        "drawn: image AUROC": synthetic_mean["image_auroc"],
+        "drawn: pixel AUROC": synthetic_mean["pixel_auroc"],
     }
+    if "real bottle" in results.index:
+        means[row["objective"]]["real bottle: image"] = results.loc["real bottle", "image_auroc"]
+        means[row["objective"]]["real bottle: pixel"] = results.loc["real bottle", "pixel_auroc"]
 pd.DataFrame(means).T.round(3)
 
 # %% [markdown]
@@ -213,8 +211,10 @@ def filters(weights):
     return tiles.reshape(8, 8, 9, 9, 3).transpose(0, 2, 1, 3, 4).reshape(72, 72, 3)
 
 
-pictures = [filters(state["conv1.weight"]) for state in (untrained.state_dict(), student.state_dict(), load_drawn()[0])]
-plotting.gallery(pictures, ["random", "this notebook's", "carried"], columns=3, side=2.8)
+pictures = [
+    filters(state["conv1.weight"]) for state in (untrained.state_dict(), student.state_dict(), load_synthetic()[0])
+]
+plotting.gallery(pictures, ["random", "this notebook's", "carried"], columns=3, size=2.8)
 
 # %% [markdown]
 # ## What it cannot do
@@ -253,7 +253,7 @@ pd.Series(shares, name="digits named rightly").round(3).to_frame()
 # %%
 real = {name: rows["real bottle"] for name, rows in card["results"].items() if "real bottle" in rows}
 lines = [
-    ["bottle, weights from drawn images", f"{real['drawn']['image_auroc']:.3f}", "–", "no peer known"],
+    ["bottle, weights from drawn images", f"{real['synthetic']['image_auroc']:.3f}", "–", "no peer known"],
     [
         "bottle, ImageNet weights",
         f"{real['imagenet']['image_auroc']:.3f}",
@@ -288,8 +288,8 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 # <details><summary>Solution</summary>
 #
 # ```python
-# carried = networks["carried by the package"]
-# grey = replace(carried, forward=lambda images: carried.forward(np.repeat(images.mean(-1, keepdims=True).astype(np.uint8), 3, -1)))
+# package = networks["carried by the package"]
+# grey = replace(package, forward=lambda images: package.forward(np.repeat(images.mean(-1, keepdims=True).astype(np.uint8), 3, -1)))
 # print(pretraining.worth(grey, folders).round(3).to_dict("index"))
 # ```
 # In *quick* it prints .945, as with colours (.944): it hardly looks at them, because its
@@ -299,24 +299,11 @@ pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "rep
 # ## Save the artifact
 
 # %%
-path = artifacts.save(
-    "backbone",
-    {
-        "resnet18_student.safetensors": {key: value.numpy() for key, value in student.state_dict().items()},
-        "curve.csv": curve,
-        "worth.csv": pd.concat(found, names=["network", "category"]).reset_index(),
-    },
-    profile=run.name,
-    data_source="rendered",
-    categories=judges,
-    options=settings.options(),
-    seed=settings.seed,
-    metrics={
-        f"{network}, {category}: image AUROC": float(found[network].loc[category, "image_auroc"])
-        for network in networks
-        for category in judges
-    },
-)
+weights = {key: value.numpy() for key, value in student.state_dict().items()}
+files = {"resnet18_student.safetensors": weights, "curve.csv": curve, "worth.csv": worth.reset_index()}
+aurocs = {f"{network}, {name}: image AUROC": value for (network, name), value in worth["image_auroc"].items()}
+about = {"profile": run.name, "data_source": "synthetic", "categories": products, "options": settings.options()}
+path = artifacts.save("backbone", files, **about, seed=settings.seed, metrics=aurocs)
 print(path.name, f"{path.stat().st_size / 1e6:.1f} MB")
 artifacts.download(path)
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mvtec_ad import metrics
-from mvtec_ad.benchmark import Result, compare
+from mvtec_ad import artifacts, metrics
+from mvtec_ad.benchmark import Result, compare, metrics_table
 from mvtec_ad.data import index, loading, splits
 from mvtec_ad.errors import DataError, SettingsError
 
@@ -52,8 +52,8 @@ def make_row(images: pd.DataFrame, name: str, scores: np.ndarray, **changes: Any
         "profile": "quick",
         "device": "cpu",
     }
-    own = {"table": images, "seeds": tuple(report["seeds"]), "scores": np.asarray(scores, dtype=float), "maps": {}}
-    return Result(**(own | {"masks": None, "good_scores": {}, "report": report} | changes))
+    known = {"table": images, "seeds": tuple(report["seeds"]), "scores": np.asarray(scores, dtype=float), "maps": {}}
+    return Result(**(known | {"masks": None, "good_scores": {}, "report": report} | changes))
 
 
 def contest(images: pd.DataFrame) -> list[Result]:
@@ -84,14 +84,14 @@ def test_measured_like_scikit_learn(images: pd.DataFrame) -> None:
     scores = GENERATOR.normal(size=(2, len(images))) + labels
     maps = (GENERATOR.random(masks.shape) + masks).astype(np.float16)
     row = make_row(images, "a", scores, maps={1: maps}, masks=masks)
-    found = compare.measure(row, resamples=50)
-    assert found["image_auroc"]["values"] == pytest.approx([roc_auc_score(labels, s) for s in scores])
-    assert found["image_ap"]["mean"] == pytest.approx(np.mean([average_precision_score(labels, s) for s in scores]))
-    assert found["f1_max"]["floor"] == pytest.approx(24 / 34)  # 12 defects, 10 good images
-    assert found["f1_max"]["mean"] >= found["f1_max"]["floor"]
-    assert len(found["false_alarms"]["values"]) == 2
-    assert found["pixel_auroc"]["values"] == pytest.approx([roc_auc_score(masks.ravel(), maps.ravel())])
-    assert len(found["au_pro"]["values"]) == 1
+    values = compare.measure(row, resamples=50)
+    assert values["image_auroc"]["values"] == pytest.approx([roc_auc_score(labels, s) for s in scores])
+    assert values["image_ap"]["mean"] == pytest.approx(np.mean([average_precision_score(labels, s) for s in scores]))
+    assert values["f1_max"]["floor"] == pytest.approx(24 / 34)  # 12 defects, 10 good images
+    assert values["f1_max"]["mean"] >= values["f1_max"]["floor"]
+    assert len(values["false_alarms"]["values"]) == 2
+    assert values["pixel_auroc"]["values"] == pytest.approx([roc_auc_score(masks.ravel(), maps.ravel())])
+    assert len(values["au_pro"]["values"]) == 1
     for less in ({"maps": {}}, {"masks": None}):
         assert set(compare.measure(replace(row, **less), 50)) == {"image_auroc", "image_ap", "f1_max", "false_alarms"}
     with pytest.raises(DataError, match="shape"):
@@ -101,16 +101,16 @@ def test_measured_like_scikit_learn(images: pd.DataFrame) -> None:
 def test_defect_types_against_all_good_images(images: pd.DataFrame) -> None:
     """Each type alone, with Newcombe's interval for its few images."""
     scores = GENERATOR.normal(size=(2, len(images)))
-    found = compare.by_defect([make_row(images, "a", scores), make_row(images, "b", -scores)])
-    assert list(found["row"]) == ["a", "a", "b", "b"]
-    assert list(found["defect"]) == ["dent", "patch"] * 2
+    values = compare.by_defect([make_row(images, "a", scores), make_row(images, "b", -scores)])
+    assert list(values["row"]) == ["a", "a", "b", "b"]
+    assert list(values["defect"]) == ["dent", "patch"] * 2
     kept = images["defect"].isin(["good", "patch"]).to_numpy()
     expected = np.mean([roc_auc_score(images["label"][kept], s[kept]) for s in scores])
-    line = found.iloc[1]
+    line = values.iloc[1]
     assert (line["images"], line["seeds"]) == (6, 2)
     assert line["mean"] == pytest.approx(expected)
     assert (line["low"], line["high"]) == pytest.approx(metrics.newcombe(expected, 6, 10))
-    assert found.iloc[3]["mean"] == pytest.approx(1 - expected)
+    assert values.iloc[3]["mean"] == pytest.approx(1 - expected)
     good = make_row(images, "a", scores).only(list(images["image_id"][images["label"] == 0]))
     with pytest.raises(DataError, match="part: a has no AUROC by defect type"):
         compare.by_defect([good])
@@ -125,50 +125,58 @@ def test_costs_are_those_of_one_seed_and_one_image(images: pd.DataFrame) -> None
     assert all(np.isnan(value) for value in compare.cost(replace(row, report={"seeds": [0]})).values())
 
 
+def test_a_table_of_metrics_ends_with_the_best_row_that_needs_no_model(images: pd.DataFrame) -> None:
+    """A column per result, with intervals."""
+    report = {"metrics": {"au_pro": {"mean": 0.5, "low": 0.25, "high": 1.0}}, "trivial": {"mean": 0.4, "z": 0.75}}
+    table = metrics_table({"a": make_row(images, "a", np.zeros((1, 22)), report=report)})
+    assert table["a"].to_dict() == {"au_pro": ".500 [.250, 1.000]", "best trivial row": ".750 (z)"}
+
+
 def test_trivial_rows_are_those_of_the_methods_room(table: pd.DataFrame) -> None:
     """Five rows of all test images; the one with maps scores by their peak, and has masks of their size."""
-    found = {row.row: row for row in compare.trivial(table, data_source="own", profile="quick")}
+    values = {row.row: row for row in compare.trivial(table, data_source="own", profile="quick")}
     names = ["all_defective", "mean_intensity", "mean_intensity_inverted", "distance_to_mean", "pixel_z_score"]
-    assert list(found) == names
-    mean = found["distance_to_mean"]
+    assert list(values) == names
+    mean = values["distance_to_mean"]
     np.testing.assert_allclose(mean.scores[0], mean.maps[0].reshape(len(mean.labels), -1).max(1), rtol=1e-3)
-    assert [name for name, row in found.items() if row.maps] == ["distance_to_mean"]
+    assert [name for name, row in values.items() if row.maps] == ["distance_to_mean"]
     np.testing.assert_array_equal(mean.masks, loading.load_masks(mean.table, mean.maps[0].shape[-1]))
-    assert compare.measure(found["all_defective"])["image_auroc"]["mean"] == 0.5
+    assert compare.measure(values["all_defective"])["image_auroc"]["mean"] == 0.5
     assert compare.measure(mean, resamples=20)["pixel_auroc"]["mean"] > 0.9  # bright patches on rippled parts
-    assert (mean.method, mean.profile, mean.data_source, mean.report["thresholds"]) == ("trivial", "quick", "own", {})
+    assert (mean.method, mean.report["profile"], mean.data_source) == ("trivial", "quick", "own")
+    assert mean.report["thresholds"] == {}
 
 
 @pytest.mark.parametrize("metric", ["image_auroc", "image_ap", "f1_max", "false_alarms"])
 def test_all_pairs_on_the_same_resamples(images: pd.DataFrame, metric: str) -> None:
     """Difference, interval and p-value from a loop over resamples, seeds averaged before the difference."""
     rows = contest(images)
-    found = compare.paired(rows, metric, resamples=400).set_index(["first", "second"])
+    values = compare.paired(rows, metric, resamples=400).set_index(["first", "second"])
     weights = metrics.resample_weights(rows[0].labels, 400)
-    assert list(found.index) == list(itertools.combinations(["good", "similar", "blind"], 2))
-    for one, other in itertools.combinations(rows, 2):
+    assert list(values.index) == list(itertools.combinations(["good", "similar", "blind"], 2))
+    for first, other in itertools.combinations(rows, 2):
         drawn = [
             np.mean([metrics.resampled_ranking(r.labels, s, weights)[metric] for s in r.scores], axis=0)
-            for r in (one, other)
+            for r in (first, other)
         ]
         gap = drawn[0] - drawn[1]
-        line = found.loc[one.row, other.row]
-        means = [compare.measure(r)[metric]["mean"] for r in (one, other)]
+        line = values.loc[first.row, other.row]
+        means = [compare.measure(r)[metric]["mean"] for r in (first, other)]
         assert line["mean"] == pytest.approx(means[0] - means[1])
         assert line["low"] == pytest.approx(min(np.quantile(gap, 0.025), line["mean"]))
         assert line["high"] == pytest.approx(max(np.quantile(gap, 0.975), line["mean"]))
         worse = min((gap < 1e-12).sum(), (gap > -1e-12).sum())
         assert line["p"] == pytest.approx(min(1, 2 * (worse + 1) / 401))
         assert line["differs"] == (line["low"] > 0 or line["high"] < 0)
-    np.testing.assert_allclose(found["p_holm"], compare.holm(found["p"]))
+    np.testing.assert_allclose(values["p_holm"], compare.holm(values["p"]))
 
 
 def test_the_winner_is_named_and_equals_are_not(images: pd.DataFrame) -> None:
     """The blind row loses twice, also after Holm; the other two share the place."""
     pairs = compare.paired(contest(images))
-    found = compare.wins(pairs)
-    assert found.loc["blind"].to_dict() == {"beats": 0, "beaten_by": 2, "beats_holm": 0, "beaten_by_holm": 2}
-    assert list(found.loc["good"]) == list(found.loc["similar"]) == [1, 0, 1, 0]
+    values = compare.wins(pairs)
+    assert values.loc["blind"].to_dict() == {"beats": 0, "beaten_by": 2, "beats_holm": 0, "beaten_by_holm": 2}
+    assert list(values.loc["good"]) == list(values.loc["similar"]) == [1, 0, 1, 0]
     turned = compare.wins(pairs, lower_is_better=True)
     assert turned.loc["blind", "beats"] == 2
     assert turned.index[0] == "blind"
@@ -188,13 +196,13 @@ def test_places_are_compared_too_at_different_sizes(images: pd.DataFrame) -> Non
         make_row(images, "copy", scores, maps={0: sharp}, masks=fine),
     ]
     for metric in ("pixel_auroc", "au_pro"):
-        found = compare.paired(rows, metric, resamples=200).set_index(["first", "second"])
-        assert len(found) == 3
-        line = found.loc["sharp", "blind"]
+        values = compare.paired(rows, metric, resamples=200).set_index(["first", "second"])
+        assert len(values) == 3
+        line = values.loc["sharp", "blind"]
         exact = [metrics.pixel_metrics(m, k)[metric] for m, k in ((sharp, fine), (blind, coarse))]
         assert line["mean"] == pytest.approx(exact[0] - exact[1])
         assert line["differs_holm"]
-        same = found.loc["sharp", "copy"]
+        same = values.loc["sharp", "copy"]
         assert (same["mean"], same["p"], bool(same["differs"])) == (0.0, 1.0, False)
 
 
@@ -234,11 +242,50 @@ def test_a_report_says_which_images_and_what_it_cost(table: pd.DataFrame, images
     row = contest(images)[0].only(compare.common_part(table))
     row.report |= {"second": "padim", "thresholds": {"oracle": {}}, "git_commit": "abc"}
     measured = compare.measure(row)
-    found = compare.report(row, measured)
-    assert (found["part"], found["row"], found["profile"]) == (compare.TEST_PART, "good", "quick")
-    assert (found["second"], found["git_commit"], found["metrics"]) == ("padim", "abc", measured)
-    assert found["images"] == {"good": int((row.labels == 0).sum()), "defective": int(row.labels.sum())}
-    assert found["cost"] == {"fit_seconds": 4.0, "milliseconds": 10.0, "memory_gb": 1.5, "model_mb": 2.5}
-    assert "thresholds" not in found
+    values = compare.report(row, measured)
+    assert (values["part"], values["row"], values["profile"]) == (compare.TEST_PART, "good", "quick")
+    assert (values["second"], values["git_commit"], values["metrics"]) == ("padim", "abc", measured)
+    assert values["images"] == {"good": int((row.labels == 0).sum()), "defective": int(row.labels.sum())}
+    assert values["cost"] == {"fit_seconds": 4.0, "milliseconds": 10.0, "memory_gb": 1.5, "model_mb": 2.5}
+    assert "thresholds" not in values
     del row.report["model_bytes"]
     assert compare.report(row, measured)["cost"]["model_mb"] is None
+
+
+def test_the_artifact_holds_what_was_measured(table: pd.DataFrame, images: pd.DataFrame) -> None:
+    """A line per category, images, row and metric; differences, defect types and costs by category; reports of rows."""
+    rows = contest(images)
+    common = [row.only(compare.common_part(table)) for row in rows]
+    measured = {
+        part: {row.row: compare.measure(row) for row in of_part}
+        for part, of_part in (("official", rows), ("common", common))
+    }
+    differences = compare.paired(rows)
+    compare.save({"part": rows}, {"part": common}, {"part": measured}, {"part": differences}, profile="quick")
+    artifact = artifacts.load("comparison")
+    lines = artifact.table("metrics.csv").set_index(["category", "images", "row", "metric"])
+    assert len(lines) == sum(len(values) for of_part in measured.values() for values in of_part.values())
+    for part, row, metric in (("official", "good", "image_auroc"), ("common", "blind", "false_alarms")):
+        line, values = lines.loc[("part", part, row, metric)], measured[part][row][metric]
+        assert {key: line[key] for key in ("mean", "sd", "low", "high")} == pytest.approx(
+            {key: values[key] for key in ("mean", "sd", "low", "high")}
+        )
+        assert line["seeds"] == len(values["values"])
+    tables = {
+        "differences.csv": differences,
+        "defect_types.csv": compare.by_defect(rows),
+        "costs.csv": pd.DataFrame([{"row": row.row, **compare.cost(row)} for row in rows]),
+    }
+    for name, expected in tables.items():
+        pd.testing.assert_frame_equal(artifact.table(name)[list(expected)], expected)
+        assert set(artifact.table(name)["category"]) == {"part"}
+    costs = artifact.table("costs.csv")
+    assert costs["mean"].tolist() == pytest.approx(
+        [measured["official"][r]["image_auroc"]["mean"] for r in costs["row"]]
+    )
+    reports = artifact.json("reports.json")
+    assert [report["row"] for report in reports] == ["good", "similar", "blind"]
+    assert reports[0] == compare.report(common[0], measured["common"]["good"])
+    assert artifact.manifest["options"] == {"rows": ["blind", "good", "similar"], "split_seed": 0}
+    assert artifact.manifest["metrics"]["part good"] == measured["common"]["good"]["image_auroc"]["mean"]
+    assert (artifact.manifest["data_source"], artifact.manifest["categories"]) == ("own", ["part"])

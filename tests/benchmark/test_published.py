@@ -13,7 +13,7 @@ from mvtec_ad import artifacts
 from mvtec_ad.benchmark import published
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods import METHODS, detector_class
-from mvtec_ad.settings import ClassifierSettings
+from mvtec_ad.methods.classifier import Classifier
 
 START, END = "<!-- results: start -->", "<!-- results: end -->"
 ROW = {
@@ -33,7 +33,7 @@ ROW = {
 def make_report(low: float = 0.97, high: float = 1.0, settings: dict[str, Any] | None = None, **changes: Any) -> dict:
     """A report of real bottle under the published protocol."""
     metric = {"mean": (low + high) / 2, "sd": 0.0, "low": low, "high": high, "values": [(low + high) / 2]}
-    own = {
+    known = {
         "method": "padim",
         "category": "bottle",
         "data_source": "mvtec_ad",
@@ -43,19 +43,19 @@ def make_report(low: float = 0.97, high: float = 1.0, settings: dict[str, Any] |
         "settings": {"image_size": 256, "crop": 224, "channels": 100} | (settings or {}),
         "metrics": dict.fromkeys(("image_auroc", "pixel_auroc", "au_pro"), metric),
     }
-    return own | changes
+    return known | changes
 
 
 def autoencoder_report(settings: dict[str, Any] | None = None, **changes: Any) -> dict:
     """A report of a method without a network: no channels, and neither backbone nor weights."""
-    own = {"method": "autoencoder", "backbone": None, "weights": None, **changes}
-    return make_report(0.6, 0.8, **own) | {"settings": {"image_size": 128, "crop": 128} | (settings or {})}
+    known = {"method": "autoencoder", "backbone": None, "weights": None, **changes}
+    return make_report(0.6, 0.8, **known) | {"settings": {"image_size": 128, "crop": 128} | (settings or {})}
 
 
 def classifier_report(settings: dict[str, Any] | None = None, **changes: Any) -> dict:
     """A report of a classifier: a network in its settings, no crop, the test part of the supervised split."""
-    own = make_report(method="classifier", protocol="supervised", backbone=None, weights=None)
-    return own | {"settings": ClassifierSettings(weights="drawn").options() | (settings or {})} | changes
+    known = make_report(method="classifier", protocol="supervised", backbone=None, weights=None)
+    return known | {"settings": Classifier(weights="synthetic").options() | (settings or {})} | changes
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -75,11 +75,11 @@ def rows_of(text: str) -> list[list[str]]:
         (make_report(0.985, 1.0), {}, "above"),
         (make_report(0.90, 0.97), {}, "below"),
         (make_report(weights="resnet18_in1k_to_layer3.pth (SHA-256 0123456789ab…)"), {}, "reproduced"),
-        (make_report(data_source="rendered"), {}, "not comparable: other images"),
+        (make_report(data_source="synthetic"), {}, "not comparable: other images"),
         (make_report(data_source="own"), {}, "not comparable: other images"),
         (make_report(part="supervised test"), {}, "not comparable: other images"),
         (make_report(weights="random (seed 0)"), {}, "not comparable: other weights"),
-        (make_report(weights="drawn"), {}, "not comparable: other weights"),
+        (make_report(weights="synthetic"), {}, "not comparable: other weights"),
         (make_report(settings={"crop": 256}), {}, "not comparable: other protocol"),
         (make_report(settings={"image_size": 224}), {}, "not comparable: other protocol"),
         (make_report(settings={"channels": 550}), {}, "not comparable: other protocol"),
@@ -91,13 +91,6 @@ def test_verdicts(report: dict, row: dict, expected: str) -> None:
     """Backbone, channels, crop and size must match; then the interval decides."""
     stated = {key: value for key, value in {**ROW, **row}.items() if value is not None}
     assert published.verdict(report, stated) == expected
-
-
-def test_the_metric_of_the_row_is_compared() -> None:
-    """Not always the image AUROC."""
-    report = make_report()
-    report["metrics"]["pixel_auroc"] = {**report["metrics"]["pixel_auroc"], "low": 0.5, "mean": 0.6, "high": 0.7}
-    assert published.verdict(report, {**ROW, "metric": "pixel_auroc"}) == "below"
 
 
 def test_every_published_figure_has_its_source() -> None:
@@ -121,8 +114,8 @@ def test_published_figures_are_those_of_the_shared_file(shared: Callable[[str], 
     """The package carries what the project was given, unchanged, and adds stated protocols and rows at the end."""
     theirs = json.loads(shared("reported.json").read_text(encoding="utf-8"))["rows"]
     added = {"image_size", "crop", "channels"}
-    own = published.published()[: len(theirs)]
-    assert [{key: value for key, value in row.items() if key not in added} for row in own] == [
+    known = published.published()[: len(theirs)]
+    assert [{key: value for key, value in row.items() if key not in added} for row in known] == [
         {key: value for key, value in row.items() if key not in added} for row in theirs
     ]
 
@@ -141,43 +134,41 @@ def test_published_figures_of_a_report() -> None:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def test_published_figures_stand_beside_real_images() -> None:
-    """With their source and the verdict, one line each."""
-    text = published.tables([make_report(0.985, 0.999)])
-    assert ".985, .999" in text
-    assert "reproduced" in text
+def test_verdicts_of_reports() -> None:
+    """A line for each published figure of the last metric; other images get one that says why there is none."""
+    reports = [make_report(), make_report(data_source="synthetic"), make_report(backbone="unheard-of")]
+    table = published.verdicts(reports, by="backbone", metrics=("au_pro", "image_auroc"))
+    assert list(table.columns) == ["category", "backbone", "AUPRO", "image AUROC", "reported image AUROC", "verdict"]
+    peers = published.published_for(make_report())
+    assert len(peers) > 1
+    assert table["verdict"].tolist() == [
+        *(published.verdict(make_report(), row) for row in peers),
+        "not comparable: synthetic images",
+        "no published peer",
+    ]
+    assert set(table["AUPRO"]) == {".985 [.970, 1.000]"}
+    for reported, row in zip(table["reported image AUROC"], peers, strict=False):
+        assert reported.startswith(f"{row['value']:.3f}".lstrip("0"))
+        assert row["detail"] in reported
+    assert table["reported image AUROC"].tolist()[-2:] == ["–", "–"]
+
+
+@pytest.mark.parametrize("source", ["synthetic", "own"])
+def test_real_and_other_images_never_share_a_table(source: str) -> None:
+    """Published figures with their source and verdict stand beside real images only; without maps a dash, no zero."""
+    other = make_report(0.5, 0.7, data_source=source)
+    other["metrics"] = {"image_auroc": other["metrics"]["image_auroc"]}
+    first, second = published.tables([other, make_report(0.985, 0.999)]).split("\n\n")
+    assert "reproduced" in first
+    assert f"({source})" not in first
+    assert f"256→224 px ({source}) | .600 [.500, .700] | – | – |" in second
+    for words in ("verdict", "published", "reproduced"):
+        assert words not in second
     for row in published.published_for(make_report()):
-        assert row["source"] in text
-
-
-@pytest.mark.parametrize("source", ["rendered", "own"])
-def test_published_figures_never_stand_beside_other_images(source: str) -> None:
-    """Neither a value, nor a source, nor a verdict; the images are named."""
-    text = published.tables([make_report(0.5, 0.7, data_source=source)])
-    assert f"({source})" in text
-    assert ".600 [.500, .700]" in text
-    assert "verdict" not in text
-    assert "published" not in text
-    for row in published.published_for(make_report()):
-        assert row["source"] not in text
-        assert f"{row['value']:.3f}"[1:] not in text
-
-
-def test_real_and_other_images_never_share_a_table() -> None:
-    """Two tables, each with its own; without any report a line says what to do."""
-    real, other = published.tables([make_report(data_source="rendered"), make_report()]).split("\n\n")
-    assert "rendered" not in real
-    assert "verdict" in real
-    assert "(rendered)" in other
-    assert "verdict" not in other
+        assert row["source"] in first
+        assert row["source"] not in second
+        assert f"{row['value']:.3f}"[1:] not in second
     assert "evaluate padim" in published.tables([])
-
-
-def test_without_maps_there_is_a_dash() -> None:
-    """Not a zero."""
-    report = make_report(data_source="own")
-    report["metrics"] = {"image_auroc": report["metrics"]["image_auroc"]}
-    assert published.tables([report]).splitlines()[-1].count("–") == 2
 
 
 def test_sources_with_a_pixel_auroc_only() -> None:
@@ -223,8 +214,8 @@ def test_sources_of_one_metric_stand_beside_those_of_two(monkeypatch: pytest.Mon
         ),
         (autoencoder_report({"loss": "ssim", "depth": 5}), "bottle: autoencoder, loss ssim, 128 px"),
         (
-            autoencoder_report(method="vae", backbone="resnet18", weights="drawn"),
-            "bottle: vae, resnet18, drawn, 128 px",
+            autoencoder_report(method="vae", backbone="resnet18", weights="synthetic"),
+            "bottle: vae, resnet18, synthetic, 128 px",
         ),
         (
             make_report(method="patchcore", settings={"coreset": 0.02, "layers": [1, 2]}),
@@ -233,10 +224,13 @@ def test_sources_of_one_metric_stand_beside_those_of_two(monkeypatch: pytest.Mon
         (make_report(method="newcomer"), "bottle: newcomer, resnet18, IMAGENET1K_V1, 256→224 px"),
         (autoencoder_report(method="trivial", row="mean_intensity"), "bottle: mean_intensity, 128 px"),
         (
-            classifier_report({"look": "whole"}),
-            "bottle: classifier, resnet18, drawn, look whole, 224 px, supervised test",
+            classifier_report({"roi": "whole"}),
+            "bottle: classifier, resnet18, synthetic, roi whole, 224 px, supervised test",
         ),
-        (classifier_report(method="inspector", part="supervised test"), "bottle: inspector, resnet18, drawn, 224 px"),
+        (
+            classifier_report(method="inspector", part="supervised test"),
+            "bottle: inspector, resnet18, synthetic, 224 px",
+        ),
         (
             classifier_report(backbone="resnet50", weights="ours (SHA-256 01…)", part="supervised test"),
             "bottle: classifier, resnet50, ours (SHA-256 01…), 224 px",
@@ -258,7 +252,7 @@ def test_every_method_has_a_title(method: str) -> None:
 
 
 def test_methods_on_the_same_images_have_a_table_of_their_own() -> None:
-    """Six metrics and two costs; real and rendered apart, and neither with the official ones; no published value."""
+    """Six metrics and two costs; real and synthetic apart, and neither with the official ones; no published value."""
     costs = {"fit_seconds": 0.123, "milliseconds": 26.4, "memory_gb": None, "model_mb": None}
     part = {"part": "supervised test", "cost": costs}
     full = make_report(0.4, 0.8, **part)
@@ -266,23 +260,23 @@ def test_methods_on_the_same_images_have_a_table_of_their_own() -> None:
     full["metrics"] = dict.fromkeys(names, full["metrics"]["image_auroc"])
     reports = [
         make_report(),
-        make_report(data_source="rendered"),
+        make_report(data_source="synthetic"),
         full,
         classifier_report(**{**part, "cost": {}}),
-        classifier_report(data_source="rendered", **part),
+        classifier_report(data_source="synthetic", **part),
     ]
-    official, other, real, rendered = published.tables(reports).split("\n\n")
+    official, other, real, synthetic = published.tables(reports).split("\n\n")
     assert "published" in official
     assert other.startswith("| Other images | image AUROC | pixel AUROC | AUPRO |")
     columns = "image AUROC | AP | F1-max | false alarms at 95 % detection | pixel AUROC | AUPRO | fit s | ms / image |"
     assert real.startswith(f"| Real MVTec AD, the same test images for all | {columns}")
-    assert rendered.startswith(f"| Other images, the same for all | {columns}")
+    assert synthetic.startswith(f"| Other images, the same for all | {columns}")
     first, second = rows_of(real)
     assert first[1:] == [".600 [.400, .800]"] * 5 + ["–", "0.12", "26"]
     assert second[-2:] == ["–", "–"]
-    assert len(rows_of(rendered)) == 1
-    assert "(rendered)" in rendered
-    assert "published" not in real + rendered
+    assert len(rows_of(synthetic)) == 1
+    assert "(synthetic)" in synthetic
+    assert "published" not in real + synthetic
     assert rows_of(published.tables([classifier_report()]))[0][4:] == ["–", "no published peer"]
 
 
@@ -310,21 +304,21 @@ def test_a_record_comes_back_and_is_replaced_by_a_newer_one(own_home: Path) -> N
     """The same measurement once; with the device of this machine and today's date, unless the report knows better."""
     published.record(make_report(0.90, 0.92))
     path = published.record(make_report(0.97, 0.99))
-    (found,) = published.measured()
-    assert found["metrics"]["image_auroc"]["low"] == 0.97
-    assert found["profile"] == "custom"
-    assert {"date", "git_commit", "versions", "device"} <= set(found)
+    (record,) = published.measured()
+    assert record["metrics"]["image_auroc"]["low"] == 0.97
+    assert record["profile"] == "custom"
+    assert {"date", "git_commit", "versions", "device"} <= set(record)
     known = {"profile": "full", "device": "a GPU", "git_commit": "abc", "date": "2020-01-01", "versions": {}}
     published.record(make_report(**known))
-    (found,) = published.measured()
-    assert {key: found[key] for key in known} == known
+    (record,) = published.measured()
+    assert {key: record[key] for key in known} == known
     assert [file.name for file in (own_home / "transfer" / "results").iterdir()] == [path.name]
 
 
 def test_a_record_names_no_folder_of_this_machine(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are named from where we stand, however they were given."""
     monkeypatch.chdir(own_home)
-    paths = {published.record(make_report(settings={"weights": own})) for own in ("x.pth", str(own_home / "x.pth"))}
+    paths = {published.record(make_report(settings={"weights": known})) for known in ("x.pth", str(own_home / "x.pth"))}
     (path,) = paths
     assert json.loads(path.read_text(encoding="utf-8"))["settings"]["weights"] == "x.pth"
 
@@ -340,7 +334,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[1]", '"text"', "{", "null", *(json.dumps({**make_report(), **own}) for own in FOREIGN)]
+    "text", ["{}", "[1]", '"text"', "{", "null", *(json.dumps({**make_report(), **known}) for known in FOREIGN)]
 )
 def test_a_file_that_is_no_report_is_one_line(own_home: Path, text: str) -> None:
     """It names the file and the way out."""
@@ -354,17 +348,17 @@ def test_a_file_that_is_no_report_is_one_line(own_home: Path, text: str) -> None
 
 def save_reports(reports: list, stage: str = "padim") -> dict[str, Any]:
     """An artifact with reports, and its manifest."""
-    about = {"profile": "quick", "data_source": "rendered", "categories": ["bottle"], "options": {}, "seed": 0}
+    about = {"profile": "quick", "data_source": "synthetic", "categories": ["bottle"], "options": {}, "seed": 0}
     return artifacts.load(artifacts.save(stage, {"reports.json": reports}, **about)).manifest
 
 
 def test_artifacts_are_gathered_with_what_their_manifests_know(own_home: Path) -> None:
     """Profile, device, date, commit; reports of other shapes are none of ours."""
-    own = make_report(data_source="rendered")
-    manifest = save_reports([own, make_report(data_source="rendered", row="padim-keras", profile="full")])
-    save_reports([{"views": {}}, "text", {**own, "metrics": {"accuracy": 1.0}}], "models")
+    known = make_report(data_source="synthetic")
+    manifest = save_reports([known, make_report(data_source="synthetic", row="padim-keras", profile="full")])
+    save_reports([{"views": {}}, "text", {**known, "metrics": {"accuracy": 1.0}}], "models")
     first, second = sorted(published.measured(), key=lambda report: "row" in report)
-    assert {**first, **own} == first
+    assert {**first, **known} == first
     assert (first["artifact"], first["profile"], first["device"]) == ("padim.zip", "quick", manifest["device"])
     assert first["date"] == manifest["created_utc"][:10]
     assert first["git_commit"] == manifest["git_commit"]
@@ -375,31 +369,32 @@ def test_artifacts_are_gathered_with_what_their_manifests_know(own_home: Path) -
 
 
 @pytest.fixture
-def readme(own_home: Path) -> Path:
-    """A README with a place for the table, and the folder of results.json."""
+def page(own_home: Path) -> Path:
+    """A docs/results.md with a place for the tables, and the folder of results.json."""
     (own_home / "assets").mkdir()
-    path = own_home / "README.md"
+    (own_home / "docs").mkdir()
+    path = own_home / "docs" / "results.md"
     path.write_text(f"# Title\n\nbefore\n{START}\nold table\n{END}\nafter, ä\n", encoding="utf-8")
     return path
 
 
-def test_publishing_and_reading_back(own_home: Path, readme: Path) -> None:
+def test_publishing_and_reading_back(own_home: Path, page: Path) -> None:
     """The table stands between its marks and nothing else changes; again, and nothing changes at all."""
     published.record(make_report())
-    published.record(make_report(data_source="rendered", category="screw"))
+    published.record(make_report(data_source="synthetic", category="screw"))
     published.publish(published.measured())
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert text == f"# Title\n\nbefore\n{START}\n{published.tables(published.measured())}\n{END}\nafter, ä\n"
     assert json.loads((own_home / "assets" / "results.json").read_text(encoding="utf-8")) == published.measured()
     published.publish(published.measured())
-    assert readme.read_text(encoding="utf-8") == text
+    assert page.read_text(encoding="utf-8") == text
 
 
-def test_publishing_writes_whole_files(own_home: Path, readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is killed while it writes leaves README and results.json as they were."""
+def test_publishing_writes_whole_files(own_home: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed while it writes leaves results.md and results.json as they were."""
     figures = own_home / "assets" / "results.json"
     figures.write_text("[]", encoding="utf-8")
-    before = readme.read_text(encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -408,12 +403,12 @@ def test_publishing_writes_whole_files(own_home: Path, readme: Path, monkeypatch
         patch.setattr(artifacts.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             published.publish([make_report()])
-    assert readme.read_text(encoding="utf-8") == before
+    assert page.read_text(encoding="utf-8") == before
     assert figures.read_text(encoding="utf-8") == "[]"
-    assert sorted(path.name for path in own_home.iterdir()) == ["README.md", "assets"]
+    assert sorted(path.name for path in own_home.rglob("*")) == ["assets", "docs", "results.json", "results.md"]
 
 
-def test_own_measurements_replace_the_published_ones_and_both_win_over_artifacts(own_home: Path, readme: Path) -> None:
+def test_own_measurements_replace_the_published_ones_and_both_win_over_artifacts(own_home: Path, page: Path) -> None:
     """What a notebook measured in passing is shown by `results`, and never published."""
     save_reports([make_report(0.5, 0.6), make_report(0.5, 0.6, category="screw")])
     with pytest.raises(DataError, match="nothing has been measured"):
@@ -423,35 +418,35 @@ def test_own_measurements_replace_the_published_ones_and_both_win_over_artifacts
     lows = {report["category"]: report["metrics"]["image_auroc"]["low"] for report in published.measured()}
     assert lows == {"bottle": 0.7, "screw": 0.5, "cable": 0.7}
     published.record(make_report(0.97, 0.99))
-    found = {report["category"]: report for report in published.measured()}
-    lows = {category: report["metrics"]["image_auroc"]["low"] for category, report in found.items()}
+    record = {report["category"]: report for report in published.measured()}
+    lows = {category: report["metrics"]["image_auroc"]["low"] for category, report in record.items()}
     assert lows == {"bottle": 0.97, "screw": 0.5, "cable": 0.7}
-    assert "artifact" not in found["bottle"]
-    assert found["screw"]["artifact"] == "padim.zip"
+    assert "artifact" not in record["bottle"]
+    assert record["screw"]["artifact"] == "padim.zip"
     published.publish(published.measured())
     assert json.loads((own_home / "assets" / "results.json").read_text(encoding="utf-8")) == [
-        found["bottle"],
-        found["cable"],
+        record["bottle"],
+        record["cable"],
     ]
-    assert "screw" not in readme.read_text(encoding="utf-8")
+    assert "screw" not in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     "text", ["no marks", f"only {START}", f"only {END}", f"{END} the wrong way round {START}", None]
 )
-def test_a_readme_without_a_place_is_left_alone(own_home: Path, readme: Path, text: str | None) -> None:
+def test_a_page_without_a_place_is_left_alone(own_home: Path, page: Path, text: str | None) -> None:
     """Nothing is written, neither the table nor the figures."""
-    readme.unlink() if text is None else readme.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match="README"):
+    page.unlink() if text is None else page.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"results\.md has no lines"):
         published.publish([make_report()])
     assert list((own_home / "assets").iterdir()) == []
-    assert text is None or readme.read_text(encoding="utf-8") == text
+    assert text is None or page.read_text(encoding="utf-8") == text
 
 
 def test_the_committed_table_is_that_of_the_committed_figures(project: Path) -> None:
-    """README.md is what `results --publish` would write of assets/results.json."""
+    """docs/results.md is what `results --publish` would write of assets/results.json."""
     reports = json.loads((project / "assets" / "results.json").read_text(encoding="utf-8"))
-    text = (project / "README.md").read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
+    text = (project / "docs" / "results.md").read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
     assert text == f"\n{published.tables(reports)}\n"
     assert [published._name(report) for report in reports] == sorted({published._name(report) for report in reports})
 

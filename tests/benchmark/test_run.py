@@ -19,12 +19,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from mvtec_ad import artifacts, benchmark
 from mvtec_ad.benchmark import Result, load_results, save_results
 from mvtec_ad.benchmark.run import peak_memory_gb, reset_peak_memory
-from mvtec_ad.data import decoding, index, loading
+from mvtec_ad.data import index, loading
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 from mvtec_ad.methods import load_model
-from mvtec_ad.methods.autoencoder import Autoencoder, Vae
+from mvtec_ad.methods.autoencoder import Autoencoder
 from mvtec_ad.methods.baselines import trivial_scores
 from mvtec_ad.methods.padim import Padim
+from mvtec_ad.pages import report_lines
 
 Maker = Callable[..., Path]
 SMALL = {"weights": "random", "channels": 8, "image_size": 40, "crop": 32, "sigma": 1.0}
@@ -46,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, make_category: Maker) -> Path
 
 
 @pytest.fixture(scope="module")
-def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Measured once for all tests that only look."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVTEC_AD_HOME", str(tmp_path_factory.mktemp("home")))
@@ -56,10 +57,10 @@ def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_has_the_promised_shape(found: Result) -> None:
-    """Every key, no other, and plain JSON."""
-    report = json.loads(json.dumps(found.report, allow_nan=False))
-    assert report == found.report
+def test_the_report_has_the_promised_shape(result: Result, root: Path) -> None:
+    """Every key, no other, and plain JSON; the trivial rows by scikit-learn on the images that the method saw."""
+    report = json.loads(json.dumps(result.report, allow_nan=False))
+    assert report == result.report
     assert set(report) == KEYS
     assert (report["method"], report["row"], report["category"]) == ("padim", "padim", "part")
     assert (report["data_source"], report["protocol"]) == ("own", "official")
@@ -78,6 +79,20 @@ def test_the_report_has_the_promised_shape(found: Result) -> None:
     assert min(report["seconds"].values()) > 0
     # of each of 8 × 8 positions a mean of 8, and half of an 8 × 8 factor; 8 channels as int64, 12 good scores
     assert report["model_bytes"] == 64 * (8 + 36) * 4 + 8 * 8 + 12 * 4
+    train = sorted((root / "part" / "train" / "good").iterdir())
+    images = [loading.load_images(paths, 40, 32) for paths in (train, list(result.table["image_path"]))]
+    trivial = {name: roc_auc_score(result.labels, scores) for name, scores in trivial_scores(*images).items()}
+    assert report["trivial"] == pytest.approx(trivial)
+    text = "\n".join(report_lines(report))
+    assert text.startswith(
+        "padim on part (own): resnet18, random (seed 0), 2 seeds\n12 images to learn from; tested on 5"
+    )
+    for words in (
+        "image_auroc   1.000 [",
+        "all_defective            .500",
+        "good training images for 20% false alarms",
+    ):
+        assert words in text
 
 
 def test_memory_is_that_of_the_run() -> None:
@@ -92,115 +107,96 @@ def test_memory_is_that_of_the_run() -> None:
         assert low < high - 0.2
 
 
-def test_metrics_are_those_of_the_scores(found: Result) -> None:
+def test_metrics_are_those_of_the_scores(result: Result) -> None:
     """scikit-learn on each seed's own scores, masks at the size of the maps."""
-    order = found.labels
-    assert sorted(order) == [0] * 5 + [1] * 5
+    labels = result.labels
     masks = [
-        loading.resize(decoding.read_mask(path), 40, 32) if path else np.zeros((32, 32), bool)
-        for path in found.table["mask_path"]
+        loading.resize(loading.read_mask(path), 40, 32) if path else np.zeros((32, 32), bool)
+        for path in result.table["mask_path"]
     ]
-    np.testing.assert_array_equal(found.masks, masks)
-    for number, seed in enumerate(found.seeds):
+    np.testing.assert_array_equal(result.masks, masks)
+    for number, seed in enumerate(result.seeds):
+        pixels, maps = result.masks.ravel(), result.maps[seed].ravel()
         expected = {
-            "image_auroc": roc_auc_score(order, found.scores[number]),
-            "image_ap": average_precision_score(order, found.scores[number]),
-            "pixel_auroc": roc_auc_score(found.masks.ravel(), found.maps[seed].ravel()),
-            "pixel_ap": average_precision_score(found.masks.ravel(), found.maps[seed].ravel()),
+            "image_auroc": roc_auc_score(labels, result.scores[number]),
+            "image_ap": average_precision_score(labels, result.scores[number]),
+            "pixel_auroc": roc_auc_score(pixels, maps),
+            "pixel_ap": average_precision_score(pixels, maps),
         }
         for name, value in expected.items():
-            assert found.report["metrics"][name]["values"][number] == pytest.approx(value, abs=1e-6)
-    assert found.report["metrics"]["image_auroc"]["mean"] == 1
+            assert result.report["metrics"][name]["values"][number] == pytest.approx(value, abs=1e-6)
+    assert result.report["metrics"]["image_auroc"]["mean"] == 1
 
 
-def test_several_seeds_are_as_each_alone(root: Path, found: Result) -> None:
-    """They share what the backbone gives and nothing else; a kept model gives the reported scores again."""
-    for number, seed in enumerate(found.seeds):
-        alone = run(root, seeds=(seed,))
-        np.testing.assert_array_equal(alone.scores[0], found.scores[number])
-        np.testing.assert_array_equal(alone.maps[seed], found.maps[seed])
-        np.testing.assert_array_equal(alone.good_scores[seed], found.good_scores[seed])
-        assert alone.detectors == []
-        kept = found.detectors[number]
-        assert kept.seed == seed
-        np.testing.assert_array_equal(kept.score(list(found.table["image_path"])).image, found.scores[number])
-    assert (found.scores[0] != found.scores[1]).any()
-
-
-def test_the_backbone_sees_each_image_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many seeds there are; and the detector that was given stays unfitted."""
-    seen = []
-    look = Padim.look
-    monkeypatch.setattr(Padim, "look", lambda self, pixels: seen.append(len(pixels)) or look(self, pixels))
+def test_several_seeds_are_as_each_alone(root: Path, result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share what the backbone gives, each image once, and nothing else; a model gives its scores again."""
+    looks, look = [], Padim.look
+    monkeypatch.setattr(Padim, "look", lambda self, pixels: looks.append(len(pixels)) or look(self, pixels))
     detector = Padim(**SMALL)
-    run(root, detector, seeds=(0, 1, 2))
-    assert sum(seen) == 12 + 10
+    together = run(root, detector)
+    assert sum(looks) == 12 + 10
     assert detector.seed is None
+    np.testing.assert_array_equal(together.scores, result.scores)
+    for number, seed in enumerate(result.seeds):
+        alone = run(root, seeds=(seed,))
+        np.testing.assert_array_equal(alone.scores[0], result.scores[number])
+        np.testing.assert_array_equal(alone.maps[seed], result.maps[seed])
+        np.testing.assert_array_equal(alone.good_scores[seed], result.good_scores[seed])
+        assert alone.detectors == []
+        model = result.detectors[number]
+        assert model.seed == seed
+        np.testing.assert_array_equal(model.score(list(result.table["image_path"])).image, result.scores[number])
+    assert (result.scores[0] != result.scores[1]).any()
 
 
-def test_the_calibrated_threshold_comes_from_images_left_out(found: Result) -> None:
+def test_the_calibrated_threshold_comes_from_images_left_out(result: Result) -> None:
     """The ⌈(n + 1)(1 − rate)⌉-th smallest of the left-out scores, averaged over the seeds; no test label is used."""
     values, alarms, detected = [], [], []
-    for number, seed in enumerate(found.seeds):
-        assert found.good_scores[seed].shape == (12,)
-        values.append(float(np.sort(found.good_scores[seed])[math.ceil(13 * 0.8) - 1]))
-        flagged = found.scores[number] > values[-1]
-        alarms.append(flagged[found.labels == 0].mean())
-        detected.append(flagged[found.labels == 1].mean())
-    point = found.report["thresholds"]["calibrated"]
+    for number, seed in enumerate(result.seeds):
+        assert result.good_scores[seed].shape == (12,)
+        values.append(float(np.sort(result.good_scores[seed])[math.ceil(13 * 0.8) - 1]))
+        flagged = result.scores[number] > values[-1]
+        alarms.append(flagged[result.labels == 0].mean())
+        detected.append(flagged[result.labels == 1].mean())
+    point = result.report["thresholds"]["calibrated"]
     assert point["value"] == pytest.approx(np.mean(values), rel=1e-6)
     assert point["false_alarm_rate"] == pytest.approx(np.mean(alarms))
     assert point["detection_rate"] == pytest.approx(np.mean(detected))
-    assert found.report["false_alarm_rate"] == 0.2
-    assert found.report["thresholds"]["oracle"]["accuracy"] == 1
-
-
-def test_trivial_rows_stand_beside(found: Result, root: Path) -> None:
-    """Their AUROC by scikit-learn, on the very images that the method saw."""
-    train = sorted((root / "part" / "train" / "good").iterdir())
-    images = [loading.load_images(paths, 40, 32) for paths in (train, list(found.table["image_path"]))]
-    expected = {name: roc_auc_score(found.labels, scores) for name, scores in trivial_scores(*images).items()}
-    assert found.report["trivial"] == pytest.approx(expected)
-    assert found.report["trivial"]["all_defective"] == 0.5
+    assert result.report["false_alarm_rate"] == 0.2
+    assert result.report["thresholds"]["oracle"]["accuracy"] == 1
 
 
 def test_without_masks_there_are_image_metrics_only(tmp_path: Path, make_category: Maker) -> None:
     """And nothing pretends to be a pixel metric."""
     make_category(tmp_path, train=6, test_good=3, defects={"patch": 3}, size=40, masks=False)
-    result = run(tmp_path, seeds=(0,))
-    assert set(result.report["metrics"]) == {"image_auroc", "image_ap", "f1_max"}
-    assert result.masks is None
+    blind = run(tmp_path, seeds=(0,))
+    assert set(blind.report["metrics"]) == {"image_auroc", "image_ap", "f1_max"}
+    assert blind.masks is None
 
 
 @pytest.mark.parametrize(
-    ("good", "defects", "words"),
-    [(3, {}, r"3 test images, 0 defective"), (0, {}, "0 test images"), (0, {"patch": 2}, "2 test images, 2 defective")],
-)
-def test_one_class_alone_gives_no_auroc(
-    tmp_path: Path, make_category: Maker, good: int, defects: dict[str, int], words: str
-) -> None:
-    """The message says so, and what works instead."""
-    make_category(tmp_path, train=4, test_good=good, defects=defects, size=40)
-    with pytest.raises(DataError, match=f"no AUROC can be computed .*{words}.*`fit` and `detect`") as caught:
-        run(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("detector", "train", "rate", "words"),
+    ("images", "options", "words"),
     [
-        (Padim(**SMALL), 4, 0.05, "at least 19"),
+        ((4, 3, {}), {}, "no AUROC can be computed .*3 test images, 0 defective.*`fit` and `detect`"),
+        ((4, 0, {}), {}, "no AUROC can be computed .*0 test images"),
+        ((4, 0, {"patch": 2}), {}, "no AUROC can be computed .*2 test images, 2 defective"),
+        ((4, 2, {"patch": 2}), {"false_alarm_rate": 0.05}, "at least 19"),
         # of seven images three are held out, and 20 % take four; said before anything is trained
-        (Autoencoder(image_size=32, crop=32), 7, 0.2, "at least 4 good images to calibrate on, but there are 3"),
+        (
+            (7, 2, {"patch": 2}),
+            {"detector": Autoencoder(image_size=32, crop=32)},
+            "at least 4 good images to calibrate on, but there are 3",
+        ),
     ],
 )
-def test_too_few_images_for_the_rate(
-    tmp_path: Path, make_category: Maker, detector: Any, train: int, rate: float, words: str
+def test_too_few_images(
+    tmp_path: Path, make_category: Maker, images: tuple, options: dict[str, Any], words: str
 ) -> None:
-    """The message says how many it takes."""
-    make_category(tmp_path, train=train, test_good=2, defects={"patch": 2}, size=40)
-    with pytest.raises(DataError, match=words):
-        run(tmp_path, detector, false_alarm_rate=rate)
+    """One class alone gives no AUROC, few images no threshold: one line says so, and what it takes."""
+    make_category(tmp_path, train=images[0], test_good=images[1], defects=images[2], size=40)
+    with pytest.raises(DataError, match=words) as caught:
+        run(tmp_path, **options)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "transfer").exists()
 
 
@@ -220,26 +216,28 @@ def test_seeds_and_names_that_cannot_work(root: Path, options: dict[str, Any], w
         run(root, **options)
 
 
-@pytest.mark.parametrize("kind", [Autoencoder, Vae])
-def test_a_method_that_is_trained_has_the_same_report(root: Path, found: Result, own_home: Path, kind: Any) -> None:
-    """Key by key, without a backbone; the same images and trivial rows; no checkpoint is left."""
-    detector = kind(image_size=32, crop=32, latent=8, width=4, steps=6, batch_images=8)
+def test_a_method_that_is_trained_has_the_same_report(
+    root: Path, result: Result, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a backbone; the same images and trivial rows. Checkpoints outlive a run that fails, and no other."""
+    folder = own_home / "transfer" / "checkpoints"
+    detector = Autoencoder(image_size=32, crop=32, latent=8, width=4, steps=6, batch_images=8)
     # 12 good images: 6 are held out, enough for 25 %
-    other = run(root, detector, false_alarm_rate=0.25, keep_models=True, row="own-name")
+    options, score = {"false_alarm_rate": 0.25, "keep_models": True, "row": "trained"}, Autoencoder.score_seen
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "score_seen", lambda self, seen: 1 / 0 if self.seed == 5 else score(self, seen))
+        with pytest.raises(ZeroDivisionError):
+            run(root, detector, **options)
+    assert len(list(folder.iterdir())) == 2
+    other = run(root, detector, **options)
+    assert not list(folder.iterdir())
     report = other.report
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert set(report) == KEYS
-    assert (report["method"], report["row"], report["backbone"], report["weights"]) == (
-        kind.name,
-        "own-name",
-        None,
-        None,
-    )
+    assert (report["method"], report["row"]) == ("autoencoder", "trained")
+    assert (report["backbone"], report["weights"]) == (None, None)
     assert (report["seeds"], report["settings"]) == ([0, 5], detector.options())
-    assert report["images"] == found.report["images"]
-    assert set(report["metrics"]) == set(found.report["metrics"])
-    assert set(report["trivial"]) == set(found.report["trivial"])
-    assert set(other.scores_table()["method"]) == {"own-name"}
+    assert report["images"] == result.report["images"]
+    assert set(report["trivial"]) == set(result.report["trivial"])
     thresholds = []
     for number, seed in enumerate(other.seeds):
         assert other.good_scores[seed].shape == (6,)
@@ -250,114 +248,84 @@ def test_a_method_that_is_trained_has_the_same_report(root: Path, found: Result,
         thresholds.append(np.sort(other.good_scores[seed])[math.ceil(7 * 0.75) - 1])
     assert report["thresholds"]["calibrated"]["value"] == pytest.approx(np.mean(thresholds), rel=1e-6)
     assert (other.scores[0] != other.scores[1]).any()
-    assert not list((own_home / "transfer" / "checkpoints").iterdir())
-
-
-def test_checkpoints_outlive_a_run_that_fails(root: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was trained is found again; it goes when all seeds are done."""
-    folder, detector = own_home / "transfer" / "checkpoints", Autoencoder(image_size=32, crop=32, width=2, steps=2)
-    score = Autoencoder.score_seen
-    monkeypatch.setattr(
-        Autoencoder, "score_seen", lambda self, seen: 1 / 0 if self.seed == 5 else score(self, seen), raising=True
-    )
-    with pytest.raises(ZeroDivisionError):
-        run(root, detector, false_alarm_rate=0.25)
-    assert len(list(folder.iterdir())) == 2
-    monkeypatch.undo()
-    monkeypatch.setenv("MVTEC_AD_HOME", str(own_home))
-    run(root, detector, false_alarm_rate=0.25)
-    assert list(folder.iterdir()) == []
-
-
-def test_a_report_is_lines_to_read(found: Result) -> None:
-    """What was measured on what, metrics, baselines, thresholds, costs."""
-    text = benchmark.describe(found.report)
-    assert text.startswith(
-        "padim on part (own): resnet18, random (seed 0), 2 seeds\n12 images to learn from; tested on 5"
-    )
-    assert "image_auroc   1.000 [" in text
-    assert "all_defective            .500" in text
-    assert "calibrated on good training images for 20% false alarms" in text
 
 
 @pytest.mark.parametrize("module", ["result", "run", "cells", "compare", "supervised", "published"])
 def test_examples_of_the_docstrings(module: str) -> None:
     """They say what happens."""
-    tried = doctest.testmod(importlib.import_module(f"mvtec_ad.benchmark.{module}"))
-    assert tried.failed == 0
+    assert doctest.testmod(importlib.import_module(f"mvtec_ad.benchmark.{module}")).failed == 0
 
 
 # --- results and their files ------------------------------------------------------------------------------------------
 
 
-def test_the_scores_table(found: Result) -> None:
+def test_the_scores_table(result: Result) -> None:
     """One row per seed and image: what every scoring artifact holds."""
-    table = found.scores_table()
+    table = result.scores_table()
     assert list(table.columns) == ["image_id", "split", "method", "seed", "label", "score"]
     assert len(table) == 2 * 10
-    for number, seed in enumerate(found.seeds):
-        own = table[table["seed"] == seed]
-        assert own["image_id"].tolist() == found.table["image_id"].tolist()
-        np.testing.assert_array_equal(own["score"], found.scores[number])
-        np.testing.assert_array_equal(own["label"], found.labels)
+    for number, seed in enumerate(result.seeds):
+        rows = table[table["seed"] == seed]
+        assert rows["image_id"].tolist() == result.table["image_id"].tolist()
+        np.testing.assert_array_equal(rows["score"], result.scores[number])
+        np.testing.assert_array_equal(rows["label"], result.labels)
     assert set(table["method"] + table["split"]) == {"padimtest"}
 
 
-def test_a_result_comes_back_from_its_file(found: Result, own_home: Path) -> None:
+def test_a_result_comes_back_from_its_file(result: Result, own_home: Path) -> None:
     """Scores, maps, masks, good scores and report; and the model, ready for `detect`."""
-    path = found.save("padim", profile="quick", models=True)
+    path = result.save("padim", profile="quick", models=True)
     assert path == own_home / "transfer" / "padim.zip"
     manifest = artifacts.load("padim", profile="quick", data_source="own").manifest
     assert (manifest["categories"], manifest["seed"]) == (["part"], [0, 5])
-    assert manifest["options"] == {"padim": found.report["settings"]}
+    assert manifest["options"] == {"padim": result.report["settings"]}
     assert manifest["metrics"] == {"part padim": 1.0}
     again = Result.load("padim")
-    assert (again.seeds, again.method, again.protocol, again.profile) == ((0, 5), "padim", "official", "quick")
-    assert (again.device, again.data_source) == (manifest["device"], "own")
+    assert (again.seeds, again.method, again.protocol) == ((0, 5), "padim", "official")
+    assert (again.report["profile"], again.report["device"]) == ("quick", manifest["device"])
+    assert again.data_source == "own"
     columns = ["image_id", "split", "label", "defect", "category"]
-    pd.testing.assert_frame_equal(again.table[columns], found.table[columns])
-    np.testing.assert_array_equal(again.scores.astype(np.float32), found.scores)
-    np.testing.assert_array_equal(again.masks, found.masks)
-    for seed in found.seeds:
-        np.testing.assert_array_equal(again.maps[seed], found.maps[seed].astype(np.float16))
-        np.testing.assert_array_equal(again.good_scores[seed], found.good_scores[seed])
-    assert {key: again.report[key] for key in KEYS} == found.report
+    pd.testing.assert_frame_equal(again.table[columns], result.table[columns])
+    np.testing.assert_array_equal(again.scores.astype(np.float32), result.scores)
+    np.testing.assert_array_equal(again.masks, result.masks)
+    for seed in result.seeds:
+        np.testing.assert_array_equal(again.maps[seed], result.maps[seed].astype(np.float16))
+        np.testing.assert_array_equal(again.good_scores[seed], result.good_scores[seed])
+    assert {key: again.report[key] for key in KEYS} == result.report
     assert set(again.report) - KEYS == {"profile", "device", "date", "git_commit", "versions"}
     model, description = load_model(path)
-    limits = [np.sort(found.good_scores[0])[math.ceil(13 * 0.8) - 1], 0.2]
+    limits = [np.sort(result.good_scores[0])[math.ceil(13 * 0.8) - 1], 0.2]
     assert list(description["threshold"].values()) == pytest.approx(limits)
-    np.testing.assert_array_equal(model.score(list(found.table["image_path"])).image, found.scores[0])
+    np.testing.assert_array_equal(model.score(list(result.table["image_path"])).image, result.scores[0])
 
 
-def test_maps_are_kept_as_asked(found: Result, tmp_path: Path) -> None:
+def test_maps_are_saved_as_asked(result: Result, tmp_path: Path) -> None:
     """Of all seeds, of the first, or of none; what float16 cannot hold is clipped."""
-    huge = replace(found, maps={0: np.full_like(found.maps[0], 1e6), 5: -found.maps[5] * 1e9}, detectors=[])
+    huge = replace(result, maps={0: np.full_like(result.maps[0], 1e6), 5: -result.maps[5] * 1e9}, detectors=[])
     for maps, seeds in ((True, [0, 5]), ("first", [0]), (False, [])):
-        again = Result.load(huge.save(tmp_path / "own.zip", maps=maps))
+        again = Result.load(huge.save(tmp_path / "huge.zip", maps=maps))
         assert list(again.maps) == seeds
         assert (again.masks is None) == (not seeds)
-        assert all(np.isfinite(own).all() for own in again.maps.values())
+        assert all(np.isfinite(seed_maps).all() for seed_maps in again.maps.values())
 
 
-def test_only_some_images_in_the_order_asked_for(found: Result) -> None:
+def test_only_some_images_in_the_order_asked_for(result: Result) -> None:
     """Scores, maps, masks and labels move together; a missing image is named."""
-    wanted = [found.table["image_id"][i] for i in (5, 0, 7)]
-    some = found.only(wanted)
+    wanted = [result.table["image_id"][i] for i in (5, 0, 7)]
+    some = result.only(wanted)
     assert list(some.table["image_id"]) == wanted
-    np.testing.assert_array_equal(some.scores, found.scores[:, [5, 0, 7]])
-    np.testing.assert_array_equal(some.maps[5], found.maps[5][[5, 0, 7]])
-    np.testing.assert_array_equal(some.masks, found.masks[[5, 0, 7]])
-    assert len(found.table) == 10
+    np.testing.assert_array_equal(some.scores, result.scores[:, [5, 0, 7]])
+    np.testing.assert_array_equal(some.maps[5], result.maps[5][[5, 0, 7]])
+    np.testing.assert_array_equal(some.masks, result.masks[[5, 0, 7]])
     with pytest.raises(DataError, match="part: padim has no score of part/test/none/000"):
-        found.only([*wanted, "part/test/none/000"])
+        result.only([*wanted, "part/test/none/000"])
 
 
-def test_several_rows_share_a_file(found: Result, tmp_path: Path) -> None:
-    """Told apart by name; seeds in another order of images are brought to that of the first."""
-    other = replace(
-        found.only(found.table["image_id"][::-1]), report={**found.report, "row": "padim-keras"}, detectors=[]
-    )
-    path = save_results(tmp_path / "two.zip", [found, other], files={"more.json": [1]})
+def test_several_rows_share_a_file(result: Result, tmp_path: Path) -> None:
+    """Told apart by name, each in its own order of images; what cannot lie together is refused in one line."""
+    report = {**result.report, "row": "padim-keras"}
+    other = replace(result.only(result.table["image_id"][::-1]), report=report, detectors=[])
+    path = save_results(tmp_path / "two.zip", [result, other], files={"more.json": [1]})
     first, second = load_results([path])
     assert (first.row, second.row, first.method, second.method) == ("padim", "padim-keras", "padim", "padim")
     assert list(second.table["image_id"]) == list(first.table["image_id"][::-1])
@@ -366,17 +334,22 @@ def test_several_rows_share_a_file(found: Result, tmp_path: Path) -> None:
     assert Result.load(path, row="padim-keras").name == "part: padim-keras"
     with pytest.raises(ArtifactError, match="holds part: padim, part: padim-keras: choose one"):
         Result.load(path)
-    with pytest.raises(ArtifactError, match="part: padim is there 2 times"):
-        save_results(tmp_path / "x.zip", [found, found])
-    with pytest.raises(ArtifactError, match="part: padim-keras: another row keeps a model of this name"):
-        save_results(tmp_path / "x.zip", [found, replace(other, detectors=found.detectors)], models=True)
-    with pytest.raises(DataError, match="results of own and rendered make no artifact"):
-        save_results(tmp_path / "x.zip", [found, replace(other, report={**other.report, "data_source": "rendered"})])
+    for rows, problem, words in (
+        ([result, result], ArtifactError, "part: padim is there 2 times"),
+        ([result, replace(other, detectors=result.detectors)], ArtifactError, "padim-keras: another row keeps a model"),
+        (
+            [result, replace(other, report={**report, "data_source": "synthetic"})],
+            DataError,
+            "own and synthetic make no",
+        ),
+    ):
+        with pytest.raises(problem, match=words):
+            save_results(tmp_path / "x.zip", rows, models=True)
 
 
-def members(found: Result) -> dict[str, Any]:
+def files_of(result: Result) -> dict[str, Any]:
     """What a file of this result holds."""
-    return benchmark.result.result_files([replace(found, detectors=[])])
+    return benchmark.result_files([replace(result, detectors=[])])
 
 
 def save(stage: str, files: dict[str, Any], **changes: Any) -> artifacts.Artifact:
@@ -385,37 +358,29 @@ def save(stage: str, files: dict[str, Any], **changes: Any) -> artifacts.Artifac
     return artifacts.load(artifacts.save(stage, files, **about))
 
 
-def test_scores_and_maps_belong_to_images_not_to_places(found: Result) -> None:
+def test_scores_and_maps_belong_to_images_not_to_positions(result: Result) -> None:
     """A seed whose lines and maps stand in another order says the same."""
-    files = members(found)
-    scores = files["scores.csv"]
+    files = files_of(result)
+    scores, maps = files["scores.csv"], files["part/padim/5/maps.npz"]["maps"]
     files["scores.csv"] = pd.concat([scores[scores["seed"] == 0], scores[scores["seed"] == 5][::-1]])
-    files["part/padim/5/maps.npz"] = {"maps": files["part/padim/5/maps.npz"]["maps"][::-1]}
+    files["part/padim/5/maps.npz"] = {"maps": maps[::-1]}
     (again,) = load_results([save("padim", files)])
-    np.testing.assert_array_equal(again.scores.astype(np.float32), found.scores)
-    np.testing.assert_array_equal(again.maps[5], found.maps[5].astype(np.float16))
+    np.testing.assert_array_equal(again.scores.astype(np.float32), result.scores)
+    np.testing.assert_array_equal(again.maps[5], result.maps[5].astype(np.float16))
 
 
-def test_artifacts_without_rows_hold_none_and_other_categories_are_left_out(found: Result) -> None:
-    """A data.zip has no scores; a category that is not at hand is nobody's fault."""
-    data = save("data", {"index.csv": found.table[["image_id"]]}, categories=["screw"])
-    assert load_results([data]) == []
-    artifact = save("padim", members(found), inputs=[data])
-    assert [one.category for one in load_results([artifact])] == ["part"]
-    assert load_results([artifact], data) == []
-
-
-def test_scores_of_other_images_are_refused(found: Result) -> None:
-    """One line that names the zip and the notebook; without a recorded input nothing can be said."""
-    old = save("data", {"index.csv": found.table[["image_id"]]})
-    artifact, silent = save("padim", members(found), inputs=[old]), save("gan", members(found))
-    assert len(load_results([artifact], old)) == 1
-    new = save("data", {"index.csv": found.table[["image_id", "label"]]})
+def test_scores_of_other_images_are_refused_and_of_other_categories_left_out(result: Result) -> None:
+    """One line names the zip and the notebook; a data.zip holds no row, and a silent artifact is believed."""
+    old = save("data", {"index.csv": result.table[["image_id"]]})
+    artifact, silent = save("padim", files_of(result), inputs=[old]), save("gan", files_of(result))
+    assert [row.category for row in load_results([old, artifact], old)] == ["part"]
+    new = save("data", {"index.csv": result.table[["image_id", "label"]]})
     with pytest.raises(
         ArtifactError, match=r"^padim\.zip was made from another data\.zip .* notebooks/02_padim\.ipynb"
     ):
         load_results([artifact], new)
     assert len(load_results([silent], new)) == 1
+    assert load_results([silent], save("data", {"index.csv": result.table[["label"]]}, categories=["screw"])) == []
 
 
 @pytest.mark.parametrize(
@@ -428,19 +393,17 @@ def test_scores_of_other_images_are_refused(found: Result) -> None:
         ("column", "lacks seed"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(found: Result, damage: str, words: str) -> None:
+def test_what_does_not_fit_together_is_refused(result: Result, damage: str, words: str) -> None:
     """Each in one line."""
-    files = members(found)
-    if damage == "twice":
-        files["reports.json"] = [found.report] * 2
-    elif damage == "no scores":
-        files["reports.json"] = [{**found.report, "row": "other"}]
-    elif damage == "maps":
-        files["part/padim/0/maps.npz"] = {"maps": files["part/padim/0/maps.npz"]["maps"][1:]}
-    elif damage == "seeds":
-        files["scores.csv"] = files["scores.csv"].iloc[:-1]
-    else:
-        files["scores.csv"] = files["scores.csv"].drop(columns="seed")
+    files = files_of(result)
+    scores, maps = files["scores.csv"], files["part/padim/0/maps.npz"]["maps"]
+    files |= {
+        "twice": {"reports.json": [result.report] * 2},
+        "no scores": {"reports.json": [{**result.report, "row": "other"}]},
+        "maps": {"part/padim/0/maps.npz": {"maps": maps[1:]}},
+        "seeds": {"scores.csv": scores.iloc[:-1]},
+        "column": {"scores.csv": scores.drop(columns="seed")},
+    }[damage]
     with pytest.raises(ArtifactError, match=words) as problem:
         load_results([save("padim", files)])
     assert "\n" not in str(problem.value)

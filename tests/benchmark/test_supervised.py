@@ -14,14 +14,14 @@ from mvtec_ad import metrics
 from mvtec_ad.benchmark import Result, supervised
 from mvtec_ad.data import index, splits
 from mvtec_ad.errors import SettingsError
-from mvtec_ad.inspector import Band
-from mvtec_ad.inspector.opinion import joined
+from mvtec_ad.inspection import InspectionOptions, RejectBand
+from mvtec_ad.inspection.second_opinion import combined_score
+from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.padim import Padim
-from mvtec_ad.settings import ClassifierSettings, InspectionSettings
 
-JUDGE = ClassifierSettings(weights="drawn", look="whole", image_size=64, pyramid=(1,), steps=0)
-SECOND = Padim(weights="drawn", image_size=64, crop=64, channels=8, sigma=1.0)
-SMALL = InspectionSettings(second="padim", weights="drawn")
+MODEL = Classifier(weights="synthetic", roi="whole", image_size=64, pyramid=(1,), steps=0)
+SECOND = Padim(weights="synthetic", image_size=64, crop=64, channels=8, sigma=1.0)
+SMALL = InspectionOptions(second="padim", weights="synthetic")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def alone(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Resu
     """The classifier, measured once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MVTEC_AD_HOME", str(tmp_path_factory.mktemp("home")))
-        return supervised.run("classifier", table, JUDGE, (0, 1), data_source="own")
+        return supervised.run("classifier", table, MODEL, (0, 1), data_source="own")
 
 
 def test_the_classifier_is_a_row_like_every_other(table: pd.DataFrame, alone: Result, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_classifier_is_a_row_like_every_other(table: pd.DataFrame, alone: Re
     by_hand = [roc_auc_score(alone.labels, scores) for scores in alone.scores]
     assert alone.report["metrics"]["image_auroc"]["mean"] == pytest.approx(np.mean(by_hand))
     assert (alone.protocol, alone.method, alone.report["thresholds"]) == ("supervised", "classifier", {})
-    assert "seeds" not in alone.report["settings"]
+    assert (alone.report["settings"], MODEL.seed) == (MODEL.options(), None)
     assert all(maps.shape == alone.masks.shape == (len(alone.table), 64, 64) for maps in alone.maps.values())
     assert "pixel_auroc" in alone.report["metrics"]
     assert min(alone.report["seconds"].values()) > 0
@@ -59,16 +59,16 @@ def test_the_classifier_is_a_row_like_every_other(table: pd.DataFrame, alone: Re
 def test_the_inspector_asks_inside_its_band(table: pd.DataFrame, alone: Result, own_home: Path) -> None:
     """Its scores follow from the classifier's, the band, and nothing else; its costs from its verdicts."""
     options = {"data_source": "own", "inspection": SMALL, "second": SECOND, "row": "inspector-padim"}
-    found = supervised.run("inspector", table, JUDGE, (0, 1), **options)
+    found = supervised.run("inspector", table, MODEL, (0, 1), **options)
     assert (found.row, found.report["second"], found.maps, found.masks) == ("inspector-padim", "padim", {}, None)
     assert SECOND.seed is None
     verdicts = []
     for number, own in enumerate(found.scores):
-        band = Band.from_dict(found.report["bands"][number])
+        band = RejectBand.from_dict(found.report["bands"][number])
         assert band.width == min(band.costs, key=lambda width: (band.costs[width], width))
         logits = alone.scores[number].astype(float)
         outside = ~band.unsure(logits)
-        assert own[outside] == pytest.approx([joined(logit, band) for logit in logits[outside]], abs=1e-5)
+        assert own[outside] == pytest.approx([combined_score(logit, band) for logit in logits[outside]], abs=1e-5)
         assert (np.abs(own[~outside]) <= band.width).all()
         verdicts.append((logits > band.threshold, own > 0))
         np.testing.assert_array_equal(found.report["verdicts"][number], verdicts[-1])
@@ -109,6 +109,6 @@ def test_no_difference_is_no_proof_of_none() -> None:
 def test_no_other_method_and_no_seed_twice(table: pd.DataFrame) -> None:
     """Its name is told."""
     with pytest.raises(SettingsError, match="'padim' is neither of classifier, inspector"):
-        supervised.run("padim", table, JUDGE, data_source="own")
+        supervised.run("padim", table, MODEL, data_source="own")
     with pytest.raises(SettingsError, match="seed 1 is given 2 times"):
-        supervised.run("classifier", table, JUDGE, (1, 1), data_source="own")
+        supervised.run("classifier", table, MODEL, (1, 1), data_source="own")

@@ -1,21 +1,33 @@
-"""A folder becomes the audited table, or a sentence that says what is wrong with it."""
+"""A folder becomes the audited table, or a sentence that says what is wrong with it: products, and items seen twice.
+
+What is caught: labels, masks or groups that do not belong to an image, splits and official counts that are taken for
+granted, folders that are mixed up, hidden files, boxes of another image.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mvtec_ad.data import index
-from mvtec_ad.data.rendered import write_category
+from mvtec_ad.data import index, splits
 from mvtec_ad.errors import DataError
+from mvtec_ad.synthetic import boxes, write_category
 
 Maker = Callable[..., Path]
 Writer = Callable[[Path, np.ndarray], Path]
+
+
+def refused(root: Path, category: str, words: str) -> None:
+    """Reading must fail with these words, in one line."""
+    with pytest.raises(DataError, match=words) as caught:
+        index.read_category(root, category)
+    assert "\n" not in str(caught.value)
 
 
 def test_full_layout(tmp_path: Path, make_category: Maker) -> None:
@@ -27,12 +39,8 @@ def test_full_layout(tmp_path: Path, make_category: Maker) -> None:
         [("train", "good", 0)] * 3 + [("test", "cut", 1)] + [("test", "dent", 1)] * 2 + [("test", "good", 0)] * 2
     )
     assert set(table["category"]) == {"part"}
-    assert table["image_id"].tolist()[:4] == [
-        "part/train/good/000",
-        "part/train/good/001",
-        "part/train/good/002",
-        "part/test/cut/000",
-    ]
+    names = ["train/good/000", "train/good/001", "train/good/002", "test/cut/000"]
+    assert table["image_id"].tolist()[:4] == [f"part/{name}" for name in names]
     assert table["group"].is_unique
     for row in table.itertuples():
         assert Path(row.image_path) == root / f"{row.image_id}.png"
@@ -41,121 +49,74 @@ def test_full_layout(tmp_path: Path, make_category: Maker) -> None:
         assert not row.mask_path or expected.is_file()
 
 
-def test_without_masks(tmp_path: Path, make_category: Maker) -> None:
-    """Image-level metrics only: no row has a mask, none is missed."""
+def test_parts_of_the_layout(tmp_path: Path, make_category: Maker, write_image: Writer) -> None:
+    """No masks: none is missed. No test: enough to fit. No layout: good images of any format, and no other files."""
     table = index.read_category(make_category(tmp_path, size=16, masks=False), "part")
     assert set(table["mask_path"]) == {""}
     assert table["label"].sum() == 4
-
-
-def test_good_training_images_only(tmp_path: Path, make_category: Maker) -> None:
-    """Enough to fit and calibrate."""
-    root = make_category(tmp_path, train=5, test_good=0, defects={}, size=16)
-    table = index.read_category(root, "part")
-    assert set(table["split"] + table["defect"]) == {"traingood"}
-    assert len(table) == 5
-
-
-def test_a_plain_folder_of_good_images(tmp_path: Path, write_image: Writer) -> None:
-    """Any image format, upper-case suffixes too; other files are no images."""
-    for name in ("b.png", "a.JPG", "c.bmp", "d.tiff"):
-        write_image(tmp_path / "mine" / name, np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "mine" / "notes.txt").write_text("not an image")
-    table = index.read_category(tmp_path, "mine")
-    assert [Path(path).name for path in table["image_path"]] == ["a.JPG", "b.png", "c.bmp", "d.tiff"]
-    assert set(table["split"] + table["defect"]) == {"traingood"}
-    assert table["label"].sum() == 0
-
-
-def test_categories_are_listed(tmp_path: Path, make_category: Maker, write_image: Writer) -> None:
-    """Folders with images, and no others."""
-    make_category(tmp_path, "layout", train=1, test_good=0, defects={}, size=8)
-    write_image(tmp_path / "plain" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    make_category(tmp_path, "untested", train=5, test_good=0, defects={}, size=16)
+    names = ("b.png", "a.JPG", "c.bmp", "d.tiff")
+    for name in names:
+        write_image(tmp_path / "plain" / name, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "plain" / "notes.txt").write_text("not an image")
+    for category, files in (("untested", [f"00{i}.png" for i in range(5)]), ("plain", sorted(names))):
+        table = index.read_category(tmp_path, category)
+        assert [Path(path).name for path in table["image_path"]] == files
+        assert set(table["split"] + table["defect"]) == {"traingood"}
+        assert table["label"].sum() == 0
     (tmp_path / "empty").mkdir()
-    assert index.list_categories(tmp_path) == ["layout", "plain"]
+    assert index.list_categories(tmp_path) == ["part", "plain", "untested"]
 
 
-def test_a_missing_category_says_what_there_is(tmp_path: Path, make_category: Maker) -> None:
-    """A typing error is seen at once."""
-    make_category(tmp_path, "bolt", train=1, size=8)
-    make_category(tmp_path, "nut", train=1, size=8)
-    with pytest.raises(DataError, match=r"no category 'blot' in .*: it holds bolt, nut"):
-        index.read_category(tmp_path, "blot")
+def test_a_root_or_category_that_is_not_there(tmp_path: Path, make_category: Maker) -> None:
+    """A typing error is seen at once; an archive is no folder."""
+    for name in ("bolt", "nut"):
+        make_category(tmp_path, name, train=1, size=8)
+    refused(tmp_path, "blot", r"no category 'blot' in .*: it holds bolt, nut")
+    refused(tmp_path / "nowhere", "bolt", "nowhere does not exist")
+    (tmp_path / "bottle.tar.xz").write_bytes(b"")
+    refused(tmp_path / "bottle.tar.xz", "bottle", r"bottle\.tar\.xz is a file: give the folder")
 
 
-def unmask(folder: Path, write: Writer) -> None:
-    (folder / "ground_truth" / "patch" / "002_mask.png").unlink()
+def black(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.uint8)
 
 
-def drop_image(folder: Path, write: Writer) -> None:
-    (folder / "test" / "patch" / "001.png").unlink()
+# what must be said -> what is done to a category of 8 training images, 4 good test images, 4 patches and their masks
+MIXED_UP: dict[str, Callable[[Path, Writer], object]] = {
+    "lacks the mask of 1 images, first 002: add 002_mask.png, or remove .* to do without masks": lambda folder, write: (
+        folder / "ground_truth/patch/002_mask.png"
+    ).unlink(),
+    r"001_mask\.png has no image in .*: remove one of them": lambda folder, write: (
+        folder / "test/patch/001.png"
+    ).unlink(),
+    "scratch lacks the mask of 1 images, first 000": lambda folder, write: write(
+        folder / "test/scratch/000.png", black(8, 8, 3)
+    ),
+    "masks in .*scratch have no images: .*test/scratch is missing": lambda folder, write: write(
+        folder / "ground_truth/scratch/000_mask.png", black(8, 8)
+    ),
+    r"000\.png and .*000_mask\.png belong to the same image: remove one of them": lambda folder, write: write(
+        folder / "ground_truth/patch/000.png", black(8, 8)
+    ),
+    "two images named part/test/good/000 that differ only in suffix: rename one": lambda folder, write: write(
+        folder / "test/good/000.bmp", black(8, 8, 3)
+    ),
+    "train/good holds no image: put at least a few good images there": lambda folder, write: shutil.rmtree(
+        folder / "train/good"
+    ),
+    "holds neither train/good/ nor images: put good images into": lambda folder, write: (
+        [shutil.rmtree(child) for child in folder.iterdir()]
+    ),
+}
 
 
-def drop_mask_folder(folder: Path, write: Writer) -> None:
-    write(folder / "test" / "scratch" / "000.png", np.zeros((8, 8, 3), np.uint8))
-
-
-def drop_defect_folder(folder: Path, write: Writer) -> None:
-    write(folder / "ground_truth" / "scratch" / "000_mask.png", np.zeros((8, 8), np.uint8))
-
-
-def second_mask(folder: Path, write: Writer) -> None:
-    write(folder / "ground_truth" / "patch" / "000.png", np.zeros((8, 8), np.uint8))
-
-
-def repeat(folder: Path, write: Writer) -> None:
-    write(folder / "test" / "good" / "000.bmp", np.zeros((8, 8, 3), np.uint8))
-
-
-def empty_training(folder: Path, write: Writer) -> None:
-    shutil.rmtree(folder / "train" / "good")
-
-
-def empty_everything(folder: Path, write: Writer) -> None:
-    for child in folder.iterdir():
-        shutil.rmtree(child)
-
-
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (unmask, "lacks the mask of 1 images, first 002: add 002_mask.png"),
-        (drop_image, "001_mask.png has no image"),
-        (drop_mask_folder, "scratch lacks the mask of 1 images, first 000"),
-        (drop_defect_folder, "scratch"),
-        (second_mask, r"000\.png and .*000_mask\.png belong to the same image"),
-        (repeat, "two images named part/test/good/000 that differ only in suffix"),
-        (empty_training, "train/good holds no image"),
-        (empty_everything, "holds neither train/good/ nor images"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_mixed_up_folder_is_refused(
-    tmp_path: Path,
-    make_category: Maker,
-    write_image: Writer,
-    harm: Callable[[Path, Writer], None],
-    words: str,
-) -> None:
+@pytest.mark.parametrize("words", MIXED_UP)
+def test_a_mixed_up_folder_is_refused(tmp_path: Path, make_category: Maker, write_image: Writer, words: str) -> None:
     """In one line that names the file and the way out."""
     make_category(tmp_path, size=8)
-    harm(tmp_path / "part", write_image)
-    with pytest.raises(DataError, match=words) as caught:
-        index.read_category(tmp_path, "part")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_root_that_does_not_exist(tmp_path: Path) -> None:
-    """A folder is named, no traceback of pathlib's."""
-    with pytest.raises(DataError, match="nowhere does not exist"):
-        index.read_category(tmp_path / "nowhere", "part")
-
-
-def test_a_root_that_is_a_file(tmp_path: Path) -> None:
-    """An archive that was not unpacked, for example."""
-    (tmp_path / "bottle.tar.xz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"bottle\.tar\.xz is a file: give the folder"):
-        index.read_category(tmp_path / "bottle.tar.xz", "bottle")
+    MIXED_UP[words](tmp_path / "part", write_image)
+    refused(tmp_path, "part", words)
 
 
 def test_hidden_files_and_folders_named_like_images_are_none(tmp_path: Path, make_category: Maker) -> None:
@@ -166,17 +127,6 @@ def test_hidden_files_and_folders_named_like_images_are_none(tmp_path: Path, mak
         (tmp_path / "part" / folder / "._000.png").write_bytes(b"\0\5\x16\7")
         (tmp_path / "part" / folder / "more.png").mkdir()
     pd.testing.assert_frame_equal(index.read_category(tmp_path, "part"), expected)
-
-
-def test_own_images_are_own(tmp_path: Path, make_category: Maker) -> None:
-    """Another name, or an official name with other counts."""
-    for category in ("part", "bottle"):
-        make_category(tmp_path, category, size=8)
-        table = index.read_category(tmp_path, category)
-        assert index.data_source(tmp_path, category, table) == "own"
-    assert index.audit(index.read_category(tmp_path, "part")) == ["part is not a category of MVTec AD"]
-    assert "bottle/train/good: 8 images, official 209" in index.audit(index.read_category(tmp_path, "bottle"))
-    assert "bottle/test/patch: 4 images, official 0" in index.audit(index.read_category(tmp_path, "bottle"))
 
 
 def official_bottle() -> pd.DataFrame:
@@ -199,6 +149,17 @@ def test_the_audit_counts_images_and_masks() -> None:
     assert index.audit(table) == ["bottle: 1 defective images have no mask"]
 
 
+def test_own_images_are_own(tmp_path: Path, make_category: Maker) -> None:
+    """Another name, or an official name with other counts."""
+    for category in ("part", "bottle"):
+        make_category(tmp_path, category, size=8)
+        table = index.read_category(tmp_path, category)
+        assert index.data_source(tmp_path, category, table) == "own"
+    assert index.audit(index.read_category(tmp_path, "part")) == ["part is not a category of MVTec AD"]
+    assert "bottle/train/good: 8 images, official 209" in index.audit(index.read_category(tmp_path, "bottle"))
+    assert "bottle/test/patch: 4 images, official 0" in index.audit(index.read_category(tmp_path, "bottle"))
+
+
 def test_a_completed_name_is_the_category(tmp_path: Path, make_category: Maker) -> None:
     """`part/` is `part` in every column, and `bottle/` is MVTec AD's."""
     make_category(tmp_path, size=8)
@@ -207,35 +168,28 @@ def test_a_completed_name_is_the_category(tmp_path: Path, make_category: Maker) 
 
 
 @pytest.fixture
-def rendered_root(tmp_path: Path) -> Path:
+def synthetic_root(tmp_path: Path) -> Path:
     """A few drawn bottles."""
     write_category(tmp_path, "bottle", train=2, test_good=1, per_defect=1, size=32, progress=False)
     return tmp_path
 
 
-def test_drawn_images_say_so_and_how_severe(rendered_root: Path) -> None:
-    """`rendered`, and one more column."""
-    table = index.read_category(rendered_root, "bottle")
-    assert index.data_source(rendered_root, "bottle", table) == "rendered"
+def test_synthetic_images_say_so_and_how_severe(synthetic_root: Path, write_image: Writer) -> None:
+    """`synthetic`, and one more column; an image that the marker does not know, or a damaged marker, is named."""
+    table = index.read_category(synthetic_root, "bottle")
+    assert index.data_source(synthetic_root, "bottle", table) == "synthetic"
     assert list(table.columns) == [*index.COLUMNS, "severity"]
-    assert (table.loc[table["label"] == 0, "severity"] == 0).all()
-    assert table.loc[table["label"] == 1, "severity"].between(0.1, 1).all()
-    assert len(set(table.loc[table["label"] == 1, "severity"])) == 3
-
-
-def test_a_foreign_image_among_drawn_ones_is_named(rendered_root: Path, write_image: Writer) -> None:
-    """It has no severity, so the folder is no longer what its marker says."""
-    write_image(rendered_root / "bottle" / "train" / "good" / "mine.png", np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(DataError, match=r"mine\.png"):
-        index.read_category(rendered_root, "bottle")
-
-
-def test_a_damaged_marker_is_named(rendered_root: Path) -> None:
-    """A truncated rendered.json is a problem of that file."""
-    marker = rendered_root / "bottle" / "rendered.json"
+    severity = table["severity"].groupby(table["label"])
+    assert severity.max()[0] == 0
+    assert severity.min()[1] >= 0.1
+    assert severity.max()[1] <= 1
+    assert severity.nunique()[1] == 3
+    mine = write_image(synthetic_root / "bottle" / "train" / "good" / "mine.png", black(32, 32, 3))
+    refused(synthetic_root, "bottle", r"mine\.png")
+    mine.unlink()
+    marker = synthetic_root / "bottle" / "synthetic.json"
     marker.write_text(marker.read_text(encoding="utf-8")[:40], encoding="utf-8")
-    with pytest.raises(DataError, match=r"rendered\.json"):
-        index.read_category(rendered_root, "bottle")
+    refused(synthetic_root, "bottle", r"synthetic\.json")
 
 
 def test_the_real_bottle_audits_clean(shared: Callable[[str], Path]) -> None:
@@ -245,3 +199,139 @@ def test_the_real_bottle_audits_clean(shared: Callable[[str], Path]) -> None:
     assert len(table) == 292
     assert index.audit(table) == []
     assert index.data_source(root, "bottle", table) == "mvtec_ad"
+
+
+# --- items of a production line ---------------------------------------------------------------------------------------
+
+
+BOX = (10, 4, 29, 11)
+
+
+def voc(name: str, box: tuple[int, ...] = BOX, size: tuple[int, int] = (20, 40)) -> str:
+    """What a labelling tool writes: tabs, an unneeded field or two."""
+    edges = "".join(
+        f"\n\t\t\t<{edge}>{value}</{edge}>" for edge, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return (
+        f"<annotation>\n\t<folder>x</folder>\n\t<size>\n\t\t<width>{size[1]}</width>\n\t\t<height>{size[0]}</height>"
+        f"\n\t\t<depth>3</depth>\n\t</size>\n\t<object>\n\t\t<name>{name}</name>\n\t\t<bndbox>{edges}\n\t\t</bndbox>"
+        "\n\t</object>\n</annotation>"
+    )
+
+
+@pytest.fixture
+def line(tmp_path: Path, write_image: Writer) -> Path:
+    """Three items a class in train and two in test, 40×20 pixels, boxes beside the test images."""
+    number = 1000
+    for split, count in (("train", 3), ("test", 2)):
+        for state in ("intact", "damaged"):
+            for _ in range(count):
+                number += 1
+                for view in ("side", "top"):
+                    path = tmp_path / "line" / split / state / view / f"{number}_{view}.png"
+                    write_image(path, np.full((20, 40, 3), number % 256, np.uint8))
+                    if split == "test":
+                        path.with_suffix(".xml").write_text(voc(state))
+    return tmp_path / "line"
+
+
+def test_one_row_an_image_and_one_group_an_item(line: Path) -> None:
+    """Intact is good, damaged is a defect, in train as in test; the item's number is the group."""
+    table = index.read_category(line.parent, "line")
+    assert list(table.columns) == [*index.COLUMNS, "box_path"]
+    counts = table.groupby(["split", "defect", "label", "view"]).size()
+    assert counts.to_dict() == {
+        (split, defect, label, view): n
+        for split, n in (("train", 3), ("test", 2))
+        for defect, label in (("good", 0), ("damaged", 1))
+        for view in ("side", "top")
+    }
+    assert (table.groupby("group")["view"].agg(tuple) == ("side", "top")).all()
+    assert table["group"].nunique() == 10
+    assert table["image_id"].is_unique
+    for row in table.itertuples():
+        assert Path(row.image_path) == line.parent / f"{row.image_id}.png"
+        assert row.group == f"line/{Path(row.image_path).stem.split('_')[0]}"
+        assert row.box_path == (row.image_path.replace(".png", ".xml") if row.split == "test" else "")
+    assert index.list_categories(line.parent) == ["line"]
+    assert index.data_source(line.parent, "line", table) == "own"
+    one_class = splits.official(table)  # no model of good parts learns from damaged ones
+    assert set(one_class.loc[one_class["part"] == "train", "label"]) == {0}
+    assert (one_class["part"] == "test").sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("box", "before", "after", "expected"),
+    [
+        ((0, 0, 39, 19), (20, 40), (10, 10), (0, 0, 9, 9)),
+        ((39, 19, 39, 19), (20, 40), (10, 10), (9, 9, 9, 9)),
+        ((3, 3, 3, 3), (20, 40), (5, 5), (0, 0, 0, 0)),
+        ((2, 2, 3, 3), (10, 10), (20, 20), (4, 4, 7, 7)),
+    ],
+)
+def test_a_box_is_scaled_with_its_image(box: tuple, before: tuple, after: tuple, expected: tuple) -> None:
+    """Worked out on paper; a small box keeps a pixel."""
+    assert boxes.Box(*box).scaled(before, after) == boxes.Box(*expected)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """And holds what Pascal VOC wants, read by another parser's eyes."""
+    path = tmp_path / "a.xml"
+    path.write_bytes(boxes.Annotation((20, 40), "intact", boxes.Box(*BOX)).xml("a.png"))
+    assert boxes.read_annotation(path) == boxes.Annotation((20, 40), "intact", boxes.Box(*BOX))
+    root = ElementTree.parse(path)
+    tags = ("filename", "size/width", "size/height", "object/name")
+    assert [root.findtext(tag) for tag in tags] == ["a.png", "40", "20", "intact"]
+    assert [int(root.findtext(f"object/bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")] == list(BOX)
+
+
+def first(line: Path, folder: str, suffix: str = "png") -> Path:
+    return min((line / folder).glob(f"*.{suffix}"))
+
+
+def copy_item(line: Path, target: str) -> None:
+    for view in ("side", "top"):
+        shutil.copy(first(line, f"train/intact/{view}"), line / target / view)
+
+
+def rewrite_box(line: Path, text: str) -> None:
+    first(line, "test/intact/side", "xml").write_text(text)
+
+
+def second_suffix(line: Path) -> None:
+    shutil.copy(first(line, "train/intact/side"), first(line, "train/intact/side").with_suffix(".bmp"))
+
+
+_OBJECT = voc("intact")[voc("intact").index("<object>") : voc("intact").index("</annotation>")]
+MIXED_LINES: dict[str, Callable[[Path], object]] = {
+    r"item \d+ of .*line has no side view: add it": lambda line: first(line, "train/intact/side").unlink(),
+    r"item 1001 of .* is in train/damaged and in train/good": lambda line: copy_item(line, "train/damaged"),
+    r"item 1001 of .* is in test/good and in train/good": lambda line: copy_item(line, "test/intact"),
+    r"1001\.png must be named NUMBER_side\.png": lambda line: first(line, "train/intact/side").rename(
+        line / "train/intact/side/1001.png"
+    ),
+    "item 1001 of .* has two side views": second_suffix,
+    r"_side\.xml says 'damaged' but lies in test/intact": lambda line: rewrite_box(line, voc("damaged")),
+    r"_side\.xml cannot be read": lambda line: rewrite_box(line, voc("intact")[:80]),
+    r"_side\.xml cannot be read \(it has 2 objects, not one\)": lambda line: rewrite_box(
+        line, voc("intact").replace("</annotation>", _OBJECT + "</annotation>")
+    ),
+    r"_side\.xml lies outside its image of 40×20": lambda line: rewrite_box(line, voc("intact", (10, 4, 50, 11))),
+    "line holds no image": lambda line: [path.unlink() for path in line.rglob("*.png")],
+}
+
+
+@pytest.mark.parametrize("words", MIXED_LINES)
+def test_an_item_that_does_not_fit_is_named(line: Path, words: str) -> None:
+    """One line, the thing, the way out."""
+    MIXED_LINES[words](line)
+    refused(line.parent, "line", words)
+
+
+def test_the_real_packages(shared: Callable[[str], Path]) -> None:
+    """180 items to learn from, 20 to be tested on, two views each, a box beside every test image."""
+    table = index.read_category(shared("data/packages").parent, "packages")
+    assert table.groupby(["split", "label", "view"]).size().tolist() == [10] * 4 + [90] * 4
+    assert table["group"].nunique() == 200
+    assert ((table["box_path"] != "") == (table["split"] == "test")).all()
+    assert {boxes.read_annotation(path).size for path in table["box_path"] if path} == {(540, 960)}

@@ -1,9 +1,17 @@
-"""Files become arrays: every format, one resize, masks that never grow, the same pixels for both frameworks."""
+"""Files become arrays: every kind against Pillow's reading of it or arrays made by hand; one resize; masks never grow.
+
+What is caught: swapped or inverted colours, lost bits, a picture not turned upright, half a file taken for a whole one,
+aliasing, masks that grow, crops off the centre, order lost between threads.
+"""
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +19,282 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from mvtec_ad.data import decoding, loading
+from mvtec_ad.data import loading
 from mvtec_ad.errors import DataError, SettingsError
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (12, 20, 3), np.uint8)
+# smooth, so that two JPEG decoders agree, and without any symmetry, so that every orientation is another picture
+COLOUR = cv2.resize(RNG.integers(0, 256, (4, 6, 3), np.uint8), (60, 40), interpolation=cv2.INTER_CUBIC)
+GRAY = COLOUR[..., 1]
+ALPHA = RNG.integers(0, 256, GRAY.shape, np.uint8)
+ALPHA[:5], ALPHA[5:9] = 0, 255
+NOISY = np.clip(COLOUR + RNG.normal(0, 4, COLOUR.shape), 0, 255).astype(np.uint8)
+PALETTE = Image.fromarray(COLOUR).quantize(16)
+CMYK = Image.fromarray(COLOUR).convert("CMYK")
+ANIMATED = {"save_all": True, "append_images": [Image.fromarray(255 - COLOUR)]}
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
+    """An image file in memory."""
+    buffer = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read(folder: Path, content: bytes, name: str = "a.png") -> np.ndarray:
+    """What the package makes of a file with this content; its suffix does not matter."""
+    (folder / name).write_bytes(content)
+    found = loading.read_image(folder / name)
+    assert found.dtype == np.uint8
+    assert found.flags["C_CONTIGUOUS"]
+    return found
+
+
+def rgb(gray: np.ndarray) -> np.ndarray:
+    """(H, W, 3), three times the same."""
+    return np.stack([gray] * 3, -1)
+
+
+COLOURS, BITS = np.asarray(PALETTE.convert("RGB")), rgb((GRAY > 120) * np.uint8(255))  # of a palette, of two values
+LOSSLESS: dict[str, tuple[bytes, np.ndarray]] = {
+    "PNG": (encoded(COLOUR, "PNG"), COLOUR),
+    "PNG, gray": (encoded(GRAY, "PNG"), rgb(GRAY)),
+    "PNG, 1 bit": (encoded(GRAY > 120, "PNG"), BITS),
+    "PNG, RGBA": (encoded(np.dstack([COLOUR, ALPHA]), "PNG"), COLOUR),
+    "PNG, gray and alpha": (encoded(np.dstack([GRAY, ALPHA]), "PNG"), rgb(GRAY)),
+    "PNG, palette": (encoded(PALETTE, "PNG"), COLOURS),
+    "PNG, palette, a transparent colour": (encoded(PALETTE, "PNG", transparency=3), COLOURS),
+    "PNG, palette, alpha for each": (encoded(PALETTE, "PNG", transparency=bytes(range(0, 160, 10))), COLOURS),
+    "PNG, a transparent colour": (encoded(COLOUR, "PNG", transparency=tuple(map(int, COLOUR[0, 0]))), COLOUR),
+    "PNG, animated": (encoded(COLOUR, "PNG", **ANIMATED), COLOUR),
+    "BMP": (encoded(COLOUR, "BMP"), COLOUR),
+    "BMP, gray": (encoded(GRAY, "BMP"), rgb(GRAY)),
+    "BMP, 1 bit": (encoded(GRAY > 120, "BMP"), BITS),
+    "BMP, palette": (encoded(PALETTE, "BMP"), COLOURS),
+    "BMP, 32 bit": (encoded(np.dstack([COLOUR, ALPHA]), "BMP"), COLOUR),
+    "TIFF": (encoded(COLOUR, "TIFF"), COLOUR),
+    "TIFF, LZW": (encoded(COLOUR, "TIFF", compression="tiff_lzw"), COLOUR),
+    "TIFF, deflated": (encoded(COLOUR, "TIFF", compression="tiff_adobe_deflate"), COLOUR),
+    "TIFF, gray": (encoded(GRAY, "TIFF"), rgb(GRAY)),
+    "TIFF, fax": (encoded(GRAY > 120, "TIFF", compression="group4"), BITS),
+    "TIFF, RGBA": (encoded(np.dstack([COLOUR, ALPHA]), "TIFF"), COLOUR),
+    "TIFF, gray and alpha": (encoded(np.dstack([GRAY, ALPHA]), "TIFF"), rgb(GRAY)),
+    "TIFF, palette": (encoded(PALETTE, "TIFF"), COLOURS),
+    "TIFF, CMYK": (encoded(CMYK, "TIFF"), COLOUR),
+    "TIFF, two pages": (encoded(COLOUR, "TIFF", **ANIMATED), COLOUR),
+}
+LOSSY: dict[str, tuple[bytes, np.ndarray]] = {
+    "JPEG": (encoded(COLOUR, "JPEG", quality=95), COLOUR),
+    "JPEG, gray": (encoded(GRAY, "JPEG", quality=95), rgb(GRAY)),
+    "JPEG, progressive": (encoded(COLOUR, "JPEG", quality=95, progressive=True), COLOUR),
+    "JPEG, CMYK": (encoded(CMYK, "JPEG", quality=95), COLOUR),
+    "TIFF, JPEG inside": (encoded(COLOUR, "TIFF", compression="jpeg", quality=95), COLOUR),
+    "TIFF, YCbCr": (encoded(Image.fromarray(COLOUR).convert("YCbCr"), "TIFF"), COLOUR),
+}
+
+
+@pytest.mark.parametrize("in_order", [loading.IN_ORDER, None], ids=["", "older OpenCV"])
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_kinds_are_read_to_the_pixel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_order: int | None
+) -> None:
+    """Colours in order, also by an OpenCV that only knows BGR; those stored where it is transparent; the first page."""
+    monkeypatch.setattr(loading, "IN_ORDER", in_order)
+    content, expected = LOSSLESS[kind]
+    np.testing.assert_array_equal(read(tmp_path, content), expected)
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_lossy_kinds_are_near_their_original(tmp_path: Path, kind: str) -> None:
+    """Two gray levels in the mean; inverted CMYK or swapped channels would be dozens."""
+    content, original = LOSSY[kind]
+    found = read(tmp_path, content).astype(int)
+    assert np.abs(found - original).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_keep_their_upper_byte(tmp_path: Path, suffix: str, channels: int) -> None:
+    """0 … 65535 onto 0 … 255, every value, nothing clipped; alpha dropped; 12-bit data come out 16 times too dark."""
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    deep = np.stack([deep, deep[::-1], deep.T, deep[:, ::-1]][:channels], -1).squeeze()
+    stored = deep if channels == 1 else np.dstack([deep[..., 2::-1], deep[..., 3:]])  # OpenCV writes BGR(A)
+    expected = deep // 256
+    expected = rgb(expected) if channels == 1 else expected[..., :3]
+    np.testing.assert_array_equal(read(tmp_path, cv2.imencode(suffix, stored)[1].tobytes()), expected)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Length, type, data and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_few_bits_are_spread_over_eight(tmp_path: Path, depth: int) -> None:
+    """Gray PNG of 1, 2 and 4 bits, written by hand: its largest value is white."""
+    values = RNG.integers(0, 2**depth, (7, 16), np.uint8)
+    bits = np.unpackbits(values[..., None], axis=-1)[..., -depth:].reshape(7, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1))
+    header = struct.pack(">IIBBBBB", 16, 7, depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    np.testing.assert_array_equal(read(tmp_path, content), rgb(values * np.uint8(255 // (2**depth - 1))))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_without_a_white_is_refused(tmp_path: Path, dtype: type, channels: int) -> None:
+    """Floats and wide integers do not say which value is white; clipped to 8 bits they would be nonsense."""
+    numbers = (RNG.random((9, 8, channels)) * 300).astype(dtype).squeeze()
+    with pytest.raises(DataError, match=r"a\.tiff cannot be decoded: save it as PNG, .* of 8 or 16 bits"):
+        read(tmp_path, cv2.imencode(".tiff", numbers)[1].tobytes(), "a.tiff")
+
+
+# EXIF 2.3, 4.6.4: where row 0 and column 0 of the stored picture lie in the picture that was taken
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: stored.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "TIFF, RGBA", "TIFF, 16 bit"])
+def test_every_orientation_is_turned_upright(tmp_path: Path, kind: str, orientation: int) -> None:
+    """By the definition in the standard, and as Pillow turns it."""
+    pixels = {"TIFF, RGBA": np.dstack([COLOUR, ALPHA]), "TIFF, 16 bit": GRAY * np.uint16(257)}
+    image = Image.fromarray(pixels.get(kind, COLOUR))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+    content = encoded(image, kind.split(",")[0], exif=exif, **options)
+    found = read(tmp_path, content).astype(int)
+    expected = UPRIGHT[orientation](rgb(GRAY) if "16" in kind else COLOUR)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < (2 if kind == "JPEG" else 1e-9)
+    with Image.open(io.BytesIO(content)) as opened:
+        turned = ImageOps.exif_transpose(opened)
+        assert turned.size == (found.shape[1], found.shape[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (20, 3000), (3000, 20), (33, 1025)])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_any_size_and_aspect(tmp_path: Path, kind: str, shape: tuple[int, int]) -> None:
+    """To the pixel; and squeezed into the square that models want, with the right mean."""
+    pixels = RNG.integers(0, 256, (*shape, 3), np.uint8)
+    found = read(tmp_path, encoded(pixels, kind))
+    np.testing.assert_array_equal(found, pixels)
+    square = loading.resize(found, 24)
+    assert square.shape == (24, 24, 3)
+    if min(shape) >= 24:  # areas only, no interpolation
+        np.testing.assert_allclose(square.mean((0, 1)), pixels.mean((0, 1)), atol=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["A.PNG", "photo.JPeG", "ein Bild — größer.TIF", "写真 1.bmp", "a.b.c.png", "emoji 🔩.png"]
+)
+def test_any_name(tmp_path: Path, name: str) -> None:
+    """Spaces, other alphabets, upper-case suffixes, and suffixes of another format."""
+    np.testing.assert_array_equal(read(tmp_path, LOSSLESS["PNG"][0], name), COLOUR)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LOSSLESS | LOSSY if kind != "TIFF, RGBA"])
+def test_masks_are_read_from_every_kind(tmp_path: Path, kind: str) -> None:
+    """The same area as in the picture, above half of its largest gray."""
+    content = (LOSSLESS | LOSSY)[kind][0]
+    (tmp_path / "mask.png").write_bytes(content)
+    found = loading.read_mask(tmp_path / "mask.png")
+    gray = cv2.cvtColor(read(tmp_path, content), cv2.COLOR_RGB2GRAY)
+    clear = np.abs(gray - gray.max() / 2) > 4  # two ways from colours to gray
+    np.testing.assert_array_equal(found[clear], (gray > gray.max() / 2)[clear])
+
+
+@pytest.mark.parametrize("value", [1, 255, 65535])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_mask_may_have_sixteen_bits(tmp_path: Path, kind: str, value: int) -> None:
+    """Labelling tools write 0 and 1, or 0 and 255, into 16 bits: the upper byte alone would be an empty mask."""
+    mask = np.zeros((9, 8), np.uint16)
+    mask[2:5, 3:] = value
+    (tmp_path / "mask.png").write_bytes(encoded(mask, kind))
+    np.testing.assert_array_equal(loading.read_mask(tmp_path / "mask.png"), mask > 0)
+    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(loading.read_mask(tmp_path / "mask.png"), [[False, False, True, True]])
+
+
+JPEG = encoded(NOISY, "JPEG")
+# a whole JPEG, with its own end, in a segment before the picture: where cameras keep a thumbnail
+_THUMBNAIL = encoded(NOISY[::4, ::4].copy(), "JPEG")
+WHOLE: dict[str, bytes] = {
+    "PNG": encoded(NOISY, "PNG"),
+    "PNG, many chunks": cv2.imencode(".png", cv2.resize(NOISY, (300, 200)))[1].tobytes(),
+    "PNG, palette": LOSSLESS["PNG, palette"][0],
+    "JPEG": JPEG,
+    "JPEG, progressive": encoded(NOISY, "JPEG", progressive=True),
+    "JPEG, thumbnail inside": JPEG[:2] + b"\xff\xe5" + struct.pack(">H", len(_THUMBNAIL) + 2) + _THUMBNAIL + JPEG[2:],
+    "BMP": encoded(NOISY, "BMP"),
+    "TIFF": encoded(NOISY, "TIFF"),
+    "TIFF, LZW": encoded(NOISY, "TIFF", compression="tiff_lzw"),
+    "TIFF, RGBA": LOSSLESS["TIFF, RGBA"][0],
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_no_truncated_image_is_taken_for_a_whole_one(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Cut at sixty places, the last bytes among them; silently, for the one line to be said is the caller's."""
+    whole = WHOLE[kind]
+    expected = read(tmp_path, whole, "photo")
+    cuts = sorted({*np.linspace(1, len(whole) - 1, 50, dtype=int), *range(len(whole) - 10, len(whole))})
+    for cut in cuts:
+        with pytest.raises(DataError, match=r"image .*photo (is cut off|cannot be decoded)"):
+            read(tmp_path, whole[:cut], "photo")
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    np.testing.assert_array_equal(read(tmp_path, whole, "photo"), expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind.startswith(("PNG", "JPEG"))])
+def test_a_download_filled_up_with_zeros_is_refused(tmp_path: Path, kind: str) -> None:
+    """The right length, and nothing but zeros from some byte on."""
+    whole = WHOLE[kind]
+    for cut in np.linspace(len(whole) // 3, len(whole) - 3, 20, dtype=int):
+        with pytest.raises(DataError, match="photo"):
+            read(tmp_path, whole[:cut] + bytes(len(whole) - cut), "photo")
+
+
+def test_any_flipped_byte_of_a_png_is_noticed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its checksums see what decompresses to another picture; libpng does not get to complain on stderr."""
+    whole = WHOLE["PNG"]
+    for position in range(8, len(whole) - 8, len(whole) // 100):
+        flipped = bytearray(whole)
+        flipped[position] ^= 0x10
+        with pytest.raises(DataError, match="is cut off or damaged"):
+            read(tmp_path, bytes(flipped))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "JPEG, progressive", "JPEG, thumbnail inside"])
+@pytest.mark.parametrize("tail", [b"\0" * 512, b"camera's own notes", b"\r\n"])
+def test_what_follows_the_end_of_an_image_does_not_matter(tmp_path: Path, kind: str, tail: bytes) -> None:
+    """Cameras pad files and append notes."""
+    np.testing.assert_array_equal(read(tmp_path, WHOLE[kind] + tail), read(tmp_path, WHOLE[kind]))
+
+
+def test_a_wrong_checksum_of_a_note_does_not_matter(tmp_path: Path) -> None:
+    """A PNG is only refused for what its picture needs."""
+    note = png_chunk(b"tEXt", b"Comment\0by hand")[:-1] + b"?"
+    content = LOSSLESS["PNG"][0]
+    header = 8 + 25  # signature and IHDR
+    np.testing.assert_array_equal(read(tmp_path, content[:header] + note + content[header:]), COLOUR)
+
+
+# --- one resize ---
 
 
 def area_weights(source: int, target: int) -> np.ndarray:
@@ -26,119 +305,12 @@ def area_weights(source: int, target: int) -> np.ndarray:
     return np.clip(np.minimum(right, edges + 1) - np.maximum(left, edges), 0, None) / scale
 
 
-def test_colours_are_read_in_order(tmp_path: Path) -> None:
-    """RGB, not the BGR of OpenCV."""
-    Image.fromarray(COLOUR).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), COLOUR)
-
-
-def test_gray_becomes_rgb(tmp_path: Path) -> None:
-    """Three equal channels: screws and zippers are gray."""
-    gray = COLOUR[..., 0]
-    Image.fromarray(gray).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoding.read_image(str(tmp_path / "a.png")), np.stack([gray] * 3, -1))
-
-
-@pytest.mark.parametrize("suffix", ["png", "tiff"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_become_eight(tmp_path: Path, suffix: str, channels: int) -> None:
-    """The upper byte, within a gray level."""
-    deep = RNG.integers(0, 65536, (9, 11, channels), np.uint16).squeeze()
-    cv2.imwrite(str(tmp_path / f"a.{suffix}"), deep)  # takes BGR
-    found = decoding.read_image(tmp_path / f"a.{suffix}")
-    assert found.dtype == np.uint8
-    expected = np.stack([deep] * 3, -1) if channels == 1 else deep[..., ::-1]
-    assert np.abs(found - expected / 257).max() <= 1
-
-
-def test_transparency_is_dropped(tmp_path: Path) -> None:
-    """The colours below it are the image."""
-    Image.fromarray(np.dstack([COLOUR, RNG.integers(0, 256, (12, 20), np.uint8)])).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), COLOUR)
-
-
-def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
-    """Not its indices."""
-    palette = Image.fromarray(COLOUR).quantize(16)
-    palette.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoding.read_image(tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
-
-
-def test_a_camera_s_rotation_is_applied(tmp_path: Path) -> None:
-    """EXIF orientation 6: turned by a quarter."""
-    photo = Image.fromarray(cv2.resize(COLOUR, (80, 48), interpolation=cv2.INTER_LINEAR))
-    exif = photo.getexif()
-    exif[0x0112] = 6
-    photo.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    with Image.open(tmp_path / "a.jpg") as opened:
-        expected = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
-    found = decoding.read_image(tmp_path / "a.jpg")
-    assert found.shape == (80, 48, 3)
-    assert np.abs(found - expected).mean() < 3  # two decoders
-
-
-def break_missing(path: Path) -> None:
-    path.unlink()
-
-
-def break_empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def break_truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:40])
-
-
-def break_foreign(path: Path) -> None:
-    path.write_text("not an image at all")
-
-
-def break_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize("read", [decoding.read_image, decoding.read_mask], ids=["image", "mask"])
-@pytest.mark.parametrize("harm", [break_missing, break_empty, break_truncated, break_foreign, break_folder])
-def test_an_unreadable_file_is_named(
-    tmp_path: Path, read: Callable[[Path], np.ndarray], harm: Callable[[Path], None]
-) -> None:
-    """One line, with the path, alone and among others."""
-    paths = [tmp_path / f"{index}.png" for index in range(3)]
-    for path in paths:
-        Image.fromarray(COLOUR).save(path)
-    harm(paths[1])
-    for call in (lambda: read(paths[1]), lambda: loading.load_images(paths, 8)):
-        with pytest.raises(DataError) as caught:
-            call()
-        assert str(paths[1]) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff"])
-def test_a_truncated_photograph_is_not_taken_for_a_whole_one(tmp_path: Path, suffix: str) -> None:
-    """Its header is whole and half of its rows are missing: filled with gray they would look like a defect."""
-    path = tmp_path / f"a.{suffix}"
-    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=f"a.{suffix}"):
-        decoding.read_image(path)
-
-
 @pytest.mark.parametrize(("shape", "size"), [((24, 36), 12), ((24, 36), 4), ((90, 50), 32), ((45, 45), 32)])
 def test_shrinking_averages_over_areas(shape: tuple[int, int], size: int) -> None:
     """Against the matrix product of coverages; no aliasing, whatever the factor."""
     image = RNG.integers(0, 256, (*shape, 3), np.uint8)
     expected = np.einsum("ih,hwc,jw->ijc", area_weights(shape[0], size), image, area_weights(shape[1], size))
     assert np.abs(loading.resize(image, size) - expected).max() <= 1
-
-
-def test_integer_factors_are_block_means() -> None:
-    """900 to 450 to 225 loses nothing but rounding."""
-    image = RNG.integers(0, 256, (40, 40, 3), np.uint8)
-    blocks = image.reshape(10, 4, 10, 4, 3).mean((1, 3))
-    assert np.abs(loading.resize(image, 10) - blocks).max() <= 0.5 + 1e-6
 
 
 def test_growing_interpolates() -> None:
@@ -180,18 +352,10 @@ def test_each_axis_is_resized_in_its_own_way(shape: tuple[int, int], size: int) 
     assert np.abs(found - expected).max() <= 1.5  # rounded twice
 
 
-@pytest.mark.parametrize(
-    ("shape", "flag"),
-    [
-        ((300, 150), cv2.INTER_AREA),
-        ((100, 64), cv2.INTER_AREA),
-        ((128, 192), cv2.INTER_AREA),
-        ((40, 63), cv2.INTER_LINEAR),
-        ((64, 9), cv2.INTER_LINEAR),
-    ],
-)
-def test_where_no_axis_disagrees_opencv_does_it_alone(shape: tuple[int, int], flag: int) -> None:
+@pytest.mark.parametrize("shape", [(300, 150), (100, 64), (128, 192), (40, 63), (64, 9)])
+def test_where_no_axis_disagrees_opencv_does_it_alone(shape: tuple[int, int]) -> None:
     """Bit by bit: published numbers were measured on such images."""
+    flag = cv2.INTER_AREA if min(shape) >= 64 else cv2.INTER_LINEAR
     image = RNG.integers(0, 256, (*shape, 3), np.uint8)
     np.testing.assert_array_equal(loading.resize(image, 64), cv2.resize(image, (64, 64), interpolation=flag))
 
@@ -218,12 +382,6 @@ def test_masks_take_the_nearest_pixel(shape: tuple[int, int], size: int) -> None
     np.testing.assert_array_equal(found, mask[np.ix_(rows, columns)])
 
 
-def test_a_mask_is_true_above_half(tmp_path: Path) -> None:
-    """127 is not, 128 is."""
-    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(decoding.read_mask(tmp_path / "mask.png"), [[False, False, True, True]])
-
-
 @pytest.mark.parametrize(("size", "crop", "start"), [(20, 12, 4), (21, 12, 4), (20, 20, 0), (20, 1, 9)])
 def test_the_crop_is_the_centre(size: int, crop: int, start: int) -> None:
     """As torchvision's CenterCrop at even margins."""
@@ -231,126 +389,8 @@ def test_the_crop_is_the_centre(size: int, crop: int, start: int) -> None:
     found = loading.resize(image, size, crop)
     np.testing.assert_array_equal(found, image[start : start + crop, start : start + crop])
     assert found.flags["C_CONTIGUOUS"]
-
-
-def test_a_crop_larger_than_the_image_is_refused() -> None:
-    """In words."""
-    with pytest.raises(SettingsError, match="crop 30 is larger than image size 20"):
-        loading.resize(np.zeros((20, 20, 3), np.uint8), 20, 30)
-
-
-def test_many_images_stay_in_order(tmp_path: Path) -> None:
-    """Though they are decoded in parallel."""
-    images = RNG.integers(0, 256, (30, 10, 10, 3), np.uint8)
-    paths = [tmp_path / f"{index}.png" for index in range(30)]
-    for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image).save(path)
-    found = loading.load_images(paths, 10, 6)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, images[:, 2:8, 2:8])
-
-
-def test_no_images_are_refused() -> None:
-    """An empty selection is a mistake upstream."""
-    with pytest.raises(DataError, match="no images to load"):
-        loading.load_images([], 8)
-
-
-@pytest.fixture
-def masked(tmp_path: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """A good image, a defective one, and their masks."""
-    masks = np.zeros((2, 16, 16), bool)
-    masks[1, 4:9, 3:12] = True
-    for index, mask in enumerate(masks):
-        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / f"{index}.png")
-        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{index}_mask.png")
-    rows = {
-        "label": [0, 1],
-        "image_path": [str(tmp_path / "0.png"), str(tmp_path / "1.png")],
-        "mask_path": ["", str(tmp_path / "1_mask.png")],
-    }
-    return pd.DataFrame(rows), masks
-
-
-def test_masks_of_a_table(masked: tuple[pd.DataFrame, np.ndarray]) -> None:
-    """Good images get an empty one; size and crop are those of the images."""
-    table, masks = masked
-    found = loading.load_masks(table, 16)
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found, masks)
-    np.testing.assert_array_equal(loading.load_masks(table, 16, 8), masks[:, 4:12, 4:12])
-
-
-def test_without_a_mask_there_are_no_masks(masked: tuple[pd.DataFrame, np.ndarray]) -> None:
-    """None, so that no pixel metric is computed on half of the truth."""
-    table, _ = masked
-    assert loading.load_masks(table.assign(mask_path=""), 16) is None
-
-
-def test_a_mask_of_another_size_is_refused(masked: tuple[pd.DataFrame, np.ndarray]) -> None:
-    """Both sizes are named."""
-    table, _ = masked
-    Image.fromarray(np.zeros((16, 24), np.uint8)).save(table["mask_path"][1])
-    with pytest.raises(DataError, match=r"1_mask\.png is 24×16 but its image is 16×16") as caught:
-        loading.load_masks(table, 16)
-    assert "\n" not in str(caught.value)
-
-
-IMAGES = RNG.integers(0, 256, (11, 8, 6, 3), np.uint8)
-LABELS = np.arange(11)
-
-
-def pixels_and_labels(framework: str, **options: object) -> Callable[[], tuple[np.ndarray, np.ndarray, list[int]]]:
-    """One epoch as (N, H, W, 3) float32 in 0 … 255, labels and batch sizes; call again for the next epoch."""
-    if framework == "torch":
-        loader = loading.torch_loader(IMAGES, LABELS, batch_size=4, **options)
-    else:
-        loader = loading.tf_dataset(IMAGES, LABELS, batch_size=4, **options)
-
-    def epoch() -> tuple[np.ndarray, np.ndarray, list[int]]:
-        batches = [(x.numpy(), y.numpy()) for x, y in loader]
-        pixels = np.concatenate([x for x, _ in batches])
-        assert pixels.dtype == np.float32
-        if framework == "torch":
-            pixels = pixels.transpose(0, 2, 3, 1) * 255
-        return pixels, np.concatenate([y for _, y in batches]), [len(y) for _, y in batches]
-
-    return epoch
-
-
-@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
-def test_both_frameworks_give_the_same_pixels_in_order(framework: str) -> None:
-    """One in 0 … 1 with channels first, one in 0 … 255 with channels last."""
-    pixels, labels, sizes = pixels_and_labels(framework)()
-    np.testing.assert_allclose(pixels, IMAGES, atol=1e-4)
-    np.testing.assert_array_equal(labels, LABELS)
-    assert labels.dtype == np.int64
-    assert sizes == [4, 4, 3]
-
-
-@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
-def test_the_seed_decides_the_order(framework: str) -> None:
-    """Same seed, same epochs; each epoch and each seed another order; labels stay with their images."""
-    epoch, again, other = (pixels_and_labels(framework, shuffle=True, seed=seed) for seed in (1, 1, 2))
-    orders = []
-    for _ in range(2):
-        pixels, labels, _ = epoch()
-        np.testing.assert_allclose(pixels, IMAGES[labels], atol=1e-4)
-        np.testing.assert_array_equal(labels, again()[1])
-        assert sorted(labels) == list(range(11))
-        orders.append(labels.tolist())
-    assert orders[0] != orders[1]
-    assert orders[0] != other()[1].tolist()
-
-
-@pytest.mark.parametrize("labels", [None, [0, 1] * 5 + [1], np.ones(11, np.int32), np.ones(11, np.uint8)])
-def test_labels_of_any_kind_become_int64(labels: object) -> None:
-    """What a cross-entropy asks for, in both frameworks."""
-    expected = np.zeros(11) if labels is None else np.asarray(labels)
-    for make in (loading.torch_loader, loading.tf_dataset):
-        ((_, found),) = list(make(IMAGES, labels, batch_size=20))
-        assert found.numpy().dtype == np.int64
-        np.testing.assert_array_equal(found.numpy(), expected)
+    with pytest.raises(SettingsError, match=f"crop {size + 1} is larger than image size {size}"):
+        loading.resize(image, size, size + 1)
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (2, 5), (0, 4)])
@@ -359,3 +399,57 @@ def test_batches_walk_through_everything_once(count: int, size: int) -> None:
     walked = [list(range(count))[part] for part in loading.batches(count, size)]
     assert [position for part in walked for position in part] == list(range(count))
     assert all(0 < len(part) <= size for part in walked)
+
+
+# --- files that cannot be read, many files ----------------------------------------------------------------------------
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "foreign": lambda path: path.write_text("not an image at all"),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_readable_images_come_through_beside_broken_ones(tmp_path: Path, harm: str) -> None:
+    """In order, though decoded in parallel, with position and reason of the others: one line with the path."""
+    pictures = RNG.integers(0, 256, (30, 10, 10, 3), np.uint8)
+    paths = [tmp_path / f"{index}.png" for index in range(30)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    np.testing.assert_array_equal(loading.load_images(paths, 10, 6), pictures[:, 2:8, 2:8])
+    for broken in (21, 3):
+        HARM[harm](paths[broken])
+    images, problems = loading.load_readable(paths, 10)
+    np.testing.assert_array_equal(images, np.delete(pictures, [3, 21], 0))
+    assert sorted(problems) == [3, 21]
+    assert loading.load_readable(paths[3:4], 6, 4)[0].shape == (0, 4, 4, 3)
+    for call in (lambda: loading.load_images(paths, 8), lambda: loading.read_mask(paths[3])):
+        with pytest.raises(DataError, match=r"3\.png (is empty|cannot be)") as caught:
+            call()
+        assert str(paths[3]) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="no images to load"):
+        loading.load_images([], 8)
+
+
+def test_masks_of_a_table(tmp_path: Path) -> None:
+    """Good images get an empty one; size and crop are those of the images; without a file there are none at all."""
+    masks = np.zeros((2, 16, 16), bool)
+    masks[1, 4:9, 3:12] = True
+    for index, mask in enumerate(masks):
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / f"{index}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{index}_mask.png")
+    files = {"image_path": [str(tmp_path / f"{i}.png") for i in range(2)], "mask_path": ["", f"{tmp_path}/1_mask.png"]}
+    table = pd.DataFrame({"label": [0, 1], **files})
+    found = loading.load_masks(table, 16)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, masks)
+    np.testing.assert_array_equal(loading.load_masks(table, 16, 8), masks[:, 4:12, 4:12])
+    assert loading.load_masks(table.assign(mask_path=""), 16) is None  # no pixel metric on half of the truth
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(table["mask_path"][1])
+    with pytest.raises(DataError, match=r"1_mask\.png is 24×16 but its image is 16×16") as caught:
+        loading.load_masks(table, 16)
+    assert "\n" not in str(caught.value)

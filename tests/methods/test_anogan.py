@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from alike import arrays, equal
 from scipy import ndimage
 from torch import Tensor, nn
 
-from mvtec_ad import artifacts, methods
 from mvtec_ad.config import torch_device
-from mvtec_ad.errors import DataError, SettingsError, TrainingError
+from mvtec_ad.errors import SettingsError, TrainingError
 from mvtec_ad.methods import anogan
 from mvtec_ad.methods.anogan import Anogan, Networks, search, search_loss
 from mvtec_ad.methods.base import content_seed, held_out_positions, normal
 from mvtec_ad.methods.f_anogan import FAnogan, encoder_loss
 from mvtec_ad.methods.gan import Discriminator, Generator
-from mvtec_ad.training import Run, remove_checkpoints, warm_cosine
+from mvtec_ad.training import warm_cosine
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
-SIDE, SEED = 16, 3
+SIDE, GOOD, SEED = 16, 12, 3
 TINY = {"image_size": SIDE, "crop": SIDE, "latent": 4, "width": 4, "steps": 5, "critic_steps": 2, "batch_images": 4}
 TINY |= {"search_steps": 6, "restarts": 2}
 ENCODING = {**TINY, "encoder_steps": 4}
-
-
-@pytest.fixture(autouse=True)
-def own_numbers() -> Iterator[None]:
-    """No test leaves torch's global numbers changed, or depends on what ran before it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(draw: Draw) -> np.ndarray:
-    """(12, SIDE, SIDE, 3) good surfaces; six of them are held out."""
-    generator = np.random.default_rng(0)
-    return np.stack([draw(generator, SIDE, False)[0] for _ in range(12)])
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +46,6 @@ def fitted(good: np.ndarray) -> FAnogan:
 def alone(good: np.ndarray) -> Anogan:
     """AnoGAN after as many."""
     return Anogan(**TINY).fit(good, SEED)
-
-
-def weights_of(network: nn.Module) -> dict[str, np.ndarray]:
-    """Every weight and buffer."""
-    return {name: value.cpu().numpy().copy() for name, value in network.state_dict().items()}
-
-
-def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    """To the bit."""
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 def signed(images: np.ndarray) -> Tensor:
@@ -102,12 +75,12 @@ def wild(kind: str = "wild") -> tuple[Generator, Discriminator]:
 def test_losses_by_hand(kind: str, weight: float) -> None:
     """Of a search sums of absolute differences, of an encoder mean squares; of pixels and of features."""
     critic = wild()[1]
-    images, drawn = torch.rand(2, 3, 3, SIDE, SIDE) * 2 - 1
+    images, reconstructions = torch.rand(2, 3, 3, SIDE, SIDE) * 2 - 1
     with torch.no_grad():
-        found = {"search": search_loss, "encoder": encoder_loss}[kind](critic, images, drawn, weight).numpy()
-        features = [[critic.features(one[None]).numpy() for one in batch] for batch in (images, drawn)]
+        found = {"search": search_loss, "encoder": encoder_loss}[kind](critic, images, reconstructions, weight).numpy()
+        features = [[critic.features(one[None]).numpy() for one in batch] for batch in (images, reconstructions)]
     for one in range(3):
-        pixels, details = images[one].numpy() - drawn[one].numpy(), features[0][one] - features[1][one]
+        pixels, details = images[one].numpy() - reconstructions[one].numpy(), features[0][one] - features[1][one]
         assert np.abs(details).sum() > 10
         if kind == "search":
             expected = (1 - weight) * np.abs(pixels).sum() + weight * np.abs(details).sum()
@@ -132,37 +105,35 @@ def test_searches_together_are_those_one_at_a_time(kind: str, fitted: FAnogan) -
         optimiser = torch.optim.Adam([latent], lr=0.05)
         losses = []
         for step in range(21):
-            optimiser.zero_grad()
-            drawn = generator(latent[None])
-            residual = (images[image] - drawn[0]).abs().sum()
-            features = (critic.features(images[image : image + 1]) - critic.features(drawn)).abs().sum()
-            loss = 0.9 * residual + 0.1 * features
-            losses.append(loss.item())
+            picture = generator(latent[None])
+            residual = (images[image] - picture[0]).abs().sum()
+            features = (critic.features(images[image : image + 1]) - critic.features(picture)).abs().sum()
+            losses.append(0.9 * residual + 0.1 * features)
             if step < 20:
-                loss.backward()
+                optimiser.zero_grad()
+                losses[-1].backward()
                 optimiser.step()
-        np.testing.assert_allclose(together.losses[:, image, restart].numpy(), losses, rtol=1e-5)
-        np.testing.assert_allclose(together.latents[image, restart].numpy(), latent.detach().numpy(), atol=2e-4)
-    best = [int(np.argmin(losses)) for losses in together.losses[-1].numpy()]
-    assert together.best.tolist() == best
+        np.testing.assert_allclose(together.losses[:, image, restart], torch.stack(losses).detach(), rtol=1e-5)
+        np.testing.assert_allclose(together.latents[image, restart], latent.detach(), atol=2e-4)
+    assert together.best.tolist() == together.losses[-1].numpy().argmin(1).tolist()
     with torch.no_grad():
-        expected = torch.cat([generator(together.latents[one, start][None]) for one, start in enumerate(best)])
-    torch.testing.assert_close(together.drawn, expected, atol=1e-5, rtol=0)
+        expected = generator(together.latents[torch.arange(3), together.best])
+    torch.testing.assert_close(together.reconstruction, expected, atol=1e-5, rtol=0)
 
 
-def test_a_search_finds_what_the_generator_drew() -> None:
+def test_a_search_finds_what_was_generated() -> None:
     """Pictures of other vectors: nearly all of the loss goes, and the picture is the target; nothing else is moved."""
     generator, critic = wild()
-    before = weights_of(nn.ModuleList([generator, critic]))
+    before = copy.deepcopy(nn.ModuleList([generator, critic]))
     with torch.no_grad():  # a search needs gradients where its caller has none, too
         targets, starts = generator(torch.randn(3, 4)), torch.randn(3, 4, 4)
         kept = starts.clone()
         found = search(generator, critic, targets, starts, steps=200, lr=0.05, feature_share=0.1)
         assert (generator(starts[:, 0]) - targets).abs().mean() > 0.1
     assert (found.losses[-1].amin(1) < 0.1 * found.losses[0].amin(1)).all()
-    assert (found.drawn - targets).abs().mean() < 0.02
+    assert (found.reconstruction - targets).abs().mean() < 0.02
     assert torch.equal(starts, kept)
-    assert_same(weights_of(nn.ModuleList([generator, critic])), before)
+    assert equal(nn.ModuleList([generator, critic]), before)
     assert all(one.grad is None for one in (*generator.parameters(), *critic.parameters()))
 
 
@@ -172,10 +143,10 @@ def test_a_search_finds_what_the_generator_drew() -> None:
 def test_steps_are_those_written_out(good: np.ndarray, fitted: FAnogan) -> None:
     """WGAN-GP, the averaged generator, then the encoder through it."""
     device = torch_device()
-    kept = np.delete(good, held_out_positions(12, 6, SEED), 0)
+    trained_on = np.delete(good, held_out_positions(12, 6, SEED), 0)
     torch.manual_seed(SEED)
     networks = Networks(SIDE, 4, 4, encodes=True).to(device, memory_format=torch.channels_last)
-    mean = np.round(kept.mean(0)).astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
+    mean = np.round(trained_on.mean(0)).astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
     base = torch.from_numpy(np.arctanh(np.clip(mean, -0.99, 0.99))).to(device)
     for network in (networks.generator, networks.averaged):
         network.base.copy_(base)
@@ -188,12 +159,12 @@ def test_steps_are_those_written_out(good: np.ndarray, fitted: FAnogan) -> None:
         return np.random.default_rng([SEED, *of])
 
     def batch(rng: np.random.Generator) -> Tensor:
-        return signed(kept[rng.permutation(6)[:4]])
+        return signed(trained_on[rng.permutation(6)[:4]])
 
     def compared(parts: tuple[str, ...]) -> None:
         """Every weight, to rounding."""
         for part in parts:
-            found, expected = (weights_of(getattr(of, part)) for of in (fitted.networks, networks))
+            found, expected = (arrays(getattr(of, part)) for of in (fitted.networks, networks))
             for name, value in found.items():
                 np.testing.assert_allclose(value, expected[name], atol=2e-6, err_msg=f"{part}.{name}")
 
@@ -230,9 +201,9 @@ def test_steps_are_those_written_out(good: np.ndarray, fitted: FAnogan) -> None:
     networks.averaged.eval()
     for step in range(5, 9):
         real = batch(random(step, 2, 0))
-        redrawn = networks.averaged(networks.encoder(real))
-        features = (networks.critic.features(real) - networks.critic.features(redrawn)).square().mean(1)
-        loss = ((real - redrawn).square().mean((1, 2, 3)) + features).mean()
+        reconstruction = networks.averaged(networks.encoder(real))
+        features = (networks.critic.features(real) - networks.critic.features(reconstruction)).square().mean(1)
+        loss = ((real - reconstruction).square().mean((1, 2, 3)) + features).mean()
         of_encoder.param_groups[0]["lr"] = 1e-3 * warm_cosine(step - 5, 4)
         of_encoder.zero_grad()
         loss.backward()
@@ -253,30 +224,12 @@ def test_both_stages_move_their_own_parts_only(good: np.ndarray, fitted: FAnogan
     assert list(alone.curve.columns) == ["step", "critic", "generator"]
     for part in ("generator", "averaged", "critic"):
         for other in (alone, short):
-            assert_same(weights_of(getattr(other.networks, part)), weights_of(getattr(fitted.networks, part)))
-    begun, ended = weights_of(short.networks.encoder), weights_of(fitted.networks.encoder)
-    assert not np.array_equal(begun["judge.weight"], ended["judge.weight"])
+            assert equal(getattr(other.networks, part), getattr(fitted.networks, part))
+    assert not torch.equal(short.networks.encoder.head.weight, fitted.networks.encoder.head.weight)
     torch.manual_seed(SEED)
-    assert_same(weights_of(Networks(SIDE, 4, 4, encodes=True).encoder), begun)
+    assert equal(Networks(SIDE, 4, 4, encodes=True).encoder, short.networks.encoder)
     assert short.curve["encoder"].isna().all()
     assert short.curve["encoder"].dtype == float  # a file takes no objects
-
-
-def test_held_out_images_are_not_trained_on(good: np.ndarray, fitted: FAnogan) -> None:
-    """Others in their place: the same weights and curve, other good scores; another image to learn from is noticed."""
-    held = held_out_positions(12, 6, SEED)
-    others = good.copy()
-    others[held] = 255 - others[held]
-    changed = FAnogan(**ENCODING).fit(others, SEED)
-    assert_same(weights_of(changed.networks), weights_of(fitted.networks))
-    assert changed.curve.equals(fitted.curve)
-    assert fitted.good_scores.shape == (6,)
-    assert (changed.good_scores != fitted.good_scores).all()
-    np.testing.assert_allclose(fitted.good_scores, fitted.score(good[held]).image, rtol=1e-6)
-    kept = good.copy()
-    kept[np.setdiff1d(np.arange(12), held)[0]] = 0
-    other = Anogan(**{**TINY, "steps": 1}).fit(kept, SEED)
-    assert not torch.equal(other.networks.generator.base, fitted.networks.generator.base)
 
 
 # Scores -------------------------------------------------------------------------------------------------------------
@@ -290,15 +243,15 @@ def test_scores_of_the_encoder_by_hand(seen: np.ndarray, fitted: FAnogan, image_
     pictures, scores = detector.invert(seen)
     wanted = signed(seen)
     with torch.no_grad():
-        drawn = torch.cat([fitted.networks.averaged(fitted.networks.encoder(one[None])) for one in wanted])
-        features = [fitted.networks.critic.features(one).cpu().numpy() for one in (wanted, drawn)]
-    wanted, drawn = wanted.cpu().numpy(), drawn.cpu().numpy()
-    maps = np.stack([ndimage.gaussian_filter(one, 1.5) for one in np.abs(wanted - drawn).mean(1)])
+        closest = torch.cat([fitted.networks.averaged(fitted.networks.encoder(image[None])) for image in wanted])
+        features = [fitted.networks.critic.features(images).cpu().numpy() for images in (wanted, closest)]
+    wanted, closest = wanted.cpu().numpy(), closest.cpu().numpy()
+    maps = np.stack([ndimage.gaussian_filter(residual, 1.5) for residual in np.abs(wanted - closest).mean(1)])
     np.testing.assert_allclose(scores.maps, maps, atol=1e-5)
-    loss = ((wanted - drawn) ** 2).mean((1, 2, 3)) + kappa * ((features[0] - features[1]) ** 2).mean(1)
+    loss = ((wanted - closest) ** 2).mean((1, 2, 3)) + kappa * ((features[0] - features[1]) ** 2).mean(1)
     np.testing.assert_allclose(scores.image, maps.max((1, 2)) if image_score == "peak" else loss, rtol=1e-4)
     assert scores.image.dtype == scores.maps.dtype == np.float32
-    exact = (drawn.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
+    exact = (closest.transpose(0, 2, 3, 1).astype(np.float64) + 1) * 127.5
     assert np.abs(pictures - exact).max() < 0.51
     np.testing.assert_array_equal(detector.reconstruct(seen), pictures)
     np.testing.assert_array_equal(detector.score(seen).image, scores.image)
@@ -312,7 +265,7 @@ def test_scores_of_the_search_by_hand(seen: np.ndarray, fitted: FAnogan, alone: 
         starts = normal((2, 4), np.random.default_rng([SEED, content_seed(seen[place])]))[None]
         found = search(networks.averaged, networks.critic, image[None], starts, steps=6, lr=0.05, feature_share=0.1)
         assert scores.image[place] == pytest.approx(found.losses[-1].min().item(), rel=1e-4)
-        residual = (image - found.drawn[0]).abs().mean(0).cpu().numpy()
+        residual = (image - found.reconstruction[0]).abs().mean(0).cpu().numpy()
         np.testing.assert_allclose(scores.maps[place], residual, atol=1e-3)
     searching = fitted.as_search(sigma=0.0)
     assert type(searching) is Anogan
@@ -325,45 +278,25 @@ def test_scores_of_the_search_by_hand(seen: np.ndarray, fitted: FAnogan, alone: 
     np.testing.assert_array_equal(peaks.image, scores.maps.max((1, 2)))
 
 
-@pytest.mark.parametrize("method", ["anogan", "f_anogan"])
-def test_a_score_depends_on_the_image_alone(seen: np.ndarray, fitted: FAnogan, method: str) -> None:
-    """The same picture six times, in any order, alone and in any batch: the same score, map and reconstruction."""
-    detector = fitted if method == "f_anogan" else fitted.as_search(search_steps=60, search_lr=0.2)
-    pictures, scores = detector.invert(seen)
-    assert np.ptp(scores.image) > 0.05 * scores.image.mean()
-    places = [*range(7)], [2] * 6, [6, 5, 4, 3, 2, 1, 0], [4], [0], [3, 3, 1], [5, 0, 6, 2, 2], [1] * 70 + [0, 4]
-    for rows in places:
-        again, found = detector.invert(seen[rows])
-        np.testing.assert_allclose(found.image, scores.image[rows], rtol=1e-5)
-        np.testing.assert_allclose(found.maps, scores.maps[rows], rtol=1e-4, atol=1e-5)
-        assert np.abs(again.astype(int) - pictures[rows]).max() <= 1
-        assert len(np.unique(found.image[np.array(rows) == rows[0]])) == 1  # to the bit where it is in one call
-
-
+@pytest.mark.parametrize(("together", "sizes"), [(1, [1] * 7), (12, [4, 3]), (64, [7])])
 def test_every_image_and_restart_has_a_start_of_its_own(
-    seen: np.ndarray, fitted: FAnogan, monkeypatch: pytest.MonkeyPatch
+    seen: np.ndarray, fitted: FAnogan, monkeypatch: pytest.MonkeyPatch, together: int, sizes: list[int]
 ) -> None:
-    """However many searches go on at once; another seed has others; a lone search gets company."""
+    """However many searches go on at once, the same ones, by seed and content; a lone search gets company."""
     searching, begun = fitted.as_search(restarts=3, search_steps=1), []
 
-    def watched(generator: Generator, critic: Discriminator, images: Tensor, starts: Tensor, **how: float):
+    def watched(generator: Generator, critic: Discriminator, images: Tensor, starts: Tensor, **options: float):
         begun.append(starts.cpu().numpy())
-        return search(generator, critic, images, starts, **how)
+        return search(generator, critic, images, starts, **options)
 
     monkeypatch.setattr(anogan, "search", watched)
-    starts, cuts = [], []
-    for together, seed in ((64, SEED), (1, SEED), (12, SEED), (64, 4)):
-        monkeypatch.setattr(anogan, "TOGETHER", together)
-        searching.seed = seed
-        begun.clear()
-        searching.score(seen)
-        cuts.append([len(one) for one in begun])
-        sizes = {64: [7], 1: [1] * 7, 12: [4, 3]}[together]
-        starts.append(np.concatenate([one[:size] for one, size in zip(begun, sizes, strict=True)]))
-    assert cuts == [[8], 7 * [4], [4, 4], [8]]
-    assert len(np.unique(np.concatenate([starts[0], starts[3]]).reshape(42, 4), axis=0)) == 42
-    np.testing.assert_array_equal(starts[1], starts[0])
-    np.testing.assert_array_equal(starts[2], starts[0])
+    monkeypatch.setattr(anogan, "TOGETHER", together)
+    searching.score(seen)
+    assert [len(starts) for starts in begun] == [-(-size // 4) * 4 for size in sizes]  # fours
+    starts = np.concatenate([starts[:size] for starts, size in zip(begun, sizes, strict=True)])
+    expected = [normal((3, 4), np.random.default_rng([SEED, content_seed(image)])).cpu() for image in seen]
+    np.testing.assert_array_equal(starts, np.stack(expected))
+    assert len(np.unique(starts.reshape(21, 4), axis=0)) == 21
 
 
 def test_samples_repeat(fitted: FAnogan) -> None:
@@ -373,54 +306,11 @@ def test_samples_repeat(fitted: FAnogan) -> None:
     np.testing.assert_array_equal(one, fitted.sample(5, 2))
     assert not np.array_equal(one, fitted.sample(5, 3))
     with torch.no_grad():
-        drawn = fitted.networks.averaged(normal((5, 4), np.random.default_rng(2))).cpu().numpy()
-    assert np.abs(one - (drawn.transpose(0, 2, 3, 1) + 1) * 127.5).max() < 0.51
+        exact = fitted.networks.averaged(normal((5, 4), np.random.default_rng(2))).cpu().numpy()
+    assert np.abs(one - (exact.transpose(0, 2, 3, 1) + 1) * 127.5).max() < 0.51
 
 
 # Runs ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("where", "first", "kept"),
-    [((3, 0, 1), 2, 1), ((4, 1, 0), 4, 1), ((5, 2, 0), 5, 1), ((7, 2, 0), 7, 2)],
-    ids=["critic", "generator", "encoder", "encoder, later"],
-)
-def test_an_interrupted_run_ends_the_same(
-    tmp_path: Path,
-    good: np.ndarray,
-    fitted: FAnogan,
-    monkeypatch: pytest.MonkeyPatch,
-    where: tuple[int, int, int],
-    first: int,
-    kept: int,
-) -> None:
-    """In either stage, bit by bit; steps after the checkpoint are redone, those before it are not."""
-    monkeypatch.setattr(anogan, "EVERY", 2)
-    rng, taken = Run.rng, []
-
-    def stops(run: Run, step: int, *more: int) -> np.random.Generator:
-        if (step, *more) == where:
-            raise KeyboardInterrupt
-        return rng(run, step, *more)
-
-    def noted(run: Run, step: int, *more: int) -> np.random.Generator:
-        taken.append(step)
-        return rng(run, step, *more)
-
-    monkeypatch.setattr(Run, "rng", stops)
-    with pytest.raises(KeyboardInterrupt):
-        FAnogan(**ENCODING).fit(good, SEED, checkpoints=tmp_path)
-    assert len(list(tmp_path.iterdir())) == kept
-    monkeypatch.setattr(Run, "rng", noted)
-    detector = FAnogan(**ENCODING).fit(good, SEED, checkpoints=tmp_path)
-    assert sorted(set(taken)) == list(range(first, 9))
-    assert_same(weights_of(detector.networks), weights_of(fitted.networks))
-    assert detector.curve.equals(fitted.curve)
-    assert detector.curve.attrs["seconds_before"] > 0
-    np.testing.assert_array_equal(detector.good_scores, fitted.good_scores)
-    assert set(tmp_path.iterdir()) == set(detector.checkpoint_files)  # of both stages
-    remove_checkpoints(detector.checkpoint_files)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_that_may_go_on_from_one_another(tmp_path: Path, good: np.ndarray, fitted: FAnogan) -> None:
@@ -431,7 +321,7 @@ def test_runs_that_may_go_on_from_one_another(tmp_path: Path, good: np.ndarray, 
     scoring = {"image_score": "peak", "sigma": 2.0, "search_steps": 9, "restarts": 1, "feature_share": 0.5}
     again = FAnogan(**{**ENCODING, **scoring, "search_lr": 1.0}).fit(good, SEED, checkpoints=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert_same(weights_of(again.networks), weights_of(fitted.networks))
+    assert equal(again.networks, fitted.networks)
     other = FAnogan(**ENCODING).fit(good, SEED + 1, checkpoints=tmp_path)
     assert set(other.checkpoint_files).isdisjoint(before)
     assert not np.array_equal(other.good_scores, fitted.good_scores)
@@ -441,71 +331,18 @@ def test_runs_that_may_go_on_from_one_another(tmp_path: Path, good: np.ndarray, 
             FAnogan(**{**ENCODING, **change}).train(kept, kept, SEED, path, False)
 
 
-@pytest.mark.parametrize("method", ["anogan", "f_anogan"])
-def test_a_model_comes_back_from_a_file(
-    tmp_path: Path, seen: np.ndarray, fitted: FAnogan, alone: Anogan, method: str
-) -> None:
-    """Scores, maps, pictures, weights, threshold and curve, to the bit."""
-    own = fitted if method == "f_anogan" else alone
-    threshold = {"value": 1.5, "false_alarm_rate": 0.05}
-    path = artifacts.save_model(tmp_path / "a.zip", own, "part", threshold, data_source="own")
-    restored, description = methods.load_model(path)
-    assert (description["method"], description["backbone"], description["threshold"]) == (method, None, threshold)
-    assert restored == own  # options
-    assert restored.seed == SEED
-    assert_same(restored.state(), own.state())
-    (pictures, scores), (again, after) = own.invert(seen), restored.invert(seen)
-    np.testing.assert_array_equal(again, pictures)
-    np.testing.assert_array_equal(after.image, scores.image)
-    np.testing.assert_array_equal(after.maps, scores.maps)
-    assert restored.curve.equals(own.curve)
-    np.testing.assert_array_equal(restored.sample(3), own.sample(3))
-
-
 # Errors and options -------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_fitted_or_scored(good: np.ndarray, fitted: FAnogan, alone: Anogan) -> None:
     """Three images are enough, one number can be the latent vector; what is not there is not made up."""
-    with pytest.raises(DataError, match="2 good images are too few"):
-        Anogan(**TINY).fit(good[:2])
     small = FAnogan(**{**ENCODING, "steps": 1, "encoder_steps": 1, "latent": 1}).fit(good[:3])
     assert small.good_scores.shape == (1,)
     assert small.score(good).maps.shape == (12, SIDE, SIDE)
-    for call in (lambda own: own.score(good), lambda own: own.reconstruct(good), lambda own: own.sample(1)):
-        with pytest.raises(SettingsError, match="f_anogan is not fitted"):
-            call(FAnogan(**ENCODING))
     with pytest.raises(SettingsError, match="latent changes the weights"):
         fitted.as_search(latent=3)
     with pytest.raises(SettingsError, match="no option kappa"):
         alone.rescored(kappa=2.0)
-
-
-@pytest.mark.parametrize(
-    ("names", "refused", "allowed"),
-    [
-        (("latent", "width", "steps", "critic_steps", "search_steps", "restarts"), (0, -1), (1,)),
-        (("encoder_steps",), (-1,), (0,)),
-        (("batch_images",), (1, 0), (2,)),
-        (("lr", "encoder_lr", "search_lr"), (0.0, -1.0, np.inf, np.nan), (1e-9,)),
-        (("averaging",), (-0.1, 1.0, np.nan), (0.0, 0.999)),
-        (("kappa", "sigma"), (-0.1, np.inf, np.nan), (0.0, 1e6)),
-        (("feature_share",), (-0.1, 1.1, np.nan), (0.0, 1.0)),
-        (("held_out",), (0.0, 1.0, -0.2, np.nan), (1e-3, 0.999)),
-        (("image_score",), ("mean",), ("loss", "peak")),
-        (("crop",), (0, 12, 15, 65), (16, 63)),
-    ],
-    ids=str,
-)
-def test_what_options_may_be(names: tuple[str, ...], refused: tuple, allowed: tuple) -> None:
-    """One line that names the option."""
-    for name in names:
-        for value in allowed:
-            assert getattr(FAnogan(**{name: value}), name) == value
-        for value in refused:
-            with pytest.raises(SettingsError, match=name) as problem:
-                FAnogan(**{name: value})
-            assert "\n" not in str(problem.value)
 
 
 def test_presets() -> None:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mvtec_ad.methods.baselines import SIDE, mean_image, trivial_scores
+from mvtec_ad.methods.baselines import IMAGE_SIZE, mean_image, trivial_scores
 
 ROWS = ["all_defective", "mean_intensity", "mean_intensity_inverted", "distance_to_mean", "pixel_z_score"]
 LABELS = np.repeat([0, 1], 4)
 
 
 def flat(level: int, count: int) -> np.ndarray:
-    """(count, SIDE, SIDE, 3) of one gray level."""
-    return np.full((count, SIDE, SIDE, 3), level, np.uint8)
+    """(count, IMAGE_SIZE, IMAGE_SIZE, 3) of one gray level."""
+    return np.full((count, IMAGE_SIZE, IMAGE_SIZE, 3), level, np.uint8)
 
 
 def brighter() -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from alike import equal
 from torch import Tensor, nn
 
 from mvtec_ad.config import torch_device
@@ -30,17 +32,10 @@ from mvtec_ad.methods.gan import (
     latents,
     move_average,
 )
+from mvtec_ad.training import Run
 
 TINY = {"latent": 8, "width": 4, "discriminator_width": 4, "batch_images": 8, "epochs": 2, "snapshots": 3}
 SEED = 5
-
-
-@pytest.fixture(autouse=True)
-def own_numbers() -> object:
-    """No test leaves torch's global numbers changed, or depends on what ran before it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,47 +60,27 @@ def real_share(raw: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_the_discriminator_minimises_two_cross_entropies(smoothing: float) -> None:
     """Written with logarithms; only the real label is smoothed."""
-    real, drawn = verdicts(7, 0), verdicts(5, 1)
-    share_real, share_drawn = real_share(real.numpy()), real_share(drawn.numpy())
+    real, generated = verdicts(7, 0), verdicts(5, 1)
+    share_real, share_generated = real_share(real.numpy()), real_share(generated.numpy())
     of_real = (1 - smoothing) * np.log(share_real) + smoothing * np.log(1 - share_real)
-    expected = -of_real.mean() - np.log(1 - share_drawn).mean()
-    assert discriminator_loss(real, drawn, smoothing).item() == pytest.approx(expected, rel=1e-12)
+    expected = -of_real.mean() - np.log(1 - share_generated).mean()
+    assert discriminator_loss(real, generated, smoothing).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_generator_minimises_what_does_not_saturate() -> None:
-    """−log D, not log(1 − D): where a drawn image is found out for sure, its slope is −1, not 0."""
-    drawn = verdicts(5, 1)
-    assert generator_loss(drawn).item() == pytest.approx(-np.log(real_share(drawn.numpy())).mean(), rel=1e-12)
-    sure = torch.tensor([-50.0], requires_grad=True)
-    generator_loss(sure).backward()
-    assert sure.grad.item() == pytest.approx(-1)
-
-
-def test_extreme_verdicts_stay_finite() -> None:
-    """In single precision, value and slope, where a logarithm of a rounded probability is infinite."""
-    real, drawn = torch.tensor([-1000.0, 1000.0]).requires_grad_(), torch.tensor([1000.0, -1000.0]).requires_grad_()
-    loss = discriminator_loss(real, drawn)
-    assert loss.item() == pytest.approx(1000)
-    assert generator_loss(drawn).item() == pytest.approx(500)
-    (loss + generator_loss(drawn)).backward()
-    assert real.grad.isfinite().all()
-    assert drawn.grad.isfinite().all()
+    """−log D, not log(1 − D): where an image is found out for sure, its slope is −1, not 0; losses stay finite."""
+    generated = verdicts(5, 1)
+    assert generator_loss(generated).item() == pytest.approx(-np.log(real_share(generated.numpy())).mean(), rel=1e-12)
+    real, sure = torch.tensor([-1000.0], requires_grad=True), torch.tensor([-1000.0], requires_grad=True)
+    assert discriminator_loss(real, -sure).item() == pytest.approx(2000)
+    (discriminator_loss(real, -sure) + generator_loss(sure)).backward()
+    assert real.grad.item() == pytest.approx(-1)
+    assert sure.grad.item() == pytest.approx(-2)
 
 
 def test_a_critic_tells_means_apart() -> None:
-    """Drawn minus real."""
+    """Generated minus real."""
     assert critic_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 0.5, 2.0])).item() == pytest.approx(1.0 - 2.0)
-
-
-def test_penalty_of_a_linear_critic() -> None:
-    """Its gradient is w everywhere: (‖w‖ − 1)², and 0 for a w of length 1."""
-    rng = np.random.default_rng(0)
-    real, drawn = (torch.from_numpy(rng.normal(size=(4, 2, 3, 3))) for _ in range(2))
-    for length in (0.2, 1.0, 3.0):
-        w = rng.normal(size=18)
-        w = torch.from_numpy(w * length / np.linalg.norm(w))
-        found = gradient_penalty(lambda x, w=w: x.flatten(1) @ w, real, drawn, torch.rand(4).double())
-        assert found.item() == pytest.approx((length - 1) ** 2, abs=1e-12)
 
 
 def bent(weights: Tensor) -> Callable[[Tensor], Tensor]:
@@ -115,19 +90,19 @@ def bent(weights: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def between() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Real and drawn images, shares, and weights of `bent`, float64."""
+    """Real and generated images, shares, and weights of `bent`, float64."""
     rng = np.random.default_rng(1)
     shapes = (3, 1, 2, 2), (3, 1, 2, 2), 15
-    real, drawn, weights = (torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
-    return real, drawn, torch.tensor([0.0, 0.25, 0.9], dtype=torch.float64), weights
+    real, generated, weights = (torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
+    return real, generated, torch.tensor([0.0, 0.25, 0.9], dtype=torch.float64), weights
 
 
 def test_penalty_is_that_of_finite_differences() -> None:
-    """At ε x + (1 − ε) x̃: slopes by central differences, one number at a time."""
-    real, drawn, shares, weights = between()
+    """At ε x + (1 − ε) x̃: slopes by central differences, and so is its slope in the weights."""
+    real, generated, shares, weights = between()
     critic = bent(weights)
     total = 0.0
-    for x, fake, share in zip(real, drawn, shares, strict=True):
+    for x, fake, share in zip(real, generated, shares, strict=True):
         point = share * x + (1 - share) * fake
         slopes = []
         for place in np.ndindex(*point.shape):
@@ -135,66 +110,42 @@ def test_penalty_is_that_of_finite_differences() -> None:
             nudge[place] = 1e-6
             slopes.append((critic((point + nudge)[None]) - critic((point - nudge)[None])).item() / 2e-6)
         total += (np.linalg.norm(slopes) - 1) ** 2
-    found = gradient_penalty(critic, real, drawn, shares).item()
+    found = gradient_penalty(critic, real, generated, shares).item()
     assert found == pytest.approx(total / 3, rel=1e-7)
-    assert gradient_penalty(critic, real, drawn, 1 - shares).item() != pytest.approx(found, rel=1e-2)
-
-
-def test_the_penalty_can_be_minimised() -> None:
-    """Its slope in every weight of the critic is that of finite differences: the critic is differentiated twice."""
-    real, drawn, shares, weights = between()
-    assert torch.autograd.gradcheck(lambda w: gradient_penalty(bent(w), real, drawn, shares), weights.requires_grad_())
-
-
-def test_the_penalty_of_the_real_critic_reaches_its_weights() -> None:
-    """Of every convolution; images stay as they are."""
-    critic = Discriminator(28, 1, 4, norm="layer")
-    real, drawn = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28)
-    gradient_penalty(critic, real, drawn, torch.rand(3)).backward()
-    for name, weights in critic.named_parameters():
-        if name.endswith("weight"):
-            assert weights.grad.abs().max() > 0, name
-    assert real.grad is None
-    assert not real.requires_grad
+    assert gradient_penalty(critic, real, generated, 1 - shares).item() != pytest.approx(found, rel=1e-2)
+    penalty = lambda w: gradient_penalty(bent(w), real, generated, shares)  # noqa: E731
+    assert torch.autograd.gradcheck(penalty, weights.requires_grad_())  # it can be minimised
 
 
 # Networks -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("side", "grids"),
-    [
-        (28, [28, 14, 7, 3]),
-        (64, [64, 32, 16, 8, 4]),
-        (16, [16, 8, 4]),
-        (60, [60, 30, 15, 7, 3]),
-        (128, [128, 64, 32, 16, 8, 4]),
-    ],
+    ("size", "grids"), [(28, [28, 14, 7, 3]), (64, [64, 32, 16, 8, 4]), (16, [16, 8, 4]), (60, [60, 30, 15, 7, 3])]
 )
-def test_grids_are_halved_down_to_four_cells(side: int, grids: list[int]) -> None:
-    """Rounded down; the discriminator's grids are just these, and the generator comes back to the whole side."""
-    assert grids_of(side) == grids
-    judge, seen = Discriminator(side, 1, 2), []
-    images = torch.rand(2, 1, side, side)
-    for layer in judge.downs:
+def test_grids_are_halved_down_to_four_cells(size: int, grids: list[int]) -> None:
+    """Rounded down; the discriminator's grids are just these, and the generator comes back to the whole size."""
+    assert grids_of(size) == grids
+    discriminator, sizes = Discriminator(size, 1, 2), []
+    images = torch.rand(2, 1, size, size)
+    for layer in discriminator.downs:
         images = layer(images)
-        seen.append(images.shape[-1])
-    assert sorted(set(seen), reverse=True) == grids[1:]
-    assert Generator(side, 1, 3, 2)(torch.randn(2, 3)).shape == (2, 1, side, side)
+        sizes.append(images.shape[-1])
+    assert sorted(set(sizes), reverse=True) == grids[1:]
+    assert Generator(size, 1, 3, 2)(torch.randn(2, 3)).shape == (2, 1, size, size)
 
 
 def test_shapes_and_range() -> None:
     """Pictures in [−1, 1], a verdict a picture, as many numbers as an encoder is asked for."""
     generator = Generator(28, 3, 10, 4)
     nn.init.normal_(generator.ups[-1].weight, std=3)
-    drawn = generator(torch.randn(5, 10))
-    assert drawn.shape == (5, 3, 28, 28)
-    assert 0.9 < drawn.max() <= 1
-    assert -1 <= drawn.min() < -0.9
-    assert Discriminator(28, 3, 4)(drawn).shape == (5,)
-    assert Discriminator(28, 3, 4, outputs=6)(drawn).shape == (5, 6)
-    assert Discriminator(28, 3, 4, outputs=1)(drawn).shape == (5, 1)  # an encoder still, no verdict
-    assert Discriminator(28, 3, 4).features(drawn).shape == (5, 16 * 3 * 3)
+    images = generator(torch.randn(5, 10))
+    assert images.shape == (5, 3, 28, 28)
+    assert 0.9 < images.max() <= 1
+    assert -1 <= images.min() < -0.9
+    for outputs, shape in ((None, (5,)), (6, (5, 6)), (1, (5, 1))):  # one number of an encoder is no verdict
+        assert Discriminator(28, 3, 4, outputs=outputs)(images).shape == shape
+    assert Discriminator(28, 3, 4).features(images).shape == (5, 16 * 3 * 3)
 
 
 def test_weights_begin_small() -> None:
@@ -213,8 +164,8 @@ def test_a_generator_starts_from_the_mean() -> None:
     mean[:, 0, 0], mean[:, 0, 1] = 1, -1
     generator.start_from(mean)
     nn.init.zeros_(generator.ups[-1].weight)
-    drawn = generator(torch.randn(4, 10))
-    torch.testing.assert_close(drawn, mean.clamp(-0.99, 0.99).expand(4, -1, -1, -1), atol=1e-5, rtol=0)
+    generated = generator(torch.randn(4, 10))
+    torch.testing.assert_close(generated, mean.clamp(-0.99, 0.99).expand(4, -1, -1, -1), atol=1e-5, rtol=0)
     assert "base" in generator.state_dict()  # a file keeps it
 
 
@@ -226,122 +177,77 @@ def test_whether_one_image_changes_anothers_verdict(norm: str, alone: bool) -> N
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, std=0.3)
     images = torch.rand(4, 1, 28, 28) * 2 - 1
-    changed = images.clone()
-    changed[1:] = -0.9
-    first, second = critic(images)[0].item(), critic(changed)[0].item()
-    if alone:
-        assert first == pytest.approx(second, rel=1e-5)
-    else:
-        assert first != pytest.approx(second, rel=1e-2)
-
-
-def largest(critic: Discriminator) -> list[float]:
-    """The largest singular value of every convolution's and linear layer's weight."""
-    layers = [module for module in critic.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    assert len(layers) == 4
-    return [np.linalg.svd(layer.weight.detach().flatten(1).numpy(), compute_uv=False)[0] for layer in layers]
+    changed = torch.cat([images[:1], torch.full((3, 1, 28, 28), -0.9)])
+    assert (critic(images)[0].item() == pytest.approx(critic(changed)[0].item(), rel=1e-3)) == alone
 
 
 def test_spectral_norm_makes_the_largest_singular_value_one() -> None:
-    """Of every weight, after some forward passes, and again when the weights have moved."""
+    """Of every weight, after some forward passes, and again when the weights have moved; without it, it is another."""
+
+    def largest(critic: Discriminator) -> list[float]:
+        layers = [module for module in critic.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        return [np.linalg.svd(layer.weight.detach().flatten(1).numpy(), compute_uv=False)[0] for layer in layers]
+
     critic = Discriminator(28, 1, 4, norm="none", spectral=True)
-    images = torch.rand(2, 1, 28, 28)
-    for times in (1, 7):
-        with torch.no_grad():
-            for module in critic.modules():
-                if hasattr(module, "parametrizations"):
-                    module.parametrizations.weight.original.mul_(times).add_(
-                        torch.randn_like(module.parametrizations.weight.original), alpha=0.02
-                    )
+    weights = [m.parametrizations.weight.original for m in critic.modules() if hasattr(m, "parametrizations")]
+    with torch.no_grad():
+        for times in (1, 7):
+            for weight in weights:
+                weight.mul_(times).add_(torch.randn_like(weight), alpha=0.02)
             for _ in range(60):
-                critic(images)
-        assert largest(critic.eval()) == pytest.approx([1, 1, 1, 1], abs=0.02)
-        critic.train()
-    for plain in largest(Discriminator(28, 1, 4, norm="none")):
-        assert plain != pytest.approx(1, abs=0.1)
+                critic.train()(torch.rand(2, 1, 28, 28))
+            assert largest(critic.eval()) == pytest.approx([1, 1, 1, 1], abs=0.02)
+    assert all(value != pytest.approx(1, abs=0.1) for value in largest(Discriminator(28, 1, 4, norm="none")))
 
 
-def test_averaged_weights_are_those_of_a_loop() -> None:
-    """The share grows from 1/10 to what is asked for; what batch norm counts is taken as it is."""
-    present = Generator(28, 1, 4, 2)
-    kept = copy.deepcopy(present)
-    expected = {name: value.detach().double().numpy() for name, value in kept.named_parameters()}
-    for step in range(40):
-        with torch.no_grad():
-            for value in (*present.parameters(), *present.buffers()):
-                value.copy_(5 * torch.randn(value.shape))
-        move_average(kept, present, 0.7, step)
-        share = [(1 + step) / (10 + step), 0.7][step > 20]  # 21 / 30 = 0.7
-        for name, value in present.named_parameters():
-            expected[name] = share * expected[name] + (1 - share) * value.detach().double().numpy()
-    for name, value in kept.named_parameters():
-        np.testing.assert_allclose(value.detach().numpy(), expected[name], atol=1e-4)
-    for one, other in zip(kept.buffers(), present.buffers(), strict=True):
-        assert torch.equal(one, other)
-    move_average(kept, present, 0.0, 3)
-    for one, other in zip(kept.parameters(), present.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+@pytest.mark.parametrize(("step", "share"), [(0, 0.1), (20, 0.7), (3, 4 / 13), (500, 0.7)])
+def test_averaged_weights(step: int, share: float) -> None:
+    """The share grows as (1 + step) / (10 + step) to the 0.7 asked for; what batch norm counts is taken as it is."""
+    average, network = Generator(28, 1, 4, 2), Generator(28, 1, 4, 2)
+    for value in (*average.parameters(), *network.buffers()):
+        nn.init.normal_(value) if value.is_floating_point() else value.fill_(7)
+    before = copy.deepcopy(average)
+    move_average(average, network, 0.7, step)
+    for mean, old, new in zip(average.parameters(), before.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mean, share * old + (1 - share) * new)
+    assert all(torch.equal(one, other) for one, other in zip(average.buffers(), network.buffers(), strict=True))
 
 
 # Latent vectors -----------------------------------------------------------------------------------------------------
 
 
 def test_a_great_circle_by_hand() -> None:
-    """A quarter of a circle in three parts: 0°, 30°, 60°, 90°."""
-    found = interpolate(np.array([2.0, 0, 0], np.float32), np.array([0, 2.0, 0], np.float32), 4)
+    """A quarter of a circle in three parts: 0°, 30°, 60°, 90°; of many dimensions, equal lengths and equal steps."""
+    vectors = interpolate(np.array([2.0, 0, 0], np.float32), np.array([0, 2.0, 0], np.float32), 4)
     angles = np.radians([0, 30, 60, 90])
-    np.testing.assert_allclose(found, 2 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1), atol=1e-6)
-    assert found.dtype == np.float32
-
-
-def test_equal_lengths_stay_and_steps_are_even() -> None:
-    """Of many dimensions too: the same length and the same angle from one to the next; a straight line is shorter."""
+    np.testing.assert_allclose(vectors, 2 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1), atol=1e-6)
+    assert vectors.dtype == np.float32
     first, second = latents(2, 100, 3).astype(np.float64)
     second *= np.linalg.norm(first) / np.linalg.norm(second)
-    found = interpolate(first, second, 9).astype(np.float64)
-    lengths = np.linalg.norm(found, axis=1)
-    np.testing.assert_allclose(lengths, np.linalg.norm(first), rtol=1e-6)
-    cosines = (found[1:] * found[:-1]).sum(1) / lengths[0] ** 2
-    np.testing.assert_allclose(np.arccos(cosines), np.arccos(first @ second / lengths[0] ** 2) / 8, rtol=1e-5)
-    assert np.linalg.norm((first + second) / 2) < 0.9 * lengths[4]
+    vectors = interpolate(first, second, 9).astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), np.linalg.norm(first), rtol=1e-6)
+    angles = np.arccos((vectors[1:] * vectors[:-1]).sum(1) / (first @ first))
+    np.testing.assert_allclose(angles, np.arccos(first @ second / (first @ first)) / 8, rtol=1e-5)
 
 
-def test_both_ends_are_the_vectors_themselves() -> None:
-    """To the last digit or so, for many pairs of vectors of different lengths."""
-    for seed in range(20):
+@pytest.mark.parametrize("factor", [None, 1.0, 2.0])
+def test_ends_are_the_vectors_themselves(factor: float | None) -> None:
+    """Of different lengths too; between equal directions the way is straight: no division by the sine of 0."""
+    for seed in range(5):
         first, second = latents(2, 64, seed)
-        found = interpolate(first, second, 5)
-        assert found.shape == (5, 64)
-        np.testing.assert_allclose(found[[0, -1]], [first, second], rtol=3e-7)
-
-
-@pytest.mark.parametrize("factor", [1.0, 2.0])
-def test_between_equal_directions_the_way_is_straight(factor: float) -> None:
-    """No division by the sine of 0."""
-    for vector in latents(5, 30, 1):
-        found = interpolate(vector, factor * vector, 3)
-        np.testing.assert_allclose(found, np.stack([vector, (1 + factor) / 2 * vector, factor * vector]), rtol=1e-5)
+        second = second if factor is None else factor * first
+        vectors = interpolate(first, second, 3)
+        np.testing.assert_allclose(vectors[[0, -1]], [first, second], rtol=3e-7)
+        if factor is not None:
+            np.testing.assert_allclose(vectors[1], (1 + factor) / 2 * first, rtol=1e-5)
 
 
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def fit(images: np.ndarray, *, seed: int = SEED, run: dict[str, object] | None = None, **changes: object) -> Dcgan:
+def fit(images: np.ndarray, *, seed: int = SEED, checkpoint: Path | None = None, **changes: object) -> Dcgan:
     """A tiny one."""
-    return Dcgan(**{**TINY, **changes}).fit(images, seed, **(run or {}))
-
-
-def weights_of(model: Dcgan) -> dict[str, np.ndarray]:
-    """Every weight and buffer."""
-    return {name: value.cpu().numpy() for name, value in model.generator.state_dict().items()}
-
-
-def assert_same(one: Dcgan, other: Dcgan) -> None:
-    """Weights, buffers, grids, moments, curve and seed, to the bit."""
-    first, second = one.state(), other.state()
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    return Dcgan(**{**TINY, **changes}).fit(images, seed, checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -364,30 +270,30 @@ def test_steps_are_those_written_out(images: np.ndarray, fitted: Dcgan) -> None:
         order = np.random.default_rng([SEED, step // 3]).permutation(26)[step % 3 * 8 : step % 3 * 8 + 8]
         real = torch.from_numpy(images[order][:, None] / np.float32(127.5) - 1).float().to(device)
         fake = generator(normal((8, 8), np.random.default_rng([SEED, step, 1]))).detach()
-        says = torch.sigmoid(discriminator(real)), torch.sigmoid(discriminator(fake))
+        shares = torch.sigmoid(discriminator(real)), torch.sigmoid(discriminator(fake))
         of_discriminator.zero_grad()
-        first = -says[0].log().mean() - (1 - says[1]).log().mean()
+        first = -shares[0].log().mean() - (1 - shares[1]).log().mean()
         first.backward()
         of_discriminator.step()
         of_generator.zero_grad()
-        drawn = generator(normal((8, 8), np.random.default_rng([SEED, step, 2])))
-        second = -torch.sigmoid(discriminator(drawn)).log().mean()
+        generated = generator(normal((8, 8), np.random.default_rng([SEED, step, 2])))
+        second = -torch.sigmoid(discriminator(generated)).log().mean()
         second.backward()
         of_generator.step()
         losses.append((first.item(), second.item()))
-        share = (1 + step) / (10 + step)
+        weight = (1 + step) / (10 + step)
         for name, value in generator.named_parameters():
-            mean[name] = share * mean[name] + (1 - share) * value.detach()
+            mean[name] = weight * mean[name] + (1 - weight) * value.detach()
     assert list(fitted.curve.columns) == ["step", "discriminator", "generator"]
     np.testing.assert_allclose(fitted.curve[["discriminator", "generator"]], losses, rtol=1e-4)
     unseen = [
         f"ups.{layer}.{what}" for layer, what in ((2, "bias"), (3, "running_mean"), (5, "bias"), (6, "running_mean"))
     ]
-    for name, value in weights_of(fitted).items():
+    for name, value in fitted.generator.state_dict().items():
         if name in unseen:  # a bias that batch norm takes away again follows rounding errors
             continue
         expected = mean.get(name, generator.state_dict()[name]).cpu().numpy()
-        np.testing.assert_allclose(value, expected, atol=2e-5, rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(value.cpu(), expected, atol=2e-5, rtol=1e-3, err_msg=name)
     assert not fitted.generator.training
 
 
@@ -402,23 +308,24 @@ def test_steps_are_those_written_out(images: np.ndarray, fitted: Dcgan) -> None:
 )
 @pytest.mark.parametrize("until", [1, 3])
 def test_an_interrupted_run_ends_the_same(
-    tmp_path: Path, images: np.ndarray, change: dict[str, object], until: int
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], until: int
 ) -> None:
     """Bit by bit: weights, what was drawn on the way, curve; another learning rate is another run."""
     path = tmp_path / "run.checkpoint"
-    part = fit(images, run={"checkpoint": path, "until": until}, **change)
-    assert len(part.curve) == until
+    with monkeypatch.context() as patch:
+        patch.setattr(gan, "Run", partial(Run, until=until))
+        assert len(fit(images, checkpoint=path, **change).curve) == until
     torch.manual_seed(99)  # of no account
-    assert_same(fit(images, run={"checkpoint": path}, **change), fit(images, **change))
+    assert equal(fit(images, checkpoint=path, **change), fit(images, **change))
     with pytest.raises(TrainingError, match=r"another run \(lr differ\)"):
-        fit(images, run={"checkpoint": path}, **change, lr=2e-3)
+        fit(images, checkpoint=path, **change, lr=2e-3)
 
 
 def test_what_an_option_changes(images: np.ndarray, fitted: Dcgan) -> None:
     """Each one the first step's losses already, or the second's; the same seed gives the same, whatever drew before."""
     torch.manual_seed(123)
     np.random.seed(4)
-    assert_same(fit(images), fitted)
+    assert equal(fit(images), fitted)
     changes = {"seed": 6}, {"discriminator_lr": 4e-3}, {"lr": 4e-3}, {"beta1": 0.9}, {"norm": "layer"}
     for change in (*changes, {"spectral": True}, {"smoothing": 0.1}, {"width": 5}, {"discriminator_width": 5}):
         other = fit(images, epochs=1, **change)
@@ -431,17 +338,17 @@ def test_pictures_on_the_way_are_drawn_from_the_same_noise(fitted: Dcgan, images
     assert fitted.grids.shape == (3, 16, 28, 28)
     assert fitted.grids.dtype == np.uint8
     noise = latents(16, 8, SEED)
-    np.testing.assert_array_equal(fitted.draw(noise), fitted.grids[-1])
+    np.testing.assert_array_equal(fitted.generate(noise), fitted.grids[-1])
     np.testing.assert_array_equal(fitted.sample(16, SEED), fitted.grids[-1])
     pictures = torch.from_numpy(noise).to(torch_device())
     with torch.no_grad():
         exact = (fitted.generator(pictures)[:, 0].cpu().numpy().astype(np.float64) + 1) * 127.5
     assert np.abs(fitted.grids[-1] - exact).max() <= 0.51  # rounded, not cut off
-    early = fit(images, snapshots=1, run={"until": 2})  # a step's pictures are those of the model at that step
-    np.testing.assert_array_equal(early.draw(noise), fitted.grids[0])
+    early, late = (fit(images, snapshots=epochs, epochs=epochs) for epochs in (1, 2))
+    np.testing.assert_array_equal(early.generate(noise), late.grids[0])  # those of the model at that step
 
 
-@pytest.mark.parametrize(("snapshots", "epochs"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 1), (50, 1)])
+@pytest.mark.parametrize(("snapshots", "epochs"), [(1, 1), (3, 1), (5, 2), (50, 1)])
 def test_every_moment_has_its_pictures(images: np.ndarray, snapshots: int, epochs: int) -> None:
     """Also where fewer steps are taken than pictures are asked for: no moment twice, none before the first step."""
     model, steps = fit(images, snapshots=snapshots, epochs=epochs, averaging=0.0, lr=0.01), 3 * epochs
@@ -455,19 +362,19 @@ def test_every_moment_has_its_pictures(images: np.ndarray, snapshots: int, epoch
 
 
 def test_drawing_does_not_depend_on_the_batch(fitted: Dcgan) -> None:
-    """More vectors than are drawn at once, and one alone: batch norm has stopped counting."""
+    """More vectors than are generated at once, and one alone: batch norm has stopped counting."""
     noise = latents(300, 8, 1)
-    many = fitted.draw(noise)
+    many = fitted.generate(noise)
     assert many.shape == (300, 28, 28)
     for place in (0, 255, 256, 299):
-        assert np.abs(fitted.draw(noise[place : place + 1])[0].astype(int) - many[place]).max() <= 1
+        assert np.abs(fitted.generate(noise[place : place + 1])[0].astype(int) - many[place]).max() <= 1
 
 
 def test_a_state_gives_the_same_pictures(fitted: Dcgan) -> None:
-    """All of a model from plain data and arrays; drawn to the bit."""
+    """All of a model from plain data and arrays; generated to the bit."""
     options, state = json.loads(json.dumps(fitted.options())), {k: np.array(v) for k, v in fitted.state().items()}
     again = Dcgan.from_options(options).load_state(state)
-    assert_same(again, fitted)
+    assert equal(again, fitted)
     assert again == fitted  # options
     assert again.seed == SEED
     np.testing.assert_array_equal(again.sample(20, 2), fitted.sample(20, 2))
@@ -483,49 +390,20 @@ def test_what_is_no_batch_of_square_gray_pictures_is_refused(shape: tuple[int, .
     """In one line, with what is there."""
     with pytest.raises(DataError, match=r"gray") as caught:
         fit(np.zeros(shape, np.uint8))
-    assert "\n" not in str(caught.value)
     assert str(shape) in str(caught.value)
 
 
 def test_a_run_that_breaks_names_the_step(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loss that is no number; and nothing can be drawn before a fit."""
-    monkeypatch.setattr(gan, "generator_loss", lambda drawn: drawn.mean() * float("nan"))
+    """A loss that is no number; and nothing can be generated before a fit."""
+    monkeypatch.setattr(gan, "generator_loss", lambda generated: generated.mean() * float("nan"))
     with pytest.raises(TrainingError, match="DCGAN: the loss is nan at step 0"):
         fit(images)
     with pytest.raises(SettingsError, match="not fitted"):
         Dcgan().sample(1)
 
 
-# Options ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("names", "refused", "allowed"),
-    [
-        (("latent", "width", "discriminator_width", "epochs", "snapshots"), (0, -1), (1,)),
-        (("batch_images",), (1, 0, -2), (2,)),
-        (("lr", "discriminator_lr"), (0.0, -1e-4, np.inf, np.nan), (1e-9, 9.0)),
-        (("smoothing", "averaging", "beta1"), (-0.1, 1.0, np.nan, np.inf), (0.0, 0.999)),
-        (("held_out",), (0.0, 1.0, np.nan), (1e-3, 0.999)),  # at 0 nothing is left to measure quality on
-        (("digits",), ("fashion", ""), ("auto", "mnist", "sklearn")),
-        (("norm",), ("instance", ""), ("batch", "layer", "none")),
-    ],
-    ids=str,
-)
-def test_what_options_may_be(names: tuple[str, ...], refused: tuple, allowed: tuple) -> None:
-    """One line that names the option."""
-    for name in names:
-        for value in allowed:
-            assert getattr(Dcgan(**{name: value}), name) == value
-        for value in refused:
-            with pytest.raises(SettingsError, match=name) as problem:
-                Dcgan(**{name: value})
-            assert "\n" not in str(problem.value)
-
-
-@pytest.mark.parametrize(
-    ("images", "batch", "epochs", "steps"),
-    [(64, 64, 3, 3), (127, 64, 3, 3), (128, 64, 3, 6), (1437, 64, 50, 1100), (10, 64, 5, 5), (9, 2, 1, 4)],
+    ("images", "batch", "epochs", "steps"), [(127, 64, 3, 3), (128, 64, 3, 6), (1437, 64, 50, 1100), (10, 64, 5, 5)]
 )
 def test_steps_are_whole_batches(images: int, batch: int, epochs: int, steps: int) -> None:
     """What is left of an epoch is not a batch; an epoch has one step at least."""

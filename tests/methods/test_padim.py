@@ -12,14 +12,13 @@ from scipy import ndimage
 from scipy.spatial.distance import mahalanobis
 from sklearn.metrics import roc_auc_score
 
-from mvtec_ad.backbones import Backbone, load_backbone
+from mvtec_ad.backbones import Backbone
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods import padim
 from mvtec_ad.methods.padim import Padim
 
-Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
 TestSet = tuple[np.ndarray, np.ndarray]
-SIDE = 32
+SIDE, GOOD, EACH = 32, 20, 6
 RIDGE = 0.01
 
 
@@ -46,21 +45,6 @@ def small(backbone: Backbone = NUMBERS, **options: Any) -> Padim:
     detector = Padim(**{"channels": 6, "image_size": SIDE, "crop": SIDE, "sigma": 1.0, **options})
     detector.use_backbone(backbone)
     return detector
-
-
-@pytest.fixture(scope="module")
-def good(draw: Draw) -> np.ndarray:
-    """(20, SIDE, SIDE, 3) good surfaces."""
-    generator = np.random.default_rng(0)
-    return np.stack([draw(generator, SIDE, False)[0] for _ in range(20)])
-
-
-@pytest.fixture(scope="module")
-def test_set(draw: Draw) -> TestSet:
-    """Six good and six defective surfaces, in that order, and their masks."""
-    generator = np.random.default_rng(1)
-    images, masks = zip(*[draw(generator, SIDE, index >= 6) for index in range(12)], strict=True)
-    return np.stack(images), np.stack(masks)
 
 
 @pytest.fixture(scope="module")
@@ -149,31 +133,17 @@ def reference(given: torch.Tensor, judged: torch.Tensor, ridge: float) -> np.nda
 SHAPES = [(3, 40, 10), (2, 12, 12), (3, 9, 30), (2, 10, 11), (70, 6, 8), (2, 209, 550)]
 
 
+@pytest.mark.parametrize("ridge", [1e-3, RIDGE, 1.0])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_distances_equal_scipy_on_held_out_features(shape: tuple[int, int, int]) -> None:
-    """To 1e-4, relative, at every position."""
+def test_distances_equal_scipy_on_held_out_features(shape: tuple[int, int, int], ridge: float) -> None:
+    """To 1e-4, relative, at every position, through whichever shape."""
     given, held_out = features(*shape, seed=0), features(shape[0], 7, shape[2], seed=1)
-    gaussians = padim.fit_gaussians(given, RIDGE)
+    gaussians = padim.fit_gaussians(given, ridge)
     assert gaussians.dual == (shape[1] < shape[2])
     found = gaussians.distance(held_out).numpy()
     assert found.dtype == np.float32
     for position in range(shape[0]):
-        np.testing.assert_allclose(found[position], reference(given[position], held_out[position], RIDGE), rtol=1e-4)
-
-
-@pytest.mark.parametrize("ridge", [1e-3, 0.01, 1.0])
-def test_the_dual_equals_the_direct_shape(ridge: float) -> None:
-    """The same features, N < d, through an explicit inverse of the d × d covariance."""
-    given, held_out = features(4, 20, 50, seed=2), features(4, 9, 50, seed=3)
-    dual = padim.fit_gaussians(given, ridge)
-    assert dual.dual
-    centred = given - given.mean(1, keepdim=True)
-    factor = padim._factor(centred, centred.double().mT @ centred.double(), ridge, False)
-    direct = padim.Gaussians(given.mean(1), factor, ridge, dual=False)
-    np.testing.assert_allclose(dual.distance(held_out), direct.distance(held_out), rtol=1e-4)
-    for position in range(4):
-        expected = reference(given[position], held_out[position], ridge)
-        np.testing.assert_allclose(dual.distance(held_out)[position], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[position], reference(given[position], held_out[position], ridge), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -190,17 +160,6 @@ def test_leaving_one_out_equals_refitting(shape: tuple[int, int, int]) -> None:
             rest = torch.cat([given[position, :image], given[position, image + 1 :]])
             (expected,) = reference(rest, given[position, [image]], RIDGE)
             assert found[position, image] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(2, 30, 8), (2, 8, 30)], ids=["direct", "dual"])
-def test_an_outlier_among_the_good_is_seen_only_when_left_out(shape: tuple[int, int, int]) -> None:
-    """Which is why thresholds come from left-out scores."""
-    given = features(*shape, seed=7)
-    given[:, 3] += 2
-    held_out = padim.leave_one_out(given, RIDGE)
-    inside = padim.fit_gaussians(given, RIDGE).distance(given)
-    assert (held_out.argmax(1) == 3).all()
-    assert (held_out[:, 3] > 3 * inside[:, 3]).all()
 
 
 @pytest.mark.parametrize("shape", [(70, 12, 9), (70, 6, 9)], ids=["direct", "dual"])
@@ -280,12 +239,6 @@ def test_a_planted_patch_is_found(fitted: Padim, test_set: TestSet) -> None:
     assert roc_auc_score(np.repeat([0, 1], 6), scores.image) == 1
     for one, mask in zip(scores.maps[6:], masks[6:], strict=True):
         assert mask[np.unravel_index(one.argmax(), one.shape)]
-
-
-def test_a_planted_patch_is_found_with_random_weights(good: np.ndarray, test_set: TestSet) -> None:
-    """A true network, without anything learned."""
-    scores = small(load_backbone("resnet18", "random"), channels=16).fit(good).score(test_set[0])
-    assert roc_auc_score(np.repeat([0, 1], 6), scores.image) == 1
 
 
 def test_keras_and_torch_take_equal_features_to_equal_distances(good: np.ndarray, test_set: TestSet) -> None:

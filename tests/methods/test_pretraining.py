@@ -11,34 +11,18 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mvtec_ad import augment
 from mvtec_ad.backbones import load_backbone
-from mvtec_ad.backbones.carried import CARRIED, drawn_card
-from mvtec_ad.data import abstract
+from mvtec_ad.backbones.synthetic_weights import SYNTHETIC, synthetic_card
 from mvtec_ad.methods import pretraining
-from mvtec_ad.methods.pretraining import objectives, views
-from mvtec_ad.settings import PretrainingSettings
+from mvtec_ad.synthetic import textures
 
-TINY = PretrainingSettings(images=8, image_size=48, view=32, views=4, steps=6, recipes=20)
+TINY = pretraining.Pretraining(images=8, image_size=48, view=32, views=4, steps=6, recipes=20)
 
 
 @pytest.fixture(scope="module")
 def bank() -> tuple[np.ndarray, np.ndarray]:
-    return abstract.draw_many(TINY.images, TINY.image_size, recipes=TINY.recipes, workers=1, progress=False)
-
-
-def test_nt_xent_is_equation_1() -> None:
-    """Every view against a loop over all pairs."""
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 5, 7))
-    every = np.concatenate([first, second])
-    every /= np.linalg.norm(every, axis=1, keepdims=True)
-    losses = []
-    for i in range(10):
-        partner = (i + 5) % 10
-        others = sum(np.exp(every[i] @ every[k] / 0.3) for k in range(10) if k != i)
-        losses.append(-np.log(np.exp(every[i] @ every[partner] / 0.3) / others))
-    found = pretraining.nt_xent(torch.from_numpy(first), torch.from_numpy(second), 0.3)
-    assert found.item() == pytest.approx(np.mean(losses), rel=1e-10)
+    return textures.draw_many(TINY.images, TINY.image_size, recipes=TINY.recipes, workers=1, progress=False)
 
 
 def test_vicreg_is_equation_6() -> None:
@@ -64,14 +48,14 @@ def test_a_window_shows_what_its_matrix_says() -> None:
     """The whole image, and a quarter of it."""
     image = coordinates(1, 8)
     whole = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
-    assert torch.allclose(views.look(image, whole, 8), image, atol=1e-6)
+    assert torch.allclose(augment.crop(image, whole, 8), image, atol=1e-6)
     corner = torch.tensor([[[0.5, 0, 0.5], [0, 0.5, -0.5]]])  # the upper right quarter
-    assert torch.allclose(views.look(image, corner, 4), image[:, :, :4, 4:], atol=1e-6)
+    assert torch.allclose(augment.crop(image, corner, 4), image[:, :, :4, 4:], atol=1e-6)
 
 
 def test_windows_stay_inside_the_image() -> None:
     """Their four corners, wherever the window can fit."""
-    matrices = views.windows(np.random.default_rng(2), 500, largest=0.7)
+    matrices = augment.random_windows(np.random.default_rng(2), 500, largest=0.7)
     corners = torch.tensor([[x, y] for x in (-1.0, 1.0) for y in (-1.0, 1.0)])
     places = corners @ matrices[:, :, :2].transpose(1, 2) + matrices[:, None, :, 2]
     assert places.abs().max() <= 1 + 1e-5
@@ -81,13 +65,13 @@ def test_a_place_is_carried_from_one_view_to_the_other() -> None:
     """Both views of a picture of coordinates show the same coordinates there."""
     rng = np.random.default_rng(3)
     image = coordinates(20, 64)
-    first, second = (views.windows(rng, 20, smallest=0.5, largest=0.65) for _ in range(2))
-    spots = objectives._spots(rng, 20, 6, 0.8, torch.device("cpu"))
-    there = objectives._carry(spots, first, second)
+    first, second = (augment.random_windows(rng, 20, smallest=0.5, largest=0.65) for _ in range(2))
+    spots = pretraining._points(rng, 20, 6, 0.8, torch.device("cpu"))
+    there = pretraining._transfer(spots, first, second)
     seen = (there.abs() < 0.9).all(-1)
     assert seen.sum() > 20
-    here = objectives._at(views.look(image, first, 64), spots)[seen]
-    across = objectives._at(views.look(image, second, 64), there)[seen]
+    here = pretraining._at(augment.crop(image, first, 64), spots)[seen]
+    across = pretraining._at(augment.crop(image, second, 64), there)[seen]
     assert (here - across).abs().max() < 0.05
 
 
@@ -95,8 +79,8 @@ def test_a_place_has_the_recipe_of_the_pixel_below_it() -> None:
     """Labels are looked up by the nearest pixel, never mixed."""
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 500, (3, 40, 40))
-    spots = objectives._spots(rng, 3, 50, 0.95, torch.device("cpu"))
-    found = objectives._at(torch.from_numpy(labels[:, None]).float(), spots, "nearest")[..., 0].numpy()
+    spots = pretraining._points(rng, 3, 50, 0.95, torch.device("cpu"))
+    found = pretraining._at(torch.from_numpy(labels[:, None]).float(), spots, "nearest")[..., 0].numpy()
     columns, rows = np.floor((spots.numpy() + 1) * 20).astype(int).transpose(2, 0, 1)
     assert np.array_equal(found, np.stack([labels[i, rows[i], columns[i]] for i in range(3)]))
 
@@ -104,9 +88,9 @@ def test_a_place_has_the_recipe_of_the_pixel_below_it() -> None:
 def test_recolouring_keeps_the_picture() -> None:
     """Strength 0 only standardises; otherwise colours change and edges stay."""
     image = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    same = views.recolour(image, np.random.default_rng(0), strength=0)
-    assert torch.allclose(same, views.standardise(image), atol=1e-5)
-    other = views.recolour(image, np.random.default_rng(0))
+    same = augment.recolor(image, np.random.default_rng(0), strength=0)
+    assert torch.allclose(same, augment.standardise(image), atol=1e-5)
+    other = augment.recolor(image, np.random.default_rng(0))
     assert (other - same).abs().mean() > 0.1
     grey = [functional.normalize(x.mean(1).flatten(1) - x.mean((1, 2, 3))[:, None], dim=1) for x in (same, other)]
     assert (grey[0] * grey[1]).sum(1).min() > 0.8
@@ -152,7 +136,7 @@ def test_a_trained_network_is_a_backbone(bank: tuple) -> None:
 
     network = import_torchvision().models.resnet18(weights=None).eval()
     network.load_state_dict(trunk.state_dict(), strict=False)
-    pixels = views.standardise(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
+    pixels = augment.standardise(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
     with torch.inference_mode():
         found = network.layer1(network.maxpool(network.relu(network.bn1(network.conv1(pixels)))))
     assert torch.allclose(layers[0].permute(0, 3, 1, 2), found, atol=1e-4)
@@ -160,26 +144,12 @@ def test_a_trained_network_is_a_backbone(bank: tuple) -> None:
 
 def test_the_carried_weights_are_small_whole_and_described() -> None:
     """At most 7 MB; the card's hash is the file's; it says how they were made and what they gave."""
-    card = drawn_card()
-    assert CARRIED.stat().st_size <= 7_000_000
-    assert card["sha256"] == hashlib.sha256(CARRIED.read_bytes()).hexdigest()
-    assert card["generator version"] == abstract.VERSION
-    assert card["settings"]["steps"] == PretrainingSettings().steps
-    drawn, random = (card["results"][name] for name in ("drawn", "random"))
+    card = synthetic_card()
+    assert SYNTHETIC.stat().st_size <= 7_000_000
+    assert card["sha256"] == hashlib.sha256(SYNTHETIC.read_bytes()).hexdigest()
+    assert card["generator version"] == textures.VERSION
+    assert card["settings"]["steps"] == pretraining.Pretraining().steps
+    drawn, random = (card["results"][name] for name in ("synthetic", "random"))
     for category in drawn:
         assert drawn[category]["image_auroc"] > random[category]["image_auroc"], category
-    assert load_backbone("resnet18", "drawn").weights == f"drawn (SHA-256 {card['sha256'][:12]}…)"
-
-
-def test_the_readme_says_what_the_card_says() -> None:
-    """One table, rounded as printed."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for name, label in (("random", "random"), ("drawn", "**drawn**"), ("imagenet", "ImageNet")):
-        rows = drawn_card()["results"][name]
-        products = [row for category, row in rows.items() if category != "real bottle"]
-        cells = []
-        for values in ([rows["real bottle"]], products):
-            means = (np.mean([row[metric] for row in values]) for metric in ("image_auroc", "pixel_auroc"))
-            cells.append(" / ".join(f"{mean:.3f}".removeprefix("0") for mean in means))
-        bold = "**" if name == "drawn" else ""
-        assert f"| {label} | {bold}{cells[0]}{bold} | {bold}{cells[1]}{bold} |" in text
+    assert load_backbone("resnet18", "synthetic").weights == f"synthetic (SHA-256 {card['sha256'][:12]}…)"

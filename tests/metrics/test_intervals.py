@@ -7,6 +7,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.metrics import (
+    false_alarms_at,
+    false_alarms_interval,
     image_auroc,
     interval,
     newcombe,
@@ -36,21 +38,24 @@ def test_weights_keep_the_size_of_both_classes_and_come_from_the_seed():
 def test_resampled_metrics_equal_scikit_learn_with_sample_weights(decimals):
     scores = np.round(SCORES, decimals)
     weights = resample_weights(LABELS, 4)
-    found = resampled_ranking(LABELS, scores, weights)
+    resampled = resampled_ranking(LABELS, scores, weights)
     for row, weight in enumerate(weights):
         auroc = roc_auc_score(LABELS, scores, sample_weight=weight)
         ap = average_precision_score(LABELS, scores, sample_weight=weight)
         thresholds = [scores.min() - 1, *np.unique(scores)[:-1]]
         f1 = max(f1_score(LABELS, scores > threshold, sample_weight=weight) for threshold in thresholds)
-        assert found["image_auroc"][row] == pytest.approx(auroc, abs=1e-12)
-        assert found["image_ap"][row] == pytest.approx(ap, abs=1e-12)
-        assert found["f1_max"][row] == pytest.approx(f1, abs=1e-12)
+        assert resampled["image_auroc"][row] == pytest.approx(auroc, abs=1e-12)
+        assert resampled["image_ap"][row] == pytest.approx(ap, abs=1e-12)
+        assert resampled["f1_max"][row] == pytest.approx(f1, abs=1e-12)
+        repeated = false_alarms_at(np.repeat(LABELS, weight), np.repeat(scores, weight))
+        assert resampled["false_alarms"][row] == pytest.approx(repeated)
 
 
 def test_a_resample_without_a_class_is_nan():
-    found = resampled_ranking([0, 1], [1.0, 2.0], [[1, 1], [2, 0]])
-    assert found["image_auroc"][0] == 1.0
-    assert np.isnan([found["image_auroc"][1], found["image_ap"][1]]).all()
+    resampled = resampled_ranking([0, 1], [1.0, 2.0], [[1, 1], [2, 0], [0, 2]])
+    np.testing.assert_array_equal(resampled["image_auroc"], [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(resampled["false_alarms"], [0.0, np.nan, np.nan])
+    assert np.isnan(resampled["image_ap"][1])
 
 
 @pytest.mark.parametrize("auroc", [0.0, 0.2, 0.5, 0.9, 0.995, 1.0])
@@ -120,7 +125,27 @@ def test_paired_difference_is_narrower_than_the_methods_apart_and_antisymmetric(
     assert (back["low"], back["high"]) == pytest.approx((-difference["high"], -difference["low"]))
 
 
+def test_the_interval_of_false_alarms_holds_both_of_its_parts():
+    """At least as wide as Wilson's with the threshold fixed, and as the percentile bootstrap; the mean over seeds."""
+    labels = np.repeat([0, 1], [20, 30])
+    scores = np.random.default_rng(4).normal(size=(3, 50)) + 2 * labels
+    measured = false_alarms_interval(labels, scores, resamples=500)
+    values = [false_alarms_at(labels, row) for row in scores]
+    assert measured["values"] == values
+    assert (measured["mean"], measured["sd"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    weights = resample_weights(labels, 500)
+    drawn = np.mean([resampled_ranking(labels, row, weights)["false_alarms"] for row in scores], axis=0)
+    low, high = wilson(measured["mean"], 20)
+    assert measured["low"] == pytest.approx(min(low, np.quantile(drawn, 0.025)))
+    assert measured["high"] == pytest.approx(max(high, np.quantile(drawn, 0.975)))
+    perfect = false_alarms_interval(labels, labels[None].astype(float))  # no point: what 20 good images leave open
+    assert (perfect["mean"], perfect["sd"], perfect["low"]) == (0.0, 0.0, 0.0)
+    assert perfect["high"] == pytest.approx(wilson(0.0, 20)[1])
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(DataError, match=r"scores_by_seed must have shape \(seeds, images\)"):
+        false_alarms_interval([0, 1], [1.0, 2.0])
     with pytest.raises(DataError, match="no interval for an AUROC"):
         newcombe(0.9, 0, 20)
     with pytest.raises(DataError, match="no interval for a share"):

@@ -1,0 +1,58 @@
+"""Notebooks: which of them, and running them, for `mvtec-ad run` and for notebooks/build.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from tqdm import tqdm
+
+from mvtec_ad.artifacts import write_file
+from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
+
+
+def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:
+    """Notebooks in order, all when no number is given; SettingsError where none has it, DataError without any."""
+    notebooks = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not notebooks:
+        raise DataError(f"{folder} holds no notebooks: run this inside a checkout of the project")
+    unknown = [number for number in numbers if number.zfill(2) not in notebooks]
+    if unknown:
+        raise SettingsError(f"no notebook {unknown[0]}: choose from {', '.join(notebooks)}")
+    wanted = {number.zfill(2) for number in numbers} or set(notebooks)
+    return [path for number, path in notebooks.items() if number in wanted]
+
+
+def execute_notebook(notebook: Any, target: Path) -> float:
+    """Run a notebook of nbformat in place, in a fresh kernel that stands in the folder of `target`; seconds.
+
+    It is written to `target` as far as it came, without what progress bars wrote: that is for whoever waits.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    begun = time.perf_counter()
+    with tqdm(total=len(cells), desc=target.stem, unit="cell") as bar:
+        client = NotebookClient(notebook, timeout=None, kernel_name="python3", extra_arguments=["--log-level=ERROR"])
+        client.resources = {"metadata": {"path": str(target.parent)}}
+        client.on_cell_complete = lambda cell, cell_index, **_: bar.update(cell.cell_type == "code")
+        try:
+            client.execute()
+        except CellExecutionError as problem:
+            reason = f"{problem.ename}: {problem.evalue} (see {target})"
+            raise MvtecAdError(f"notebook {target.name} stopped: {reason}") from problem
+        except DeadKernelError as problem:
+            raise MvtecAdError(f"notebook {target.name} stopped: its kernel died, perhaps out of memory") from problem
+        finally:
+            for cell in cells:
+                cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+            write_file(target, nbformat.writes(notebook))
+    return time.perf_counter() - begun
+
+
+def is_progress_bar(output: Any) -> bool:
+    """Whether a cell's output was rewritten in place, as bars are and warnings are not."""
+    return output.get("name") == "stderr" and "\r" in output.get("text", "")
