@@ -25,20 +25,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 import pandas as pd
 import safetensors.numpy
 
 from mvtec_ad.config import data_folder, transfer_folder
-from mvtec_ad.errors import ArtifactError, SettingsError
+from mvtec_ad.errors import ArtifactError, MvtecAdError, SettingsError
+from mvtec_ad.schema import misfit, parse_json
 
 SCHEMA = 2
-_MANIFEST = {  # what `save` writes that a reader relies on
-    **{"stage": str, "profile": str, "data_source": str, "categories": list, "options": dict, "versions": dict},
-    **{"device": str, "created_utc": str, "inputs": list, "metrics": dict, "members": dict},
-}
+LARGEST_NUMBER = {"data": 100_000, "packages": 100_000}  # members that a stage may have; others hold no images
+LARGEST_GROWTH = 100, 10_000_000  # times its size, plus bytes, that a zip may unpack to; ours stay below 20 times
+LONGEST_NAME = 500  # of a member
 # What reading a damaged zip can raise: RuntimeError for a flag that claims encryption, NotImplementedError among them.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, ValueError, EOFError, OSError, RuntimeError)
 PRODUCED_BY = {
@@ -55,6 +55,19 @@ PRODUCED_BY = {
     "comparison": "09_comparison",
     "backbone": "10_backbone_without_photographs",
 }
+
+
+class _Input(TypedDict):
+    name: str
+    sha256: str
+
+
+_WRITTEN = {  # what `save` writes that a reader relies on
+    **dict.fromkeys(("stage", "profile", "data_source", "device", "created_utc"), str),
+    **{"categories": list[str], "options": dict[str, Any], "seed": int | list[int], "versions": dict[str, str]},
+    **{"git_commit": str | None, "inputs": list[_Input], "metrics": dict[str, Any], "members": dict[str, str]},
+}
+_MANIFEST = TypedDict("_MANIFEST", _WRITTEN)
 
 
 @dataclass(frozen=True)
@@ -77,30 +90,50 @@ class Artifact:
     def read(self, name: str) -> bytes:
         """Bytes of one file; ArtifactError where there is none, or the zip is no longer the one that was loaded."""
         if name not in self.manifest["members"]:
+            name = name if name.isprintable() else repr(name)
             raise ArtifactError(f"{self.path} has no member {name}: it holds {', '.join(self.names[:8])} …")
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             return _checked(self.path, archive, name, self.manifest["members"][name])
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A .csv file."""
-        return pd.read_csv(io.BytesIO(self.read(name)), keep_default_na=False)
+    def table(self, name: str, columns: Mapping[str, type] | None = None) -> pd.DataFrame:
+        """A .csv file, which must have these columns: of str, int or float, the latter finite."""
+        columns, data = columns or {}, self.read(name)
+        texts = {column: str for column, kind in columns.items() if kind is str}
+        with _parsing(self.path, name, "table"):
+            table = pd.read_csv(io.BytesIO(data), keep_default_na=False, dtype=texts, encoding_errors="surrogateescape")
+            if missing := sorted(set(columns) - set(table)):
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            for column, kind in columns.items():
+                values, allowed = table[column].to_numpy(), "iuf" if kind is float else "iu"
+                if kind is not str and not (values.dtype.kind in allowed and np.isfinite(values).all()):
+                    raise ValueError(f"{column} must be {'finite' if kind is float else 'whole'} numbers")
+            return table
 
-    def json(self, name: str) -> Any:
-        """A .json file."""
-        with _reading(self.path):
-            return json.loads(self.read(name))
+    def json(self, name: str, kind: Any = Any) -> Any:
+        """A .json file of this type, as `schema.misfit` takes it."""
+        data = self.read(name)
+        with _parsing(self.path, name, "data that fit"):
+            return parse_json(data, kind)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """A .npz or .safetensors file; ArtifactError where it holds objects, which numpy would have to unpickle."""
+        """A .npz or .safetensors file of finite numbers, but for training curves, which lack what was not measured.
+
+        Objects, which numpy would have to unpickle, are an ArtifactError.
+        """
         data = self.read(name)
-        try:
+        with _parsing(self.path, name, "plain arrays"):
             if name.endswith(".safetensors"):
-                return safetensors.numpy.load(data)
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as problem:  # the two readers have a dozen ways to say it
-            reason = _first_line(problem)
-            raise ArtifactError(f"{self.path}: {name} holds no plain arrays ({reason}): make it again") from problem
+                arrays = safetensors.numpy.load(data)
+            else:
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    _check_size(archive, len(data))
+                with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                    arrays = {key: np.asarray(file[key]) for key in file}
+            for key, array in arrays.items():
+                lacking = array.dtype.kind == "f" and not key.startswith("curve.") and not np.isfinite(array).all()
+                if array.dtype.kind not in "biuf" or lacking:
+                    raise ValueError(f"{key[:LONGEST_NAME]!r} of {array.dtype} holds what is no finite number")
+            return arrays
 
     def extract(self, folder: Path) -> None:
         """Unpack all files below `folder`; names were checked when the artifact was loaded.
@@ -187,9 +220,10 @@ def load(stage: str | Path, *, profile: str | None = None, data_source: str | No
         way = f"run notebooks/{notebook}.ipynb, which makes it" if notebook else "check the path"
         raise ArtifactError(f"artifact {path} is missing: {way}")
     with _reading(path), zipfile.ZipFile(path) as archive:
-        manifest = json.loads(archive.read("manifest.json"))
+        _check_size(archive, path.stat().st_size)
+        manifest = parse_json(archive.read("manifest.json"), Any)
         _check_manifest(path, manifest)
-        _check_files(path, archive, manifest["members"])
+        _check_files(path, archive, manifest)
     for key, wanted in (("profile", profile), ("data_source", data_source)):
         if wanted is not None and manifest[key] != wanted:
             other = f"was made with {key.replace('_', ' ')} {manifest[key]!r}, this run uses {wanted!r}"
@@ -204,13 +238,26 @@ def _check_manifest(path: Path, manifest: Any) -> None:
     if isinstance(schema, int) and schema > SCHEMA:
         newer = f"has schema {schema}, this package reads up to {SCHEMA}"
         raise ArtifactError(f"artifact {path} {newer}: update the package")
-    known = schema == SCHEMA and all(isinstance(manifest.get(key), kind) for key, kind in _MANIFEST.items())
-    if not known or "git_commit" not in manifest:
-        raise ArtifactError(f"artifact {path}: manifest.json is none of ours: make it again")
+    problem = misfit(manifest, _MANIFEST) if schema == SCHEMA else "it has no schema"
+    if problem:
+        raise ArtifactError(f"artifact {path}: manifest.json is none of ours ({problem}): make it again")
 
 
-def _check_files(path: Path, archive: zipfile.ZipFile, expected: dict[str, str]) -> None:
-    names = [name for name in archive.namelist() if name != "manifest.json"]
+def _check_size(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse, with a ValueError, a zip of this many bytes that would unpack to far more than any of ours."""
+    unpacked, (times, more) = sum(info.file_size for info in archive.infolist()), LARGEST_GROWTH
+    if unpacked > times * size + more:
+        raise ValueError(f"its {size} bytes would unpack to {unpacked}")
+
+
+def _check_files(path: Path, archive: zipfile.ZipFile, manifest: dict[str, Any]) -> None:
+    names, expected = archive.namelist(), manifest["members"]
+    if len(names) > LARGEST_NUMBER.get(manifest["stage"], 1_000):
+        raise ArtifactError(f"artifact {path} has {len(names)} members, far more than ours: do not trust this file")
+    names.remove("manifest.json")
+    for name in [*names, *expected]:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise ArtifactError(f"artifact {path}: member {name[:40]!r}… has no name of ours: do not trust this file")
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
@@ -233,19 +280,52 @@ def _checked(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> by
 
 
 @contextlib.contextmanager
+def _parsing(path: Path, name: str, what: str) -> Iterator[None]:
+    """Whatever the readers of foreign tables, JSON and arrays can raise, in one line; they have a dozen ways to."""
+    try:
+        yield
+    except Exception as problem:
+        raise ArtifactError(f"{path}: {name} holds no {what} ({_first_line(problem)}): make it again") from problem
+
+
+@contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What reading a damaged zip can raise, in one line."""
+    """What reading a zip can raise, where it is damaged or may not be read, in one line."""
     try:
         yield
     except _DAMAGE as problem:
+        if isinstance(problem, OSError) and problem.filename:  # else it is zipfile that found nonsense
+            way = f"cannot be read ({problem.strerror}): check the path and its permissions"
+            raise ArtifactError(f"artifact {path} {way}") from problem
         raise ArtifactError(f"artifact {path} is damaged ({_first_line(problem)}): make or copy it again") from problem
 
 
 def _first_line(problem: BaseException) -> str:
-    return str(problem).partition("\n")[0] or type(problem).__name__
+    return (str(problem).splitlines() or [""])[0][:1000] or type(problem).__name__
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
+
+
+class Threshold(TypedDict):
+    """The calibrated threshold of a model."""
+
+    value: float
+    false_alarm_rate: float
+
+
+class ModelDescription(TypedDict):
+    """What `model.json` of a detector holds."""
+
+    method: str
+    category: str
+    seed: int
+    options: dict[str, Any]
+    backbone: str | None
+    weights: str | None
+    weights_member: str | None
+    threshold: Threshold
+    state: dict[str, Any]
 
 
 def model_files(detector: Any, category: str, threshold: Mapping[str, float]) -> dict[str, Any]:
@@ -288,22 +368,25 @@ def read_model(
         ArtifactError: no model fits, several methods or categories do, or what is there is no whole model.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load(Path(artifact))
-    with complete(artifact):
-        models = [artifact.json(name) for name in artifact.names if name.endswith("/model.json")]
-        wanted = {"method": method, "category": category, "seed": seed}
-        fitting = [model for model in models if all(value in (None, model[key]) for key, value in wanted.items())]
-        held = ", ".join(f"{model['category']} {model['method']} seed {model['seed']}" for model in models) or "none"
+    folders = [name.split("/")[:-1] for name in artifact.names if name.endswith("/model.json")]
+    models = [dict(zip(("category", "method", "seed"), folder, strict=True)) for folder in folders if len(folder) == 3]
+    wanted = {"method": method, "category": category, "seed": None if seed is None else str(seed)}
+    fitting = [model for model in models if all(value in (None, model[key]) for key, value in wanted.items())]
+    held = ", ".join("{category} {method} seed {seed}".format(**model) for model in models[:8]) or "none"
+    held += ", …" * (len(models) > 8)
     if not fitting:
         asked = f"{category or 'any category'} {method or 'any method'} seed {'any' if seed is None else seed}"
         raise ArtifactError(f"{artifact.path} has no model of {asked}: it holds {held}")
     for key in ("method", "category"):
         if len({model[key] for model in fitting}) > 1:
             raise ArtifactError(f"{artifact.path} holds more than one {key} ({held}): choose one with --{key}")
-    description = fitting[0]
+    folder = "{category}/{method}/{seed}".format(**fitting[0])
     with complete(artifact):
-        arrays = artifact.arrays("{category}/{method}/{seed}/model.safetensors".format(**description))
-        description["threshold"]["value"] = float(description["threshold"]["value"])
-        return artifact, description, {**description["state"], **arrays, "seed": int(description["seed"])}
+        description = parse_json(artifact.read(f"{folder}/model.json"), ModelDescription)
+        if "{category}/{method}/{seed}".format(**description) != folder:
+            raise ValueError(f"{folder}/model.json describes another one")
+        arrays = artifact.arrays(f"{folder}/model.safetensors")
+        return artifact, description, {**description["state"], **arrays, "seed": description["seed"]}
 
 
 def weights_copy(artifact: Artifact, member: str) -> Path:
@@ -317,12 +400,17 @@ def weights_copy(artifact: Artifact, member: str) -> Path:
 
 @contextlib.contextmanager
 def complete(artifact: Artifact) -> Iterator[None]:
-    """Whatever a model lacks that another version or hand has written, in one line."""
+    """Whatever a model lacks that another version or hand has written, in one line.
+
+    All exceptions count: numbers that do not fit together meet numpy, torch, OpenCV and Keras here.
+    """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SettingsError) as problem:
-        name = "" if isinstance(problem, SettingsError) else f"{type(problem).__name__} "
-        reason = f"{name}{problem}".splitlines()[0]
+    except Exception as problem:
+        if isinstance(problem, MvtecAdError) and not isinstance(problem, SettingsError):
+            raise
+        name = "" if isinstance(problem, SettingsError | ValueError) else f"{type(problem).__name__} "
+        reason = f"{name}{_first_line(problem)}"
         raise ArtifactError(f"{artifact.path} holds no whole model ({reason}): fit it again") from problem
 
 
@@ -338,6 +426,8 @@ def encode(name: str, content: Any) -> bytes:
     """Bytes of a member; its suffix decides how (see `save`)."""
     if not name.endswith(SUFFIXES):
         raise ArtifactError(f"member {name}: an artifact holds only {', '.join(SUFFIXES)}")
+    if name.encode("utf-8", "ignore").decode() != name:
+        raise ArtifactError(f"member {name!r} has a name that is no UTF-8, which a zip needs: rename the file")
     if isinstance(content, Path):
         try:
             return content.read_bytes()
@@ -346,7 +436,7 @@ def encode(name: str, content: Any) -> bytes:
     if isinstance(content, bytes):
         return content
     if name.endswith(".csv"):
-        return content.to_csv(index=False).encode()
+        return content.to_csv(index=False).encode("utf-8", "surrogateescape")  # names of files are bytes
     if name.endswith(".json"):
         return json.dumps(content, indent=1).encode()
     if name.endswith(".npz"):
@@ -419,7 +509,7 @@ def _writing(path: Path, room_only: bool = False) -> Iterator[None]:
     except OSError as problem:
         if room_only and (problem.filename is not None or problem.errno not in _NO_ROOM):
             raise
-        end = "; the old one is kept" if path.is_file() else ""
+        end = "; the old one is kept" if os.path.isfile(path) else ""  # False, not an error, for too long a name
         reason = problem.strerror or problem
         raise ArtifactError(f"{path} cannot be written ({reason}): make room or choose another place{end}") from problem
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from mvtec_ad import __version__
-from mvtec_ad.config import DataSettings, Options, make_folder, profile, root_folder, transfer_folder
-from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
+from mvtec_ad.config import DataSettings, Options, make_folder, profile, root_folder, seen_part, transfer_folder
+from mvtec_ad.errors import DataError, MvtecAdError, SettingsError, in_words, printable
 from mvtec_ad.methods import METHODS, WITH_LABELS, detector_class
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from mvtec_ad.methods.base import Scores
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
-AT_ONCE = 32  # images that are read, judged and drawn before the next are
+AT_ONCE = 32  # images that are read, judged and drawn before the next are; the first time 4
+MOST_FRAMES = 200  # of an animation: four minutes
+NAME_BYTES = 120  # of a picture's name; a file system takes 255, and the unfinished file has a longer one
 DEFECT_TYPES = "defect_types"  # a row of `evaluate` that names them
 
 
@@ -42,11 +44,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
+        self.exit(2, printable(f"{self.prog}: {message}; `{self.prog} --help` lists the options") + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when a user can mend what went wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a console of another alphabet lacks is printed as \u03ba
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     typed = words[0] if words else ""
     if words and words[0] in ALIASES:
@@ -64,8 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
     try:
         COMMANDS[parsed.command][2](parsed)
-    except MvtecAdError as problem:
-        print(f"mvtec-ad {typed}: {problem}", file=sys.stderr)
+        print(end="", flush=True)  # what the reader of our output refuses, he refuses here
+    except BrokenPipeError:  # he has gone, as `head` does: nobody wants the rest
+        return 0
+    except Exception as problem:
+        reason = in_words(problem)
+        if not reason:  # a fault of ours
+            raise
+        print(f"mvtec-ad {typed}: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"mvtec-ad {typed}: interrupted; finished artifacts are whole", file=sys.stderr)
@@ -81,9 +92,15 @@ def entry() -> NoReturn:
     file is closed by then.
     """
     gc.set_threshold(200_000, 20, 20)
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        status = main()
+    except SystemExit as end:  # of the parser: --help, or an option it refuses
+        status = end.code
+    except BrokenPipeError:  # while the parser wrote, or after an error was to be written
+        status = 0
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # its reader has gone, or it was never there
+            stream.flush()
     os._exit(status)
 
 
@@ -94,8 +111,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """--root and --source."""
     parser.add_argument(
         "--root",
-        help="folder that holds the category folders, or an archive (.tar.xz, .zip) of them; without it real MVTec AD "
-        "is looked for",
+        help="folder that holds the category folders, or an archive (.zip, .tar, .tar.gz, .tar.xz) of them; without it "
+        "real MVTec AD is looked for",
     )
     parser.add_argument(
         "--source",
@@ -109,7 +126,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def add_option_flags(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
     """A flag for every option of a class, with its help; and `--preset`."""
     presets = [name for name in kind.PRESETS if name not in ("quick", "full")]
-    parser.add_argument("--preset", choices=list(kind.PRESETS), default=presets[0], help="options to start from")
+    text = f"options to start from (default {presets[0]}"
+    text += ", but the whole picture where the category is your own)" if "crop" in kind.__dataclass_fields__ else ")"
+    parser.add_argument("--preset", choices=list(kind.PRESETS), help=text)
     hints = get_type_hints(kind)
     for field in kind.option_fields():
         hint, flag = hints[field.name], "--" + field.name.replace("_", "-")
@@ -124,18 +143,21 @@ def add_option_flags(parser: argparse.ArgumentParser, kind: type[Options]) -> No
         parser.add_argument(flag, dest=f"option_{field.name}", default=None, help=text, **how)
 
 
-def given_options(arguments: argparse.Namespace, kind: type[Options], *, whole_picture: bool = False) -> dict[str, Any]:
-    """The preset with every flag of `add_option_flags` that was given put over it.
-
-    `whole_picture` drops the preset's crop, which published protocols have and a product's border does not forgive.
-    """
+def given_options(arguments: argparse.Namespace, kind: type[Options]) -> dict[str, Any]:
+    """The preset with every flag of `add_option_flags` that was given put over it; an image size without a crop keeps
+    the whole picture."""
     known = {field.name: field.default for field in kind.option_fields()}
     flags = {name: getattr(arguments, f"option_{name}", None) for name in known}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v is not None}
-    options = {**kind.PRESETS[arguments.preset], **given}
-    if "crop" in known and "crop" not in given and (whole_picture or "image_size" in given):
-        options["crop"] = options.get("image_size", known["image_size"])
-    return options
+    if "crop" in known and "image_size" in given:
+        given = {"crop": given["image_size"], **given}
+    return {**kind.PRESETS[arguments.preset or next(iter(kind.PRESETS))], **given}
+
+
+def crop_chosen(arguments: argparse.Namespace) -> bool:
+    """Whether it was said what part of the picture is looked at: by a preset, a crop or an image size."""
+    given = (getattr(arguments, name, None) for name in ("preset", "option_crop", "option_image_size"))
+    return any(value is not None for value in given)
 
 
 def positive(text: str) -> int:
@@ -146,15 +168,17 @@ def positive(text: str) -> int:
     return number
 
 
-def check_output(option: str, path: str | Path | None, *, folder: bool = False, make: bool = False) -> None:
-    """Refuse before any work what could not be written after it: a file, whose folder is made or not, or a `folder`.
+def check_output(option: str, path: str | Path | None, suffix: str = "", *, make: bool = False) -> None:
+    """Refuse before any work what could not be written after it: a file of this suffix, whose folder is made or not;
+    without a suffix, a folder.
 
     Raises:
-        DataError: a folder is in the file's way or a file in the folder's, or its folder does not exist.
+        DataError: a folder is in the file's way or a file in the folder's, its folder does not exist, or a file of
+            another kind could lie there, as an image.
     """
     if path is None:
         return
-    path = Path(path)
+    path, folder = Path(path), not suffix
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not folder and path.is_dir():
         raise DataError(f"{option} {path} is a folder: name a file in it")
@@ -162,18 +186,37 @@ def check_output(option: str, path: str | Path | None, *, folder: bool = False, 
         raise DataError(f"{option} {path} cannot be made, {nearest} is a file: choose another name")
     if not (folder or make or path.absolute().parent.is_dir()):
         raise DataError(f"{option} {path} cannot be written: its folder does not exist")
+    if not folder and path.suffix.lower() != suffix:
+        raise DataError(f"{option} {path} would be no {suffix[1:].upper()} by its name: give one that ends in {suffix}")
     if not os.access(nearest, os.W_OK):
         raise DataError(f"{option} {path} cannot be written (permission denied): choose another place")
 
 
 def read_table(arguments: argparse.Namespace, category: str, together: Sequence[str] = ()) -> tuple[pd.DataFrame, str]:
     """Images of a category, fetched or drawn where they are missing, and their data source."""
-    from mvtec_ad.data import index, sources
+    from mvtec_ad.data import index, layout, sources
 
     where = {"root": arguments.root, "source": arguments.source, "settings": DataSettings(), "together": together}
     root = Path(os.path.abspath(sources.locate(category, **where)))  # workers may stand in another folder
     table = index.read_category(root, category)
+    for line in layout.unused(root / table["category"].iloc[0], table):
+        print(f"not used: {line}; {index.look_at(root / category)}", file=sys.stderr)
     return table, index.data_source(root, category, table)
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def add_check(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `check`."""
+    parser.add_argument("folder", help="a category, a folder of categories or of anything else, or an archive")
+
+
+def run_check(arguments: argparse.Namespace) -> None:
+    """Say what is read as what."""
+    from mvtec_ad.data.layout import check_layout
+
+    print("\n".join(check_layout(arguments.folder)))
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -201,7 +244,7 @@ def run_prepare(arguments: argparse.Namespace) -> None:
     from mvtec_ad import artifacts
     from mvtec_ad.data import prepare
 
-    check_output("--out", arguments.out, make=True)
+    check_output("--out", arguments.out, ".zip", make=True)
     chosen = profile(arguments.profile)
     where = {"root": arguments.root, "source": arguments.source, "path": arguments.out}
     if arguments.packages:
@@ -239,26 +282,32 @@ def add_fit(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> Non
 def run_fit(arguments: argparse.Namespace) -> None:
     """Read good images, fit, calibrate on images that the model has not seen, save."""
     from mvtec_ad import artifacts, metrics
+    from mvtec_ad.benchmark.cells import Row
     from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
     if Path(arguments.out).suffix != ".zip":
         raise SettingsError(f"--out {arguments.out} is no artifact: give a name that ends in .zip")
-    check_output("--out", arguments.out, make=True)
+    check_output("--out", arguments.out, ".zip", make=True)
     kind = detector_class(arguments.method)
-    detector = kind(**given_options(arguments, kind, whole_picture=True))
+    row = Row(arguments.method, arguments.method, kind(**given_options(arguments, kind)), crop_chosen(arguments))
     table, source = read_table(arguments, arguments.category)
+    detector = row.on(source)
     category = table["category"].iloc[0]
     good = table[(table["split"] == "train") & (table["label"] == 0)]
     metrics.check_enough(detector.calibration_images(len(good)), arguments.false_alarm_rate)
     detector.fit(list(good["image_path"]), arguments.seed, checkpoints=checkpoints_folder(), progress=True)
     limit = metrics.calibrated(detector.good_scores, arguments.false_alarm_rate)
     threshold = {"value": limit, "false_alarm_rate": arguments.false_alarm_rate}
-    measured = {"good_images": len(good), "threshold": limit}
+    measured = {"good_images": len(good) - detector.copies, "threshold": limit}
     path = artifacts.save_model(arguments.out, detector, category, threshold, data_source=source, metrics=measured)
     remove_checkpoints(detector.checkpoint_files)  # until here a killed run finds them again
+    looked_at = seen_part(detector.image_size, detector.crop)
+    if detector.copies:
+        print(f"{detector.copies} of {len(good)} good images are copies of others: each counts once")
     print(
-        f"{path}: fitted on {len(good)} good images of {category}; threshold {limit:.4g} "
-        f"for at most {arguments.false_alarm_rate:.0%} false alarms; {path.stat().st_size / 1e6:.1f} MB"
+        f"{path}: fitted on {len(good) - detector.copies} good images of {category}, {looked_at}; "
+        f"threshold {limit:.4g} for at most {arguments.false_alarm_rate:.0%} false alarms; "
+        f"{path.stat().st_size / 1e6:.1f} MB"
     )
     if not (table["label"] == 1).any() or not ((table["split"] == "test") & (table["label"] == 0)).any():
         print("No AUROC can be computed: there are no good and defective test images. Try `detect` on images you know.")
@@ -280,7 +329,10 @@ def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     single.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
     single.add_argument("--seed", type=int, help="which seed, where it holds several")
     single.add_argument("--threshold", type=float, help="instead of the calibrated one")
-    single.add_argument("--animation", help="also write all heat maps into this file, a .gif")
+    single.add_argument(
+        "--animation",
+        help=f"also write the heat maps into this file, a .gif; of more than {MOST_FRAMES} those of the highest scores",
+    )
     line = parser.add_argument_group("with a folder of artifacts")
     line.add_argument("--second", choices=[*METHODS, "none"], help="asked where the classifier is unsure")
     line.add_argument("--product", help="category of all images; when not given, each is recognised")
@@ -304,35 +356,34 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 
 def _detect(target: Path, arguments: argparse.Namespace) -> None:
-    """Some images at a time: read, score, print, draw. Nothing of an image is kept but its row."""
+    """Some images at a time: read, score, print, then draw. Nothing of an image is kept but its row."""
     from tqdm import tqdm
 
     from mvtec_ad import plotting
-    from mvtec_ad.artifacts import write_file
     from mvtec_ad.data.loading import load_readable
     from mvtec_ad.methods import load_model
 
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
         raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
     folder = None if arguments.anomaly_maps == "none" else Path(arguments.anomaly_maps or "heat_maps")
-    check_output("--heat-maps", folder, folder=True)
-    check_output("--animation", arguments.animation)
-    paths = image_paths(arguments.images, folder)
+    check_output("--heat-maps", folder)
+    check_output("--animation", arguments.animation, ".gif")
+    paths = image_paths(arguments.images)
     which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
     detector, description = load_model(target, **which)
     calibrated = description["threshold"]["value"]
     threshold = calibrated if arguments.threshold is None else arguments.threshold
-    pictures, taken = Pictures(arguments.animation, threshold, calibrated), set()
+    files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, calibrated)
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
     quiet = {"unit": "image", "disable": not arguments.json}  # rows in words are progress enough
     with printed_rows(arguments.json) as add_row, tqdm(total=len(paths), **quiet) as bar:
-        for start in range(0, len(paths), AT_ONCE):
-            chunk = paths[start : start + AT_ONCE]
+        for part in growing(len(paths)):
+            chunk = paths[part]
             images, problems = load_readable(chunk, detector.image_size, detector.crop)
             readable = [path for position, path in enumerate(chunk) if position not in problems]
             scores = detector.score_seen(detector.parts(images)) if readable else None
             mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
-            names = picture_names(readable, folder if mapped else None, taken)
+            names = [files.name(path) if mapped else None for path in readable]
             judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
             for position, path in enumerate(chunk):
                 score, name = (None, None) if position in problems else next(judged)
@@ -344,18 +395,30 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
                 counts[verdict] += 1
                 add_row(row)
             if mapped:
-                pictures.draw(names, readable, images, scores)
+                pictures.draw(files, names, readable, images, scores)
             bar.update(len(chunk))
-    if pictures.frames:
-        write_file(arguments.animation, plotting.animation(pictures.figure(*frame) for frame in pictures.frames))
     if not arguments.json:
         summary = f"{counts['defect']} of {len(paths)} images called defective"
         summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
-        print(summary + (f"; heat maps in {folder}/" if taken else ""))
-    if problem:
-        raise DataError(f"{counts['unreadable']} of {len(paths)} images not judged; {problem}")
+        print(summary + files.where("heat maps"), flush=True)
+    if pictures.frames:
+        frames = (pictures.figure(*frame) for frame in pictures.frames)
+        files.write(arguments.animation, lambda: plotting.animation(frames))
+    not_judged = [f"{counts['unreadable']} of {len(paths)} images not judged; {problem}"] if problem else []
     if arguments.animation and not pictures.frames:
-        raise DataError(f"--animation {arguments.animation} is not written: {detector.name} has no anomaly map to show")
+        reason = f"{detector.name} has no anomaly map to show" if counts["unreadable"] < len(paths) else "no image"
+        files.problems.append(f"--animation {arguments.animation} is not written: {reason}")
+    if not_judged or files.problems:
+        raise DataError("; ".join([*not_judged, *files.summary()]))
+
+
+def growing(count: int) -> Iterator[slice]:
+    """Slices through `count` images, 4 and then ever more, so that the first verdict comes soon."""
+    start, size = 0, 4
+    while start < count:
+        size = min(size, AT_ONCE)
+        yield slice(start, min(start + size, count))
+        start, size = start + size, 2 * size
 
 
 @contextlib.contextmanager
@@ -368,10 +431,10 @@ def printed_rows(as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
         if as_json:
             print("," if count else "[", json.dumps(row, indent=1), sep="\n", end="", flush=True)
         elif row["verdict"] == "unreadable":
-            print(f"unreadable  {row['reason']}", flush=True)
+            print(f"unreadable  {printable(row['reason'])}", flush=True)
         else:
             words = f"{row['verdict']:<6}  score {row['score']:8.3f}  threshold {row['threshold']:.3f}"
-            print(f"{words}  {row['image']}", flush=True)
+            print(f"{words}  {printable(row['image'])}", flush=True)
         count += 1
 
     try:
@@ -393,11 +456,17 @@ class Pictures:
         self.scale: tuple[float, float] | None = None
         self.frames: list[tuple[Path, np.ndarray, np.ndarray, float]] = []
 
-    def draw(self, names: Sequence[str | None], paths: Sequence[Path], images: np.ndarray, scores: Scores) -> None:
+    def draw(
+        self,
+        files: PictureFiles,
+        names: Sequence[str | None],
+        paths: Sequence[Path],
+        images: np.ndarray,
+        scores: Scores,
+    ) -> None:
         """Write the pictures of some images under these names; a None is not written."""
         import numpy as np
 
-        from mvtec_ad.artifacts import write_file
         from mvtec_ad.plotting import to_png
 
         if self.scale is None:
@@ -406,53 +475,91 @@ class Pictures:
             self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
         frames = list(zip(paths, images, scores.maps, scores.image.tolist(), strict=True))
         for name, frame in zip(names, frames, strict=True):
-            if name:
-                write_file(name, to_png(self.figure(*frame)))
-        if self.animation:
-            self.frames += frames
+            files.write(name, lambda frame=frame: to_png(self.figure(*frame)))
+        if self.animation:  # copies, for a view would keep all images of its batch
+            self.frames += [(path, image.copy(), of_image.copy(), score) for path, image, of_image, score in frames]
+            highest = sorted(range(len(self.frames)), key=lambda place: -self.frames[place][3])[:MOST_FRAMES]
+            self.frames = [self.frames[place] for place in sorted(highest)]
 
     def figure(self, path: Path, image: np.ndarray, anomaly_map: np.ndarray, score: float) -> Figure:
         """The image and its anomaly map with the verdict."""
         from mvtec_ad import plotting
 
-        words = {"scores": [score], "threshold": self.threshold, "titles": [f"{path.parent.name}/{path.name}"]}
+        words = {"scores": [score], "threshold": self.threshold, "titles": [plotting.file_title(path)]}
         return plotting.anomaly_map_gallery(image[None], anomaly_map[None], scale=self.scale, **words)
 
 
-def picture_names(paths: Sequence[Path], folder: Path | None, taken: set[str]) -> list[str | None]:
-    """Where the picture of each image will lie, none of them twice and none in `taken`, to which they are added."""
-    if folder is None:
-        return [None] * len(paths)
-    names: list[str | None] = []
-    for path in paths:
-        name = folder / f"{path.parent.name}_{path.stem}.png"
-        while str(name) in taken:
-            name = name.with_name(f"{len(taken):04d}_{name.name}")
-        taken.add(str(name))
-        names.append(str(name))
-    return names
+class PictureFiles:
+    """Names of the pictures in a folder, None where none are wanted; one that fails costs no verdict.
+
+    No two pictures have one name, and none that of a file that no earlier run has drawn.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.names, self.problems = folder, set(), []
+        self.beside = ""  # the first that has another name because a user's file lies there
+
+    def name(self, path: Path) -> str | None:
+        """Where the picture of an image will lie."""
+        from mvtec_ad.plotting import is_figure
+
+        if self.folder is None:
+            return None
+        whole = os.fsencode(f"{path.parent.name}_{path.stem}")
+        stem = whole[-NAME_BYTES:].decode("utf-8", "ignore")
+        others = (f"{number:04d}_{stem}" for number in itertools.count(len(self.names)))
+        for name in (self.folder / f"{stem}.png" for stem in itertools.chain([stem], others)):
+            if (key := str(name).casefold()) in self.names:
+                continue
+            if not os.path.lexists(name) or is_figure(name):
+                self.names.add(key)
+                return str(name)
+            self.beside = self.beside or f"{name} is no heat map, it was left as it is"
+
+    def write(self, name: str | None, make: Callable[[], bytes]) -> bool:
+        """Make and write a picture; whether that worked, else `problems` has another line."""
+        from mvtec_ad.artifacts import write_file
+
+        try:
+            if name:
+                write_file(name, make())
+            return bool(name)
+        except Exception as problem:  # whatever: the verdicts are what was asked for
+            reason = f"{name} cannot be drawn ({type(problem).__name__} {problem})"
+            self.problems.append(str(problem) if isinstance(problem, MvtecAdError) else reason)
+            return False
+
+    def where(self, what: str) -> str:
+        """The end of a sentence that says where they are."""
+        beside = f"; {self.beside}" if self.beside else ""
+        return f"; {what} in {self.folder}/{beside}" if self.names else ""
+
+    def summary(self) -> list[str]:
+        """What could not be written, in one line or none."""
+        more = f" (and {len(self.problems) - 1} more pictures)" if len(self.problems) > 1 else ""
+        return [self.problems[0] + more] if self.problems else []
 
 
-def image_paths(names: Sequence[str], pictures: Path | None = None) -> list[Path]:
-    """The named files, and the images in the named folders and below, without the `pictures` that a run drew there.
+def image_paths(names: Sequence[str]) -> list[Path]:
+    """The named files, and the images in the named folders and below, without the pictures that runs drew there.
 
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.index import IMAGE_SUFFIXES, is_image
+    from mvtec_ad.data.loading import IMAGE_SUFFIXES, is_image, paths_below
+    from mvtec_ad.plotting import is_figure
 
     paths: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
-            images = sorted(path for path in name.rglob("*") if is_image(path))
+            images = [path for path in paths_below(name) if is_image(path)]
             images = [path for path in images if "ground_truth" not in path.relative_to(name).parts]
-            if pictures:
-                images = [path for path in images if pictures.absolute() not in path.absolute().parents]
+            images = [path for path in images if not is_figure(path)]
             if not images:
                 way = f"give images, or a folder with some ({', '.join(IMAGE_SUFFIXES)})"
                 raise DataError(f"folder {name} holds no image: {way}")
             paths += images
-        elif name.is_file():
+        elif os.path.lexists(name):  # what is no file after all costs the others nothing
             paths.append(name)
         else:
             raise DataError(f"image {name} does not exist: check the path")
@@ -462,45 +569,46 @@ def image_paths(names: Sequence[str], pictures: Path | None = None) -> list[Path
 def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
     """Product, verdict, place and type of the defect for each image, by the models of all notebooks."""
     from mvtec_ad import pages, plotting
-    from mvtec_ad.artifacts import write_file
     from mvtec_ad.inspection.inspector import UNREADABLE, Inspector
 
     if arguments.view and not arguments.product:
         raise SettingsError(f"--view {arguments.view} needs --product: a view is one of a product")
     figures = None if arguments.anomaly_maps in (None, "none") else Path(arguments.anomaly_maps)
-    check_output("--page", arguments.page, make=True)
-    check_output("--heat-maps", figures, folder=True)
+    check_output("--page", arguments.page, ".html", make=True)
+    check_output("--heat-maps", figures)
     target = Path(arguments.page) if arguments.page else None
     if target is None and any(Path(name).is_dir() for name in arguments.images):
         target = transfer_folder() / "inspections" / "index.html"
-    paths = image_paths(arguments.images, figures)
+    paths = image_paths(arguments.images)
     second = arguments.second or "autoencoder"
     inspector = Inspector.load(folder, second=None if second == "none" else second)
     known = {"product": arguments.product, "view": arguments.view}
-    names = picture_names(paths, figures, set())
-    cards = []
-    inspected = inspector.inspect(paths, **known, anomaly_maps=bool(target or figures), progress=len(paths) > 1)
-    with contextlib.closing(inspected):  # ends the progress bar's line before an error is printed
-        for inspection, name in zip(inspected, names, strict=True):
-            cards.append(pages.make_card(inspection, bool(target)))  # as it comes, so that no pixels pile up
-            if name:
-                write_file(name, plotting.to_png(plotting.inspection_figure(inspection)))
-    inspections = [card.inspection for card in cards]
+    files, cards, inspections, widths = PictureFiles(figures), [], [], [len("defect")]
+    rows = printed_rows(as_json=True) if arguments.json else contextlib.nullcontext()
+    quiet = {"anomaly_maps": bool(target or figures), "progress": arguments.json and len(paths) > 1}
+    inspected = inspector.inspect(paths, **known, **quiet)
+    with contextlib.closing(inspected), rows as add_row:  # ends the progress bar's line before an error is printed
+        for path, inspection in zip(paths, inspected, strict=True):
+            card, name = pages.make_card(inspection, bool(target)), files.name(path)  # so that no pixels pile up
+            inspections.append(card.inspection)
+            if not add_row:
+                print(printable(pages.inspection_line(card.inspection, widths)), flush=True)
+            if target:
+                cards.append(card)
+                cards = cards if len(cards) < 2 * pages.MOST_CARDS else pages.first_cards(cards)
+            written = files.write(name, lambda each=inspection: plotting.to_png(plotting.inspection_figure(each)))
+            if add_row:
+                add_row(card.inspection.as_dict() | {"figure": name if written else None})
     notes = pages.skipped(inspections, inspector.missing)
-    if target:
-        write_file(target, pages.inspection_page(cards, notes))
-    if arguments.json:
-        rows = [inspection.as_dict() | {"figure": name} for inspection, name in zip(inspections, names, strict=True)]
-        print(json.dumps(rows, indent=1))
-    else:
-        print("\n".join([*pages.inspection_lines(inspections), pages.inspection_summary(inspections), *notes]))
-        if figures:
-            print(f"figures in {figures}/")
-    if target:
+    if not arguments.json:
+        lines = [pages.inspection_summary(inspections), *notes]
+        print("\n".join([*map(printable, lines), *filter(None, [files.where("figures")[2:]])]), flush=True)
+    if target and files.write(str(target), lambda: pages.inspection_page(cards, notes, inspections)):
         print(f"look at {target}", file=sys.stderr if arguments.json else sys.stdout)
-    problems = [inspection.problem for inspection in inspections if inspection.verdict == UNREADABLE]
-    if problems:
-        raise DataError(f"{len(problems)} of {len(paths)} images not judged; {problems[0]}")
+    unreadable = [inspection.problem for inspection in inspections if inspection.verdict == UNREADABLE]
+    not_judged = [f"{len(unreadable)} of {len(paths)} images not judged; {unreadable[0]}"] if unreadable else []
+    if not_judged or files.problems:
+        raise DataError("; ".join([*not_judged, *files.summary()]))
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -539,8 +647,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Fit, score, measure, print, and keep the reports for `results`, those of the other rows where one fails."""
     from mvtec_ad.artifacts import write_file
 
-    check_output("--json", arguments.json)
-    transfer_folder()  # where the records go: refused now, not after minutes of work
+    check_output("--json", arguments.json, ".json")
+    check_output("the folder of records", transfer_folder())  # refused now, not after minutes of work
     evaluate = _evaluate_defect_types if DEFECT_TYPES in arguments.rows else _evaluate_rows
     measured, problem = evaluate(arguments)
     if arguments.json and measured:
@@ -562,6 +670,7 @@ def _evaluate_defect_types(arguments: argparse.Namespace) -> tuple[dict[str, Any
     """Anomaly maps where they are looked at, folds, types left out; a killed run goes on from its last training."""
     from mvtec_ad import benchmark
     from mvtec_ad.benchmark import defect_types
+    from mvtec_ad.data.copies import image_notes, picture_hashes
     from mvtec_ad.pages import defect_types_lines
     from mvtec_ad.training import remove_checkpoints
 
@@ -575,7 +684,8 @@ def _evaluate_defect_types(arguments: argparse.Namespace) -> tuple[dict[str, Any
     checkpoints: list[Path] = []
     defects = detector.gather(table, maps, seed=seed, progress=True)
     measured = defect_types.measure(detector, defects, [detector.objective], seed, checkpoints, data_source=source)
-    print("\n".join(defect_types_lines(measured)))
+    notes = [f"note: {note}" for note in image_notes(table, picture_hashes(list(table["image_path"])))]
+    print("\n".join([*notes, *defect_types_lines(measured)]))
     remove_checkpoints(checkpoints)
     return measured, ""
 
@@ -592,7 +702,8 @@ def _evaluate_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any] | list
     rows = cells.parse_rows(arguments.rows)
     if hasattr(arguments, "preset"):
         kind = detector_class(rows[0].method)
-        rows = [replace(rows[0], detector=kind(**given_options(arguments, kind)))]
+        options = given_options(arguments, kind)
+        rows = [replace(rows[0], detector=kind(**options), crop_chosen=crop_chosen(arguments))]
     if arguments.name is not None:
         cells.check_file_name("--name", arguments.name)
     names = [category_name(name) for name in arguments.category]
@@ -603,7 +714,7 @@ def _evaluate_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any] | list
         return reports[0] if alone and reports else reports, problem
     ((table, source),) = tables.values()
     known = {"data_source": source, "false_alarm_rate": arguments.false_alarm_rate, "row": rows[0].name}
-    result = benchmark.run(rows[0].detector, table, seeds, **known)
+    result = benchmark.run(rows[0].on(source), table, seeds, **known)
     print("\n".join(report_lines(result.report)))
     published.record(result.report)
     return result.report, ""
@@ -662,6 +773,8 @@ def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame
         lines.append([report["category"], report["row"], len(report["seeds"]), *published.shown(report), seconds])
         if report["protocol"] == "official":  # the others are kept on the common images below
             published.record(report)
+    for note in dict.fromkeys(note for report in reports for note in report.get("notes", [])):
+        print(f"note: {note}")
     columns = ["category", "row", "seeds", *published.HEADS.values(), "seconds"]
     print(metrics.markdown_table(columns, lines))
     write_file(folder / "summary.csv", cells.overview(reports).to_csv(index=False))
@@ -740,9 +853,15 @@ def add_backbone(parser: argparse.ArgumentParser, words: Sequence[str] | None) -
 
 def run_backbone(arguments: argparse.Namespace) -> None:
     """Draw, train, measure, keep."""
+    from mvtec_ad.backbones import load_backbone
+    from mvtec_ad.data import index
     from mvtec_ad.methods import pretraining
 
     options = pretraining.Pretraining(**given_options(arguments, pretraining.Pretraining))
+    if arguments.root is not None:  # now, not after hours of training
+        index.read_category(Path(arguments.root), "bottle")
+    if arguments.imagenet is not None:
+        load_backbone("resnet18", arguments.imagenet)
     if arguments.compare:
         pretraining.compare_objectives(options, arguments.root)
     else:
@@ -769,6 +888,7 @@ def run_results(arguments: argparse.Namespace) -> None:
 
 
 COMMANDS = {  # command -> what it does, the function that adds its flags, the one that does it
+    "check": ("say what a folder's images are read as, what is odd, and how to bring them in", add_check, run_check),
     "prepare": ("make data.zip: the images of a run, resized once; or packages.zip", add_prepare, run_prepare),
     "fit": ("fit a method on good images and calibrate a threshold", add_fit, run_fit),
     "detect": (

@@ -6,6 +6,7 @@ import dataclasses
 import operator
 import os
 import random
+import reprlib
 import sys
 import warnings
 from dataclasses import Field, dataclass, fields, replace
@@ -24,6 +25,8 @@ _BOUNDS = {
     "above": (operator.gt, "above {}"),
     "below": (operator.lt, "below {}"),
 }
+_SHORT = reprlib.Repr()  # of a value in a message
+_SHORT.maxstring, _SHORT.maxother = 100, 100
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -87,7 +90,8 @@ class Options:
         """The inverse of `options`; unknown names are refused."""
         unknown = sorted(set(values) - {field.name for field in cls.option_fields()})
         if unknown:
-            raise SettingsError(f"{cls.__name__} has no option {', '.join(unknown)}: it was written by another version")
+            names = ", ".join(name if name.isidentifier() else repr(name) for name in unknown)
+            raise SettingsError(f"{cls.__name__} has no option {names}: it was written by another version")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def options(self) -> dict[str, Any]:
@@ -106,17 +110,27 @@ def check_option(field: Field, hint: Any, value: Any) -> None:
         raise SettingsError(f"{field.name} {value!r} must be a tuple")
     rules = field.metadata
     for item in value if many else (value,):
-        kind = kinds[0]
+        kind, shown = kinds[0], _SHORT.repr(item)
         right = isinstance(item, (int, float)) if kind is float else isinstance(item, kind)
         if isinstance(item, np.generic) or not right or (isinstance(item, bool) and kind is not bool):
-            raise SettingsError(f"{field.name} {item!r} must be {_WANTED[kind]}")
+            raise SettingsError(f"{field.name} {shown} must be {_WANTED[kind]}")
         if rules["among"] and item not in rules["among"]:
-            raise SettingsError(f"{field.name} {item!r} is unknown: use one of {', '.join(map(str, rules['among']))}")
+            raise SettingsError(f"{field.name} {shown} is unknown: use one of {', '.join(map(str, rules['among']))}")
         if kind is float and not abs(item) <= sys.float_info.max:  # nan, infinite, or too many digits
-            raise SettingsError(f"{field.name} {item} must be a finite number")
+            raise SettingsError(f"{field.name} {shown} must be a finite number")
         for name, (holds, words) in _BOUNDS.items():
             if rules[name] is not None and not holds(item, rules[name]):
-                raise SettingsError(f"{field.name} {item} must be {words.format(rules[name])}")
+                raise SettingsError(f"{field.name} {shown} must be {words.format(rules[name])}")
+
+
+def seen_part(image_size: int, crop: int) -> str:
+    """What a method looks at of each image, in words.
+
+    Examples:
+        >>> seen_part(256, 224)
+        'the central 224 of 256 pixels'
+    """
+    return f"the whole picture, {crop} pixels" if crop == image_size else f"the central {crop} of {image_size} pixels"
 
 
 def parse_option(field: Field, hint: Any, text: str) -> Any:
@@ -139,14 +153,16 @@ class DataSettings(Options):
     """Which images a run is about, and how many of the drawn ones."""
 
     categories: tuple[str, ...] = option(("bottle", "screw"), "category folders")
-    image_size: int = option(256, "every image is resized to a square of this side, once", least=1)
-    synthetic_train: int = option(100, "drawn good images to fit on, per category", least=1)
-    synthetic_test_good: int = option(20, "drawn good test images, per category", least=0)
-    synthetic_per_defect: int = option(10, "drawn test images of each defect type", least=0)
+    image_size: int = option(256, "every image is resized to a square of this side, once", least=1, most=16384)
+    synthetic_train: int = option(100, "drawn good images to fit on, per category", least=1, most=100_000)
+    synthetic_test_good: int = option(20, "drawn good test images, per category", least=0, most=100_000)
+    synthetic_per_defect: int = option(10, "drawn test images of each defect type", least=0, most=100_000)
     packages: str = option("package", "folder of items seen from two sides; drawn where it is not on disk")
-    package_train: int = option(60, "drawn damaged packages to learn from, and as many intact ones", least=1)
-    package_test: int = option(20, "drawn packages to test on", least=1)
-    synthetic_seed: int = option(0, "of the drawn images", least=0)
+    package_train: int = option(
+        60, "drawn damaged packages to learn from, and as many intact ones", least=1, most=100_000
+    )
+    package_test: int = option(20, "drawn packages to test on", least=1, most=100_000)
+    synthetic_seed: int = option(0, "of the drawn images", least=0, most=2**32 - 1)
 
     PRESETS: ClassVar = {
         "quick": {},
@@ -186,7 +202,7 @@ def profile(name: str | None = None, categories: str = "") -> Profile:
 def root_folder() -> Path:
     """Below it lie `data/` and `transfer/`: `MVTEC_AD_HOME`, else the enclosing checkout, else the working folder."""
     if os.environ.get("MVTEC_AD_HOME"):
-        return Path(os.environ["MVTEC_AD_HOME"]).expanduser().resolve()
+        return Path(os.path.realpath(os.path.expanduser(os.environ["MVTEC_AD_HOME"])))  # raises nothing
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "mvtec_ad").is_dir() and (folder / "notebooks").is_dir():
@@ -213,6 +229,12 @@ def make_folder(folder: Path) -> Path:
             f"the folder {folder} cannot be made ({problem.strerror}): set MVTEC_AD_HOME to a folder of yours"
         ) from problem
     return folder
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse, with a SettingsError, what is no seed for every generator: a whole number from 0 below 2³²."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise SettingsError(f"seed {seed!r} must be a whole number from 0 to {2**32 - 1}")
 
 
 def set_seed(seed: int) -> None:

@@ -13,8 +13,21 @@ from pathlib import Path
 WAY_OUT = "make room or move what is in the way, or set MVTEC_AD_HOME to a folder of yours"
 
 
+def escape(text: str) -> str:
+    """The text, all of it as in `\\n`, `\\u5199` or, for a byte of a file's name that is no UTF-8, `\\udcff`."""
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def printable(text: str) -> str:
+    """The text on one line, its control characters and what is no UTF-8 escaped."""
+    return "".join(letter if letter.isprintable() else escape(letter) for letter in text)
+
+
 class MvtecAdError(Exception):
     """A problem a user can mend: what is wrong, and what to do about it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DataError(MvtecAdError):
@@ -35,6 +48,19 @@ class ArtifactError(MvtecAdError):
 
 class TrainingError(MvtecAdError):
     """A training cannot go on: its loss is no number, or its checkpoint belongs to another run."""
+
+
+def in_words(problem: Exception) -> str:
+    """What went wrong on one line, where a user can mend it: what the package refuses, and where the system refuses a
+    file, a place or memory; "" where the fault is ours."""
+    if isinstance(problem, MvtecAdError):
+        return str(problem)
+    if isinstance(problem, OSError):
+        place = f"{problem.filename} cannot be used" if problem.filename else "reading or writing failed"
+        return printable(f"{place} ({problem.strerror or problem}): check it and its permissions, {WAY_OUT}")
+    if isinstance(problem, MemoryError) or "allocate" in str(problem):  # numpy, OpenCV, torch on CPU and GPU
+        return "there is not enough memory for this: choose a smaller image size, batch or network"
+    return ""
 
 
 @contextlib.contextmanager

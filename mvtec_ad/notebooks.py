@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,33 @@ from tqdm import tqdm
 
 from mvtec_ad.artifacts import write_file
 from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
+
+
+def where_possible(make: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
+    """Name, as of a category, -> what `make` gives for it; a printed line for each that lacks what is needed."""
+    made = {}
+    for name in names:
+        try:
+            made[name] = make(name)
+        except MvtecAdError as problem:
+            print(f"{name} is left out: {str(problem).removeprefix(f'{name}: ')}")
+    return made
+
+
+def leave_out_rest(reason: str) -> None:
+    """Print that the rest of this notebook is left out: its cells do nothing until its parameters are set again."""
+    from IPython import get_ipython
+
+    print(f"The rest of this notebook is left out: {reason}")
+    transformers = get_ipython().input_transformers_cleanup
+
+    def skip(lines: list[str]) -> list[str]:
+        if not any(line.startswith("PROFILE =") for line in lines):
+            return ["pass\n"]
+        transformers.remove(skip)
+        return lines
+
+    transformers.append(skip)
 
 
 def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:

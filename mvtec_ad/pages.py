@@ -27,6 +27,7 @@ from PIL import Image
 
 from mvtec_ad import artifacts
 from mvtec_ad.benchmark import METRICS, load_results, published
+from mvtec_ad.config import seen_part
 from mvtec_ad.data.loading import resample, resize
 from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.inspection.inspector import UNREADABLE, VERDICTS
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 SIZE, THUMBNAIL = 256, 96  # pixels, the longer side of a picture
 LARGEST = 20_000  # bytes of a JPEG of `SIZE`; two of them as text make 53 kB of page
+MOST_CARDS = 500  # on a page of an inspection: 26 MB
 FIGURES = ("image/png", "image/jpeg", "image/gif")  # of a notebook's outputs
 MAP_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 TYPE_COLOURS = (
@@ -58,6 +60,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters |= {"metric": format_metric, "number": format_number, "share": "{:.0%}".format}
+TEMPLATES.globals["seen_part"] = seen_part
 TEMPLATES.filters["basename"] = os.path.basename
 
 
@@ -150,8 +153,11 @@ def _outputs(notebook: Any) -> Iterator[tuple[str, str, str]]:
 
 def _pixels(data: bytes) -> np.ndarray:
     """(H, W, 3) uint8 of an image file."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as problem:  # whatever Pillow's readers find wrong with a foreign file
+        raise ArtifactError(f"a picture cannot be read ({problem}): make it again") from problem
 
 
 def _opening_pictures() -> dict[str, Any]:
@@ -163,9 +169,11 @@ def _opening_pictures() -> dict[str, Any]:
         pictures["tree"] = base64.b64encode(artifacts.load("inspection").read("tree.png")).decode()
     with contextlib.suppress(ArtifactError):
         atlas = artifacts.load("contrastive")
-        types, points = atlas.table("atlas.csv"), atlas.arrays("atlas.npz")["tsne"]
-        colours = [type_looks(types)[pair][0] for pair in zip(types["category"], types["defect"], strict=True)]
-        pictures["marks"] = list(zip(*_square(points), colours, strict=True))
+        types = atlas.table("atlas.csv", {"category": str, "defect": str})
+        with artifacts.complete(atlas):
+            looks, points = type_looks(types), atlas.arrays("atlas.npz")["tsne"]
+            colours = [looks[pair][0] for pair in zip(types["category"], types["defect"], strict=True)]
+            pictures["marks"] = list(zip(*_square(points), colours, strict=True))
     return pictures
 
 
@@ -197,17 +205,17 @@ def _judged_images(artifact: artifacts.Artifact, data: artifacts.Artifact) -> It
 # --- an inspection ----------------------------------------------------------------------------------------------------
 
 
-def inspection_lines(inspections: Sequence[Inspection]) -> list[str]:
-    """A line for each image, verdict first, in columns; an unreadable one says why instead."""
-    table = [[] if each.verdict == UNREADABLE else list(words(each).values()) for each in inspections]
-    widths = [max(map(len, column)) for column in zip(*filter(None, table), strict=True)]
-    first = max(len(inspection.verdict) for inspection in inspections)
-    lines = []
-    for inspection, row in zip(inspections, table, strict=True):
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False) if width]
-        end = inspection.image if row else inspection.problem
-        lines.append("  ".join([inspection.verdict.ljust(first), *cells, end]))
-    return lines
+def inspection_line(inspection: Inspection, widths: list[int]) -> str:
+    """A line for an image, verdict first, in columns; an unreadable one says why instead.
+
+    `widths` are those of the columns in the lines before, at first of the verdict alone; they grow.
+    """
+    known = [] if inspection.verdict == UNREADABLE else list(words(inspection).values())
+    row = [inspection.verdict, *known]
+    widths += [0] * (len(row) - len(widths))
+    widths[: len(row)] = map(max, widths, map(len, row))
+    cells = [text.ljust(width) for text, width in zip(row, widths, strict=False) if width]
+    return "  ".join([*cells, inspection.image if known else inspection.problem])
 
 
 def words(inspection: Inspection) -> dict[str, str]:
@@ -261,16 +269,26 @@ def make_card(inspection: Inspection, pictured: bool = True) -> Card:
     return Card(replace(inspection, picture=None, anomaly_map=None), picture, anomaly_map)
 
 
-def inspection_page(cards: Sequence[Card], notes: Sequence[str] = ()) -> str:
-    """The HTML text: counts that filter, then cards by verdict (`VERDICTS`), the highest score first; and notes."""
+def first_cards(cards: Sequence[Card]) -> list[Card]:
+    """The cards that a page shows, in their order: by verdict (`VERDICTS`), the highest score first."""
 
     def rank(card: Card) -> tuple[int, float]:
         score = card.inspection.score
         return VERDICTS.index(card.inspection.verdict), float("inf") if score is None else -score
 
-    values = {"title": "Inspection", "verdicts": VERDICTS, "cards": sorted(cards, key=rank), "notes": notes}
-    summary = inspection_summary([card.inspection for card in cards])
-    return render("inspection.html", summary=summary, words=words, **values)
+    return sorted(cards, key=rank)[:MOST_CARDS]
+
+
+def inspection_page(
+    cards: Sequence[Card], notes: Sequence[str] = (), inspections: Sequence[Inspection] | None = None
+) -> str:
+    """The HTML text: counts that filter, then `first_cards`; and notes. `inspections` are all, where cards are not."""
+    shown = first_cards(cards)
+    inspections = [card.inspection for card in cards] if inspections is None else inspections
+    if len(shown) < len(inspections):
+        notes = [f"this page shows the first {len(shown)} of {len(inspections)} images", *notes]
+    values = {"title": "Inspection", "verdicts": VERDICTS, "cards": shown, "notes": notes}
+    return render("inspection.html", summary=inspection_summary(inspections), words=words, **values)
 
 
 # --- reports of `evaluate` --------------------------------------------------------------------------------------------

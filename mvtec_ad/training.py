@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -304,6 +305,8 @@ class Run:
         try:
             state = torch.load(path, weights_only=True, map_location=next(self.network.parameters()).device)
             theirs, self._states = state["identity"], dict(state["optimisers"])
+        except PermissionError as problem:  # what is in it may be hours of work
+            raise TrainingError(f"checkpoint {path} cannot be read (permission denied): check it") from problem
         except Exception as problem:  # torch raises whatever its unpickler meets
             raise TrainingError(f"checkpoint {path} cannot be read: remove it to begin again") from problem
         different = sorted(key for key in {*theirs, *self.identity} if theirs.get(key) != self.identity.get(key))
@@ -331,14 +334,14 @@ def checkpoints_folder() -> Path:
     return make_folder(transfer_folder() / "checkpoints")
 
 
-def checkpoint_path(folder: Path, name: str, identity: Mapping[str, Any], *images: np.ndarray) -> Path:
+def checkpoint_path(folder: Path, name: str, identity: Mapping[str, Any], *images: Iterable[np.ndarray]) -> Path:
     """Where a run keeps its checkpoint: the same place for the same run only.
 
     `identity` is plain JSON data, all that the run depends on beside the images that it trains on.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    for array in images:
-        digest.update(np.ascontiguousarray(array).data)
+    for row in itertools.chain(*images):  # one at a time, for they need not lie in memory
+        digest.update(np.ascontiguousarray(row).data)
     return folder / f"{name}-{digest.hexdigest()[:16]}.checkpoint"
 
 

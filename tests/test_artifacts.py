@@ -165,6 +165,9 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, bytes]], Any], bool, str]] = {
         "not match its SHA.*copy it again",
     ),
     "missing": (lambda members: members.pop("maps.npz"), False, "disagree about maps.npz"),
+    "long name": (lambda members: members.update({"n" * 10_000 + ".csv": b""}), True, "has no name of ours"),
+    "two lines": (lambda members: members.update({"a\nb.csv": b""}), True, "has no name of ours"),
+    "many": (lambda members: members.update({f"{n}.csv": b"" for n in range(10_000)}), True, "1000[0-9] members"),
     "extra": (lambda members: members.update({"more.csv": b"x"}), False, "disagree about more.csv"),
     "escaping": (lambda members: members.update({"../evil.csv": b"x"}), True, "leaves the folder.*do not trust"),
     "absolute": (lambda members: members.update({"/tmp/evil.csv": b"x"}), True, "leaves the folder.*do not trust"),
@@ -294,6 +297,16 @@ def test_objects_are_neither_pickled_nor_unpickled(tmp_path: Path) -> None:
         one_line(caught)
 
 
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """In a table they come back as the bytes they are; a member of a zip has no such name."""
+    table = pd.DataFrame({"image_id": ["part/a\udcff"]})
+    loaded = artifacts.load(save(tmp_path / "a.zip", {"scores.csv": table}))
+    assert loaded.table("scores.csv")["image_id"].tolist() == ["part/a\udcff"]
+    with pytest.raises(ArtifactError, match="no UTF-8, which a zip needs: rename the file"):
+        save(tmp_path / "b.zip", {"a\udcff.png": b""})
+    assert not (tmp_path / "b.zip").exists()
+
+
 @pytest.mark.parametrize("use", [lambda one, folder: one.read("scores.csv"), lambda one, folder: one.extract(folder)])
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -301,7 +314,7 @@ def test_objects_are_neither_pickled_nor_unpickled(tmp_path: Path) -> None:
         (lambda path: save(path, {**FILES, "scores.csv": TABLE.head(1)}), "scores.csv does not match its SHA-256"),
         (lambda path: save(path, {"other.csv": TABLE}), "damaged"),
         (lambda path: path.write_bytes(b"no zip"), "damaged"),
-        (lambda path: path.unlink(), "damaged"),
+        (lambda path: path.unlink(), "cannot be read"),
     ],
 )
 def test_an_artifact_that_changed_since_it_was_loaded_is_refused(
@@ -441,3 +454,63 @@ def test_files_go_to_and_from_the_browser_in_colab_alone(
     assert offered == ["somewhere/a.zip"]
     assert artifacts.upload() == [tmp_path / "transfer" / "data.zip"]
     assert (tmp_path / "transfer" / "data.zip").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_zip_that_would_unpack_to_far_more_than_it_is_is_refused(tmp_path: Path, packed: int) -> None:
+    """Before anything is unpacked; the same inside of a .npz."""
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", packed) as archive:
+        archive.writestr("scores.csv", bytes(30_000_000))
+    with pytest.raises(ArtifactError, match="would unpack to 30000000"):
+        artifacts.load(tmp_path / "bomb.zip")
+    inner = io.BytesIO()
+    np.savez_compressed(inner, maps=np.zeros(30_000_000, np.uint8))
+    artifact = artifacts.load(save(tmp_path / "inner.zip", {"maps.npz": inner.getvalue()}))
+    with pytest.raises(ArtifactError, match=r"maps\.npz holds no plain arrays \(its"):
+        artifact.arrays("maps.npz")
+
+
+ODD_FILES: dict[str, tuple[bytes, str]] = {
+    "nan.csv": (b"image_id,score\na,nan\n", "score must be finite numbers"),
+    "inf.csv": (b"image_id,score\na,inf\n", "score must be finite numbers"),
+    "text.csv": (b"image_id,score\na,high\n", "score must be finite numbers"),
+    "lacking.csv": (b"image_id\na\n", "it lacks score"),
+    "ragged.csv": (b'image_id,score\na,1\nb,"2\n', "holds no table"),
+    "empty.csv": (b"", "holds no table"),
+    "list.json": (b"[1]", "it is \\[1\\], not an object"),
+    "nan.json": (b'{"a": NaN}', r"it\['a'\] is nan, not a finite number"),
+    "huge.json": (b'{"a": 1' + b"0" * 400 + b"}", "not a finite number"),
+    "true.json": (b'{"a": true}', "is True, not a finite number"),
+    "deep.json": (b"[" * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_a_signed_file_of_another_shape_is_refused_where_it_is_read(tmp_path: Path, name: str) -> None:
+    """A hash says that the file is what was written, not that it makes sense."""
+    content, words = ODD_FILES[name]
+    artifact = artifacts.load(save(tmp_path / "odd.zip", {name: content}))
+    with pytest.raises(ArtifactError, match=words) as caught:
+        artifact.table(name, {"image_id": str, "score": float}) if name.endswith("csv") else artifact.json(
+            name, dict[str, float]
+        )
+    assert name in one_line(caught)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1j, "text"])
+@pytest.mark.parametrize("name", ["state.npz", "state.safetensors"])
+def test_arrays_that_hold_what_is_no_number_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    """But for training curves, where a part that was not measured has none."""
+    if name.endswith(".safetensors") and not isinstance(value, float):
+        pytest.skip("numpy writes neither texts nor complex numbers into safetensors")
+    artifact = artifacts.load(save(tmp_path / "odd.zip", {name: {"bank": np.array([value])}}))
+    with pytest.raises(ArtifactError, match=r"holds no plain arrays.*bank"):
+        artifact.arrays(name)
+    curve = artifacts.load(save(tmp_path / "curve.zip", {name: {"curve.loss": np.array([np.nan])}}))
+    assert np.isnan(curve.arrays(name)["curve.loss"]).all()
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    """Asking whether an older file lies there would fail as well."""
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        artifacts.write_file(tmp_path / ("n" * 400), "text")

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from mvtec_ad import artifacts, cli
+from mvtec_ad import artifacts, benchmark, cli
 from mvtec_ad.benchmark.published import measured
 from mvtec_ad.cli import COMMANDS, main
 from mvtec_ad.config import Options
@@ -185,7 +186,7 @@ def test_detect_speaks_before_it_has_read_everything(
 def test_detect_holds_few_images_and_maps(
     six: Path, artifact: Path, tmp_path: Path, animated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When it reads the next ones, those before the last are gone; an animation needs them all."""
+    """When it reads the next ones, those before the last are gone; of an animation the highest scores are kept."""
     images, maps, alive = [], [], []
     read, score = loading.load_readable, Padim.score_seen
 
@@ -207,26 +208,32 @@ def test_detect_holds_few_images_and_maps(
     monkeypatch.setattr(loading, "load_readable", watched_read)
     monkeypatch.setattr(Padim, "score_seen", watched_score)
     monkeypatch.setattr(cli, "AT_ONCE", 1)
+    monkeypatch.setattr(cli, "MOST_FRAMES", 3)
     target = tmp_path / "a.gif"
     more = ["--animation", str(target)] if animated else []
     assert main(["detect", str(artifact), str(six), "--heat-maps", str(tmp_path / "maps"), *more]) == 2
     assert len(alive) == 6
+    assert max(count for pair in alive for count in pair) <= 1
+    assert target.exists() == animated
     if animated:
-        assert alive[-1] == (4, 4)  # all that could be read so far
         with Image.open(target) as opened:
-            assert opened.n_frames == 5
-    else:
-        assert max(count for pair in alive for count in pair) <= 1
-        assert not target.exists()
+            assert opened.n_frames == 3  # of 5
+
+
+def test_the_first_verdict_comes_soon() -> None:
+    """Not after 32 images, of which a large model judges two a second."""
+    assert [part.stop - part.start for part in cli.growing(100)] == [4, 8, 16, 32, 32, 8]
+    assert [(part.start, part.stop) for part in cli.growing(5)] == [(0, 4), (4, 5)]
+    assert list(cli.growing(0)) == []
 
 
 def test_json_stays_whole_where_detect_breaks_off(
     six: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The disk is full at the third picture, or somebody interrupts: a list of what was judged by then."""
+    """Somebody interrupts at the third picture: a list of what was judged by then; a full disk costs no verdict."""
     command = ["detect", str(artifact), str(six), "--heat-maps", str(six.parent / "maps"), "--json"]
     monkeypatch.setattr(cli, "AT_ONCE", 2)
-    for problem, status in ((OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)):
+    for problem, status, count in ((OSError(28, "No space left on device"), 2, 6), (KeyboardInterrupt(), 130, 4)):
         written = []
 
         def third_fails(descriptor: int, problem: BaseException = problem, written: list[int] = written) -> None:
@@ -239,7 +246,125 @@ def test_json_stays_whole_where_detect_breaks_off(
             patch.setattr(os, "fsync", third_fails)
             assert main(command) == status
         names = [Path(row["image"]).name for row in json.loads(capsys.readouterr().out)]
-        assert names == [f"{number}.png" for number in range(4)]
+        assert names == [f"{number}.png" for number in range(count)]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Name and content of every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def oddly_named(root: Path, tmp_path: Path) -> Path:
+    """A folder of images whose names are no plain words."""
+    (tmp_path / "new").mkdir()
+    long = "L" * 239
+    names = ["$12_$", r"a$\frac{$", "写真🔩", "two\nlines\x1b[31m", os.fsdecode(b"a\xff\xfe"), f"{long}1", f"{long}2"]
+    for name in names:
+        content = (root / "mine" / "train" / "good" / "000.png").read_bytes()
+        (tmp_path / "new" / f"{name}.png").write_bytes(content)
+    return tmp_path / "new"
+
+
+def test_any_name_gets_its_verdict_and_its_heat_map(
+    oddly_named: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line each, whatever is in the name; pictures under short names, none twice; the JSON has the name's bytes."""
+    command = ["detect", str(artifact), str(oddly_named), "--heat-maps", str(tmp_path / "maps")]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7 + 1
+    assert any(r"two\nlines\x1b[31m" in line for line in lines)
+    assert len(list((tmp_path / "maps").iterdir())) == 7
+    assert main([*command, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["image"] for row in rows) == sorted(map(str, oddly_named.iterdir()))
+    assert {row["heat_map"] for row in rows} == {str(path) for path in (tmp_path / "maps").iterdir()}
+
+
+def test_a_heat_map_never_replaces_a_file_of_the_users(
+    root: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor a link; what an earlier run drew is replaced, and is no image to be judged, wherever it lies."""
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for name in ("000", "good_000", "good_good_000"):
+        (folder / f"{name}.png").write_bytes((root / "mine" / "train" / "good" / "001.png").read_bytes())
+    (folder / "0000_good_000.png").symlink_to("nowhere")
+    (folder / "good_good_good_000.png").write_text("no image at all")
+    before = files_of(folder)
+    monkeypatch.chdir(tmp_path)
+    for place in ("good", ".", str(folder), "heat_maps"):
+        command = ["detect", str(artifact), "good", *(["--heat-maps", place] if place != "heat_maps" else [])]
+        for _ in range(2):
+            assert main(command) == 2
+            words = capsys.readouterr().out
+            assert re.search("of 4 images called defective, 1 unreadable; heat maps in", words)
+            assert ("good_000.png is no heat map, it was left as it is" in words) == (Path(place).name == "good")
+            after = files_of(folder)
+            assert {name: after[name] for name in before} == before
+            assert len(after) == len(before) + 3
+    assert (folder / "0000_good_000.png").is_symlink()
+    assert len(files_of(tmp_path / "heat_maps")) == 3
+
+
+def test_an_output_never_takes_the_name_of_an_image(
+    root: Path, artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file to write has its own suffix, so that no image can be named by a slip."""
+    image = str(root / "part" / "test" / "good" / "000.png")
+    before = files_of(root)
+    known = ["--root", str(root), "--category", "part", *SMALL]
+    for command in (
+        ["detect", str(artifact), image, "--animation", image],
+        ["detect", str(root), image, "--page", image],
+        ["evaluate", "padim", *known, "--json", image],
+        ["prepare", *known[:4], "--out", image],
+        ["fit", "padim", *known, "--out", image],
+    ):
+        assert "ends in ." in fails(capsys, *command)
+    assert files_of(root) == before
+
+
+def child(*arguments: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+    """A command as a process of its own, and its environment."""
+    paths = {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return [sys.executable, "-m", "mvtec_ad", *arguments], {**os.environ, **paths, **environment}
+
+
+@pytest.mark.parametrize(("command", "encoding"), [("help", "ascii"), ("help", "cp1252"), ("detect", "ascii")])
+def test_a_console_of_another_alphabet(command: str, encoding: str, oddly_named: Path, artifact: Path) -> None:
+    """What it lacks is printed as an escape."""
+    judge = ["detect", str(artifact), str(oddly_named), "--heat-maps", "none"]
+    arguments = ["fit", "f_anogan", "--help"] if command == "help" else judge
+    call, environment = child(*arguments, PYTHONIOENCODING=encoding)
+    ended = subprocess.run(call, env=environment, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (rb"\u03ba" if command == "help" else rb"\u5199\u771f") in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["results"]])
+def test_a_reader_who_goes_ends_it_quietly(arguments: list[str]) -> None:
+    """As `| head` does."""
+    call, environment = child(*arguments)
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(call, env=environment, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever command met it: the file, the reason and the way out."""
+
+    def refuse(_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/some/place")
+
+    monkeypatch.setitem(COMMANDS, "results", (*COMMANDS["results"][:2], refuse))
+    line = fails(capsys, "results")
+    assert "/some/place cannot be used (Permission denied): check it and its permissions" in line
 
 
 def test_prepare_makes_data_zip(root: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +445,21 @@ def test_what_cannot_be_written_is_said_before_any_work(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_evaluate_looks_at_all_files_before_it_fits(
+    make_category: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test image, a mask, or the folder of records that cannot be written must cost no hours."""
+    root = make_category(tmp_path / "images", "part", train=20, test_good=3, defects={"patch": 3}, size=32)
+    monkeypatch.setattr(Padim, "fit_batches", lambda *_: pytest.fail("fitted"))
+    evaluate = ["evaluate", "padim", "--root", str(root), "--category", "part", *SMALL, "--seeds", "0"]
+    for name in ("ground_truth/patch/000_mask.png", "test/good/000.png"):
+        (root / "part" / name).write_bytes(b"no image")
+        assert f"{name} cannot be decoded" in fails(capsys, *evaluate)
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place).name != "transfer")
+    monkeypatch.setattr(cli, "read_table", lambda *_, **__: pytest.fail("read"))
+    assert "transfer cannot be written (permission denied)" in fails(capsys, *evaluate)
+
+
 @pytest.mark.parametrize("command", ["prepare", "results", "evaluate", "fit", "detect", "run"])
 def test_a_home_that_cannot_be_made_is_one_line(
     command: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -393,19 +533,35 @@ def test_interrupting_is_no_traceback(
     assert "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "fit"])
 @pytest.mark.parametrize(
-    ("command", "crop"),
+    ("options", "own", "published"),
     [
-        ("evaluate padim", 224),  # the published protocol
-        ("evaluate padim --image-size 128", 128),
-        ("evaluate padim --image-size 128 --crop 96", 96),
-        ("fit padim", 256),  # a product's border may be defective too
-        ("fit padim --crop 224", 224),
+        ("", 256, 224),  # a product's border may be defective too
+        ("--preset resnet18", 224, 224),
+        ("--image-size 128", 128, 128),
+        ("--image-size 128 --crop 96", 96, 96),
+        ("--crop 224", 224, 224),
     ],
 )
-def test_only_the_published_protocol_crops(command: str, crop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reaches the method."""
-    assert detector_made_by(monkeypatch, *command.split())["crop"] == crop
+def test_what_is_measured_is_what_is_saved(
+    command: str, options: str, own: int, published: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both commands look at the same part of an image: the whole of the user's own, elsewhere what was published."""
+    seen: list[int] = []
+
+    def stop(detector: Padim, *_: Any, **__: Any) -> None:
+        seen.append(detector.crop)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(benchmark, "run", stop)
+    monkeypatch.setattr(Padim, "fit", stop)
+    rows = {"category": "part", "split": "train", "label": 0, "image_path": [f"{n}.png" for n in range(30)]}
+    end = ["--category", "part", *(["--out", str(tmp_path / "x.zip")] if command == "fit" else [])]
+    for source in ("own", "mvtec_ad", "synthetic"):
+        monkeypatch.setattr(cli, "read_table", lambda *_, source=source, **__: (pd.DataFrame(rows), source))
+        assert main([command, "padim", *options.split(), *end]) == 2
+    assert seen == [own, published, published]
 
 
 def detector_made_by(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) -> dict[str, Any]:
@@ -510,11 +666,11 @@ CASES = [(method, preset) for method in METHODS for preset in detector_class(met
 
 @pytest.mark.parametrize(("method", "preset"), CASES)
 def test_every_option_reaches_the_detector(monkeypatch: pytest.MonkeyPatch, method: str, preset: str) -> None:
-    """All at once, over the preset; without any, the preset as it is, but for the crop, which `fit` leaves out."""
+    """All at once, over the preset; without any, the preset as it is."""
     kind, start = detector_class(method), [method, "--preset", preset]
     base = kind(**kind.PRESETS[preset]).options()
     assert detector_made_by(monkeypatch, "evaluate", *start) == base
-    assert detector_made_by(monkeypatch, "fit", *start) == {**base, "crop": base["image_size"]}
+    assert detector_made_by(monkeypatch, "fit", *start) == base
     wanted: dict[str, Any] = {own.name: another(own, base) for own in kind.option_fields()}
     flags: list[str] = []
     for name, value in wanted.items():

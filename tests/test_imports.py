@@ -13,6 +13,7 @@ import pytest
 # A room imports only rooms that stand before it.
 FLOORS = [
     "errors",
+    "schema",
     "frameworks",
     "config",
     "settings",

@@ -4,8 +4,11 @@ and how it fails."""
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -154,13 +157,15 @@ class Page(HTMLParser):
 
 
 def test_lines_are_in_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Verdict first, then what is known, the path last; then counts, and each reason once."""
+    """Verdict first, then what is known, the path last, never further left than before; then counts and reasons."""
     paths = files(tmp_path / "x", "good.png", "bad.png", "typed.png", "new.png", "other.png", "bad-2.png")
     assert main(["inspect", *paths]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[:6]] == [GOOD, DEFECT, DEFECT, DEFECT, OUT_OF_DISTRIBUTION, DEFECT]
-    assert [line.index(path) for line, path in zip(lines, paths, strict=False)] == [lines[0].index(paths[0])] * 6
-    assert {line.index("p 0.") for line in lines[:4]} == {lines[0].index("p 0.020")}
+    places = [line.index(path) for line, path in zip(lines, paths, strict=False)]
+    assert places == sorted(places)
+    assert places[4] == places[5]
+    assert [line.index("p 0.") for line in lines[1:4]] == [lines[1].index("p 0.")] * 3
     assert [part.strip() for part in lines[1].split("  ") if part] == [
         "defect",
         "package side",
@@ -193,7 +198,9 @@ def test_the_inspector_is_asked_what_was_said(tmp_path: Path) -> None:
     told = ["--product", "package", "--view", "side", "--second", "none", "--artifacts", "elsewhere"]
     assert main(["inspect", path, path, *told, "--page", str(tmp_path / "p.html")]) == 0
     assert Fake.asked[0] == {"folder": Path("elsewhere"), "second": None}
-    assert Fake.asked[1] == {"product": "package", "view": "side", "anomaly_maps": True, "progress": True}
+    assert Fake.asked[1] == {"product": "package", "view": "side", "anomaly_maps": True, "progress": False}
+    assert main(["inspect", path, path, "--json"]) == 0
+    assert Fake.asked[1]["progress"]  # rows in words are progress enough
     assert main(["inspect", path, "--second", "padim", "--figures", str(tmp_path / "f")]) == 0
     assert (Fake.asked[0]["second"], Fake.asked[1]["anomaly_maps"]) == ("padim", True)
 
@@ -206,7 +213,7 @@ def test_a_corrupt_image_leaves_the_others_judged(tmp_path: Path, capsys: pytest
     assert printed.err == f"mvtec-ad inspect: 2 of 4 images not judged; image {paths[1]} is cut off\n"
     lines = printed.out.splitlines()
     assert lines[1] == f"unreadable  image {paths[1]} is cut off"
-    assert lines[0].startswith("good        bottle")
+    assert lines[0].startswith("good    bottle")
     assert lines[4] == "4 images: 1 defect, 2 unreadable, 1 good"
     assert main(["inspect", *paths, "--json"]) == 2
     rows = json.loads(capsys.readouterr().out)
@@ -241,6 +248,36 @@ def test_json_and_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)[0]["figure"] is None
 
 
+def test_a_full_disk_costs_pictures_and_no_verdict(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines and JSON come all the same, and a page where there is room for it; status 2, one line."""
+    command = ["inspect", str(folder), "--figures", str(tmp_path / "f")]
+    assert main(command) == 0
+    expected = capsys.readouterr().out.splitlines()
+    shutil.rmtree(tmp_path / "f")
+
+    def full(source: str, target: str) -> None:
+        if "index.html" in str(target) and page:
+            return replaced(source, target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    replaced = os.replace
+    monkeypatch.setattr(os, "replace", full)
+    for page in (True, False):
+        assert main(command) == 2
+        printed = capsys.readouterr()
+        lines = [line for line in printed.out.splitlines() if "figures in" not in line]
+        assert lines == [line for line in expected if "figures in" not in line][: len(lines)]
+        assert len(lines) >= len(expected) - 2
+        assert "look at" in printed.out if page else "look at" not in printed.out
+        line = printed.err.splitlines()[-1]
+        assert "images_bad.png cannot be written (No space left on device)" in line
+        assert f"(and {7 if page else 8} more pictures)" in line
+    assert main([*command, "--json"]) == 2
+    assert {row["figure"] for row in json.loads(capsys.readouterr().out)} == {None}
+
+
 def test_the_page_shows_every_image_once_worst_first(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +304,42 @@ def test_the_page_shows_every_image_once_worst_first(
     assert len(links) == 4 * 2 + 2 + 1 + 1  # pictures, heat maps, and the icon that no server is asked for
     assert all(str(link).startswith("data:image/jpeg;base64,") for link in links if link != "data:,")
     assert all(own["alt"] for tag, own in page.tags if tag == "img")
+
+
+def test_a_page_has_an_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows the first ones of its order, counts all, and says so."""
+    monkeypatch.setattr(pages, "MOST_CARDS", 2)
+    target, kept = tmp_path / "p.html", []
+    sort = pages.first_cards
+    monkeypatch.setattr(pages, "first_cards", lambda cards: kept.append(len(cards)) or sort(cards))
+    assert main(["inspect", str(folder), "--page", str(target)]) == 0
+    page = Page(target)
+    assert [Path(card["texts"][-1]).name for card in page.cards] == ["new.png", "typed.png"]  # as without an end
+    assert "this page shows the first 2 of 8 images" in page.outside
+    assert any(text.startswith("8 images: 4 defect") for text in page.outside)
+    assert max(kept) == 4  # cards that lie in memory
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_verdicts_are_printed_as_they_come(
+    tmp_path: Path, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was judged before somebody interrupts has been said, and the JSON is whole."""
+    printed = []
+
+    def interrupted(self: Fake, sources: Sequence[Path], **_: Any) -> Iterator[Inspection]:
+        for source in sources[:2]:
+            yield good(str(source))
+            printed.append(capsys.readouterr().out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fake, "inspect", interrupted)
+    paths = files(tmp_path / "x", "good.png", "good-2.png", "good-3.png")
+    assert main(["inspect", *paths, *(["--json"] if as_json else [])]) == 130
+    assert all(path in text for path, text in zip(paths, printed, strict=False))
+    if as_json:
+        rows = json.loads("".join(printed) + capsys.readouterr().out)
+        assert [row["image"] for row in rows] == paths[:2]
 
 
 def test_names_are_text_on_the_page(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ KERAS_TAPS = {
 }
 BACKBONES = (*TORCHVISION_TAPS, *(f"keras:{name}" for name in KERAS_TAPS))
 SYNTHETIC = ("resnet18", "keras:resnet18")  # the networks that the carried weights fit
+PROBE = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)  # what weights of a file are tried on
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
     if name.startswith("keras:"):
         from mvtec_ad.backbones.keras_networks import load
 
-        return replace(load(name.removeprefix("keras:"), weights), source=weights)
-    return replace(_load_torchvision(name, weights), source=weights)
+        backbone = load(name.removeprefix("keras:"), weights)
+    else:
+        backbone = _load_torchvision(name, weights)
+    if weights not in NAMED_WEIGHTS and not all(layer.isfinite().all() for layer in backbone(PROBE)):
+        raise WeightsError(f"weights {weights} make features of {name} that are no numbers: download them again")
+    return replace(backbone, source=weights)
 
 
 def batch_size() -> int:
@@ -165,8 +170,9 @@ def packed_weights(weights: str) -> dict[str, bytes]:
         return {}
     if path.suffix in (".h5", ".safetensors"):
         return {f"backbone/{path.name}": path.read_bytes()}
-    import torch
     from safetensors.torch import save
 
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {f"backbone/{path.stem}.safetensors": save({name: tensor.contiguous() for name, tensor in state.items()})}
+    from mvtec_ad.backbones.trunk import read_state
+
+    state = {name: tensor.clone().contiguous() for name, tensor in read_state(path).items()}  # none share memory
+    return {f"backbone/{path.stem}.safetensors": save(state)}

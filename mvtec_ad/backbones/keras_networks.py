@@ -75,8 +75,8 @@ def _network(constructor: Any, name: str, weights: str) -> tuple[Any, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns once per layer before it raises
             network.load_weights(weights)
-    except (ValueError, OSError, KeyError) as problem:
-        reason = str(problem).splitlines()[0]
+    except Exception as problem:  # whatever HDF5, zip and Keras find wrong with a foreign file
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise WeightsError(f"weights {weights} do not fit Keras {name} ({reason}): wrong network?") from problem
     return network, describe(weights)
 

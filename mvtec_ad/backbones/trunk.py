@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +71,9 @@ def load_trunk(layers: nn.Sequential, name: str, weights: str) -> str:
     needed = {key: tensor for key, tensor in layers.state_dict().items() if not key.startswith(new)}
     shapes = {f"{prefix}{key}": tuple(tensor.shape) for key, tensor in needed.items() if "num_batches" not in key}
     check_state(state, shapes, name, description)
-    layers.load_state_dict({key: state[f"{prefix}{key}"] for key in needed if f"{prefix}{key}" in state}, strict=False)
+    given = {key: state.get(f"{prefix}{key}") for key in needed}  # counters of batches may be missing
+    fitting = {key: tensor for key, tensor in given.items() if tensor is not None and tensor.shape == needed[key].shape}
+    layers.load_state_dict(fitting, strict=False)
     return description
 
 
@@ -97,6 +99,7 @@ def add_last_block(layers: nn.Sequential) -> None:
 
 # The enum that published anomaly-detection figures used; torchvision's DEFAULT is V2 for two of these networks.
 IMAGENET_ENUM = "IMAGENET1K_V1"
+PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)  # the last are counters
 
 
 def state_of(name: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
@@ -106,7 +109,7 @@ def state_of(name: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
 
         return load_synthetic()
     if weights != "imagenet":
-        return _read(Path(weights)), describe(weights)
+        return read_state(Path(weights)), describe(weights)
     entry = import_torchvision().models.get_model_weights(name)[IMAGENET_ENUM]
     try:
         return entry.get_state_dict(progress=True, check_hash=True), IMAGENET_ENUM
@@ -115,7 +118,10 @@ def state_of(name: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def check_state(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str, description: str) -> None:
-    """Refuse, with a WeightsError, a state dict that lacks what a network needs; it may have more."""
+    """Refuse, with a WeightsError, a state dict that lacks what a network needs, or has no sound numbers there.
+
+    It may have more, which nobody looks at.
+    """
     missing = [key for key in shapes if key not in state]
     if missing:
         raise WeightsError(f"{description} lacks {len(missing)} tensors of {name}, first {missing[0]}: wrong network?")
@@ -125,25 +131,42 @@ def check_state(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
             f"{description}: {wrong[0]} has shape {tuple(state[wrong[0]].shape)}, {name} needs "
             f"{tuple(shapes[wrong[0]])}: wrong network?"
         )
+    for key in shapes:
+        numbers, variance = state[key].float(), key.endswith("running_var")
+        if not numbers.isfinite().all() or (variance and (numbers < 0).any()):
+            raise WeightsError(f"{description}: {key} holds what no network can have: download the weights again")
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict on disk that hold plain real numbers; WeightsError where it is none.
+
+    Other entries, such as the step of a training, are left out. No code of a pickle is run.
+    """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old and odd formats
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError(f"it holds a {type(state).__name__}")
-        return state
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, OSError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+                state = load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise ValueError(f"it holds a {type(state).__name__}")
+            return {key: tensor.detach() for key, tensor in state.items() if isinstance(key, str) and _plain(tensor)}
+    except PermissionError as problem:
+        way = "check the path and its permissions"
+        raise WeightsError(f"weights {path} cannot be read ({problem.strerror}): {way}") from problem
+    except Exception as problem:  # whatever pickles and the readers of two foreign formats can raise
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise WeightsError(f"weights {path} cannot be read as a state dict ({reason}): download it again") from problem
-    except Exception as problem:  # safetensors raises its own type, which has no public base
-        if type(problem).__module__.startswith("safetensors"):
-            raise WeightsError(f"weights {path} are damaged ({problem}): download them again") from problem
-        raise
+
+
+def _plain(value: Any) -> bool:
+    """Whether a torch network can take it: a dense tensor of real numbers, none that is quantised or without data."""
+    if not isinstance(value, torch.Tensor) or value.is_nested or value.layout != torch.strided:
+        return False
+    return value.device.type == "cpu" and value.dtype in PLAIN
 
 
 def describe(path: str | Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from mvtec_ad import artifacts
-from mvtec_ad.benchmark.result import METRICS, Report, check_file_name, result_files
+from mvtec_ad.benchmark.result import METRICS, Report, check_file_name, load_results, result_files
 from mvtec_ad.benchmark.run import check_seeds, run
 from mvtec_ad.config import NAMED_WEIGHTS, Options, parse_option
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
@@ -37,6 +37,14 @@ class Row:
     name: str  # safe as a file name; what `method` says in scores.csv
     method: str  # a key of `methods.METHODS`, or one of `SUPERVISED`
     detector: Any  # not fitted; the settings of a supervised method
+    crop_chosen: bool = True  # whether it was said what part of the picture is looked at
+
+    def on(self, data_source: str) -> Any:
+        """The detector for images of a source: the whole picture of a category of the user's own, whose border may be
+        defective too; what the published protocol looks at of others, and wherever something else was said."""
+        if self.crop_chosen or data_source != "own" or "crop" not in self.detector.options():
+            return self.detector
+        return replace(self.detector, crop=self.detector.image_size)
 
 
 def parse_rows(texts: Sequence[str]) -> list[Row]:
@@ -54,7 +62,8 @@ def parse_row(text: str) -> Row:
     """Read one row: `padim:keras`, `autoencoder,loss=ssim,steps=300` or `padim,weights=x.pth,name=padim-x`.
 
     The fields are the method's options, several values stand as `1/2/3`; an image size without a crop keeps the whole
-    picture. Without `name=` the name is made of what was given.
+    picture (and so does, without a preset, a category of the user's own: `Row.on`). Without `name=` the name is made of
+    what was given.
 
     Raises:
         SettingsError: a method, preset or field is unknown, a value does not fit, or the name is no file name.
@@ -86,9 +95,10 @@ def parse_row(text: str) -> Row:
     title = given.pop("name", title)
     check_file_name(f"row {text}: name", title)
     try:
-        return Row(title, method, kind.preset(preset if colon else next(iter(kind.PRESETS)), **_values(kind, given)))
+        detector = kind.preset(preset if colon else next(iter(kind.PRESETS)), **_values(kind, given))
     except (SettingsError, WeightsError) as problem:
         raise type(problem)(f"row {text}: {problem}") from problem
+    return Row(title, method, detector, bool(colon) or not {"crop", "image_size"}.isdisjoint(given))
 
 
 def _values(kind: type[Options], given: Mapping[str, str]) -> dict[str, Any]:
@@ -144,8 +154,9 @@ class Cell:
         if not self.path(folder).is_file():
             return ""
         try:
-            theirs = artifacts.load(self.path(folder)).manifest["options"]
-        except (ArtifactError, KeyError) as problem:
+            artifact = artifacts.load(self.path(folder))
+            theirs, _ = artifact.manifest["options"], load_results([artifact])
+        except ArtifactError as problem:
             return str(problem)
         different = sorted(key for key in {*theirs, *self.identity} if theirs.get(key) != self.identity.get(key))
         return f"other {', '.join(different).replace('_', ' ')} than now" if different else None
@@ -164,7 +175,7 @@ def plan(
     for category, (table, source) in tables.items():
         images = {"data_source": source, "images": _fingerprint(table), "false_alarm_rate": false_alarm_rate}
         for row in rows:
-            options = _with_weights(row.detector.options())
+            options = _with_weights(row.on(source).options())
             row = replace(row, detector=type(row.detector).from_options(options))
             if options.get("weights", "random") not in NAMED_WEIGHTS:  # a file counts by its content, wherever it lies
                 options = {**options, "weights": artifacts.file_sha256(Path(options["weights"]))}
@@ -288,7 +299,7 @@ def _processes(cells: Sequence[Cell], jobs: int) -> Iterator[dict[str, Any]]:
             with one_thread(), contextlib.suppress(MvtecAdError):  # what fails here fails again in its cell
                 load_backbone(name, weights)
     try:
-        yield {"n_jobs": jobs, "backend": "loky", "idle_worker_timeout": IDLE}
+        yield {"n_jobs": min(jobs, len(cells)), "backend": "loky", "idle_worker_timeout": IDLE}
     except TerminatedWorkerError as problem:
         way = "start again with fewer --jobs; what is done is kept"
         raise SettingsError(f"a worker was killed, most likely for want of memory: {way}") from problem

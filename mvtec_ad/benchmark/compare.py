@@ -70,7 +70,8 @@ def measure(result: Result, resamples: int = 1000) -> dict[str, dict[str, Any]]:
     measured["false_alarms"] = metrics.false_alarms_interval(labels, result.scores, resamples=resamples)
     if result.masks is not None and result.maps:
         mapped = [result.seeds.index(seed) for seed in result.maps]
-        pixel = metrics.evaluate(labels, result.scores[mapped], result.maps.values(), result.masks, resamples)
+        maps = result.maps.values()
+        pixel = metrics.evaluate(labels, result.scores[mapped], maps, result.masks, resamples, result.masked)
         measured |= {name: pixel[name] for name in PIXEL}
     return measured
 
@@ -237,7 +238,8 @@ def _resampled(row: Result, metric: str, weights: np.ndarray) -> tuple[float, np
         values = [IMAGE[metric](row.labels, scores) for scores in row.scores]
         resampled = [metrics.resampled_ranking(row.labels, scores, weights)[metric] for scores in row.scores]
     else:
-        histograms = [metrics.PixelHistograms.from_maps(maps, row.masks) for maps in row.maps.values()]
+        masks, weights = row.masks[row.masked], weights[:, row.masked]
+        histograms = [metrics.PixelHistograms.from_maps(maps[row.masked], masks) for maps in row.maps.values()]
         values = [getattr(histogram, PIXEL[metric])() for histogram in histograms]
         resampled = [getattr(histogram.coarsen(), PIXEL[metric])(weights=weights) for histogram in histograms]
     return float(np.mean(values)), np.mean(resampled, axis=0)

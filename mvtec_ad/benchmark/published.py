@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from importlib import resources
@@ -26,9 +27,9 @@ from mvtec_ad.config import root_folder, transfer_folder
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods import METHODS, detector_class
 from mvtec_ad.metrics import format_metric, format_number, markdown_table
+from mvtec_ad.schema import misfit, parse_json
 
 HEADS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro": "AUPRO"}
-NEEDED = {"method", "category", "data_source", "seeds", "settings", "metrics"}
 SHARED = ("image_auroc", "image_ap", "f1_max", "false_alarms", "pixel_auroc", "au_pro")  # of methods on the same images
 TITLED = ("backbone", "weights", "image_size", "crop")  # options with a place of their own
 
@@ -61,13 +62,15 @@ def verdict(report: Report, row: dict[str, Any]) -> str:
     """
     if report["data_source"] != "mvtec_ad" or report.get("part") == TEST_PART:
         return "not comparable: other images"
-    if any(word in (report["weights"] or "") for word in ("random", "synthetic")):
+    if any(word in (report.get("weights") or "") for word in ("random", "synthetic")):
         return "not comparable: other weights"
     settings, protocol = report["settings"], ("image_size", "crop", "channels")
     same = all(key in row and row[key] == settings.get(key) for key in protocol)
-    if row["backbone"] != report["backbone"] or not same:
+    if row["backbone"] != report.get("backbone") or not same:
         return "not comparable: other protocol" if "crop" in row else "not comparable: protocol not stated"
-    metric = report["metrics"][row["metric"]]
+    metric = report["metrics"].get(row["metric"])
+    if metric is None:
+        return "not comparable: not measured"
     if metric["low"] <= row["value"] <= metric["high"]:
         return "reproduced"
     return "above" if metric["mean"] > row["value"] else "below"
@@ -80,9 +83,9 @@ def verdicts(reports: Iterable[Report], by: str, metrics: Sequence[str] = ("imag
     """
     lines = []
     for report in reports:
-        yours = [report["category"], report[by], *(format_metric(report["metrics"][name]) for name in metrics)]
-        source = report["data_source"]
-        peers = published_for(report, metrics[-1]) if source == "mvtec_ad" else []
+        ours, source = report["metrics"], report["data_source"]  # without masks there are none of pixels
+        yours = [report["category"], report[by], *(format_metric(ours[m]) if m in ours else "–" for m in metrics)]
+        peers = published_for(report, metrics[-1]) if source == "mvtec_ad" and metrics[-1] in ours else []
         for row in peers:
             reported = f"{format_number(row['value'])} ({row['source'].split(',')[0]}, {row['detail']})"
             lines.append([*yours, reported, verdict(report, row)])
@@ -135,8 +138,8 @@ def from_artifacts() -> list[Report]:
     reports = []
     for artifact in (artifacts.load(stage) for stage in PRODUCED_BY if (transfer_folder() / f"{stage}.zip").is_file()):
         known = {**origin(artifact), "artifact": artifact.path.name}
-        content = artifact.json("reports.json") if "reports.json" in artifact.names else []
-        reports += [{**known, **report} for report in content if _is_report(report)]
+        content = artifact.json("reports.json", list) if "reports.json" in artifact.names else []
+        reports += [{**known, **report} for report in content if not misfit(report, Report)]
     return reports
 
 
@@ -169,24 +172,16 @@ def write_between(path: Path, name: str, text: str) -> None:
 def _read(path: Path) -> list[Report]:
     """The report, or the list of reports, of a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), Any)
+    except PermissionError as problem:
+        raise DataError(f"{path} cannot be read ({problem.strerror}): check its permissions") from problem
     except (OSError, ValueError) as problem:
         raise DataError(f"{path} cannot be read ({problem}): remove it") from problem
     reports = content if isinstance(content, list) else [content]
-    if not all(_is_report(report) for report in reports):
-        raise DataError(f"{path} holds no report of a measurement: remove it, or move it elsewhere")
+    if problem := misfit(reports, list[Report]):
+        way = "remove it, or move it elsewhere"
+        raise DataError(f"{path} holds no report of a measurement ({problem}): {way}")
     return reports
-
-
-def _is_report(report: Any) -> bool:
-    """Whether it has the shape of a report of a detection method."""
-    try:
-        metrics = report["metrics"]
-        shown = [metrics["image_auroc"], *(metrics[name] for name in SHARED if name in metrics)]
-        complete = all({"mean", "low", "high"} <= set(metric) for metric in shown)
-        return complete and set(report) >= NEEDED and "image_size" in report["settings"]
-    except (TypeError, KeyError):
-        return False
 
 
 def _name(report: Report) -> str:
@@ -196,7 +191,7 @@ def _name(report: Report) -> str:
     backbone = (report.get("backbone") or "none").replace(":", "-")
     parts = [report["data_source"], report["category"], report.get("row", report["method"]), backbone]
     parts += [hashlib.sha256(identity.encode()).hexdigest()[:8], *([report["part"]] if "part" in report else [])]
-    return "-".join(parts).replace(" ", "-")
+    return re.sub(r"[\s/\\\ud800-\udfff]", "-", "-".join(parts))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -258,7 +253,7 @@ def _title(report: Report) -> str:
     kind = detector_class(method) if method in METHODS else detector_class("classifier") if learned else None
     defaults = {field.name: field.default for field in kind.option_fields()} if kind else {}
     parts = [report.get("row", method)]
-    parts += [report.get(name) or (learned and settings[name]) for name in ("backbone", "weights")]
+    parts += [report.get(name) or (learned and settings.get(name)) for name in ("backbone", "weights")]
     for name, default in defaults.items():
         value = settings.get(name, default)
         if name not in TITLED and (tuple(value) if isinstance(value, list) else value) != default:

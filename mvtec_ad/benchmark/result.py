@@ -13,6 +13,8 @@ import pandas as pd
 
 from mvtec_ad import artifacts, metrics
 from mvtec_ad.artifacts import PRODUCED_BY, Artifact
+from mvtec_ad.data.catalog import category_name
+from mvtec_ad.data.loading import masked
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,29 +22,75 @@ if TYPE_CHECKING:
 
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")  # those that tables show
 LARGEST_HALF = float(np.finfo(np.float16).max)  # beyond it float16 is infinite, which no metric takes
-COLUMNS = ["image_id", "split", "method", "seed", "label", "score"]  # of scores.csv
+SCORES = {"image_id": str, "split": str, "method": str, "seed": int, "label": int, "score": float}  # of scores.csv
+COLUMNS = list(SCORES)
 
 
-class Report(TypedDict, total=False):
-    """What is known of a measurement, plain JSON data; `make_result` writes it. The last five come with its file."""
+class Metric(TypedDict):
+    """A metric over its seeds; more of it as `metrics.evaluate` gives it."""
 
-    method: str
-    row: str  # name of the recipe, the method's where there is only one
-    category: str
-    data_source: str  # mvtec_ad, synthetic or own
-    protocol: str  # official (all official test images) or supervised (the test part of `splits.supervised`)
+    mean: float
+    low: float
+    high: float
+
+
+class _Metrics(TypedDict):
+    image_auroc: Metric
+
+
+class Metrics(_Metrics, total=False):
+    """What `metrics.evaluate` gives, and on common images the false alarms."""
+
+    image_ap: Metric
+    f1_max: Metric
+    false_alarms: Metric
+    pixel_auroc: Metric
+    pixel_ap: Metric
+    au_pro: Metric
+
+
+class _Settings(TypedDict):
+    image_size: int
+
+
+class Settings(_Settings, total=False):
+    """Options of the method; those named here have a place of their own in tables."""
+
+    crop: int
     backbone: str | None
     weights: str | None
+
+
+class _Known(TypedDict):
+    method: str
+    category: str
+    data_source: str  # mvtec_ad, synthetic or own
     seeds: list[int]
+    settings: Settings
+    metrics: Metrics
+
+
+class Report(_Known, total=False):
+    """What is known of a measurement, plain JSON data; `make_result` writes it. The last five come with its file.
+
+    Files are read by it: what tables and lines need of a report that is there must be of these types.
+    """
+
+    row: str  # name of the recipe, the method's where there is only one
+    protocol: str  # official (all official test images) or supervised (the test part of `splits.supervised`)
+    part: str  # of the images, where methods were measured on common ones
+    second: str  # opinion that an inspector asks
+    backbone: str | None
+    weights: str | None
     images: dict[str, int]  # train, good, defective
-    settings: dict[str, Any]  # options of the method
-    metrics: dict[str, dict[str, Any]]  # as from `metrics.evaluate`
+    notes: list[str]  # what is odd about the images: copies, leaks, defects without masks
     false_alarm_rate: float
     thresholds: dict[str, dict[str, float]]  # calibrated and oracle, means over seeds; empty where none is promised
     trivial: dict[str, float]  # image AUROC of the trivial baselines
     seconds: dict[str, float]  # fit and score: all seeds together, without reading files
-    peak_memory_gb: float
-    model_bytes: int  # of a fitted model, without its backbone
+    peak_memory_gb: float | None
+    model_bytes: float | None  # of a fitted model, without its backbone
+    cost: dict[str, float | None]  # of one image, on common images
     profile: str
     device: str
     date: str
@@ -54,7 +102,7 @@ class Report(TypedDict, total=False):
 class Result:
     """A measured row: a method under one recipe on one category, every seed of it."""
 
-    table: pd.DataFrame  # the N test images: image_id, split, label, defect; more where they were not read from a file
+    table: pd.DataFrame  # the N test images: image_id, split, label, defect, masked; more where not read from a file
     seeds: tuple[int, ...]  # S of them
     scores: np.ndarray  # (S, N) raw, higher is more anomalous
     maps: dict[
@@ -66,6 +114,10 @@ class Result:
     detectors: list[Detector] = field(default_factory=list)  # the fitted ones, where they were asked for
 
     labels = property(lambda self: self.table["label"].to_numpy(), doc="(N,) int, 1 for a defect.")
+    masked = property(
+        lambda self: np.broadcast_to(self.table.get("masked", True), len(self.table)),
+        doc="(N,) bool, true where the mask is known.",
+    )
     category = property(lambda self: self.report["category"], doc="Product.")
     row = property(lambda self: self.report["row"], doc="Name of the row, for example `padim-keras`.")
     method = property(lambda self: self.report["method"], doc="That the row is a recipe of.")
@@ -133,6 +185,7 @@ def make_result(
     """
     row = row or method
     check_file_name("row", row)
+    table = table.assign(masked=masked(table))
     labels, train = table["label"].to_numpy(), known.pop("train")
     maps = {seed: seed_scores.maps for seed, seed_scores in scores.items() if seed_scores.maps is not None}
     image_scores = np.stack([seed_scores.image for seed_scores in scores.values()])
@@ -146,7 +199,7 @@ def make_result(
         category=table["category"].iloc[0],
         seeds=list(scores),
         images={"train": train, "good": int((labels == 0).sum()), "defective": int(labels.sum())},
-        metrics=metrics.evaluate(labels, image_scores, maps.values() if maps else None, masks),
+        metrics=metrics.evaluate(labels, image_scores, maps.values() if maps else None, masks, masked=table["masked"]),
         thresholds={
             kind: {key: float(np.mean([point[kind][key] for point in points])) for key in first}
             for kind, first in (points[0] if points else {}).items()
@@ -238,7 +291,7 @@ def result_files(results: Sequence[Result], maps: bool | str = True) -> dict[str
             contents[f"{folder}/{seed}/maps.npz"] = {"maps": half}
         if mapped and result.masks is not None:
             packed = np.packbits(result.masks.reshape(len(result.masks), -1), axis=1)  # (N, h, w) => (N, ⌈hw/8⌉)
-            contents[f"{folder}/masks.npz"] = {"masks": packed}
+            contents[f"{folder}/masks.npz"] = {"masks": packed, "masked": result.masked}
     return contents
 
 
@@ -264,10 +317,8 @@ def load_results(sources: Iterable[Artifact | str | Path], data: Artifact | None
             way = f"run notebooks/{notebook}.ipynb again" if notebook else "make it again"
             name = data.path.name
             raise ArtifactError(f"{artifact.path.name} was made from another {name} than the one here: {way}")
-        table = artifact.table("scores.csv")
-        if missing := sorted(set(COLUMNS) - set(table)):
-            raise ArtifactError(f"{artifact.path}: scores.csv lacks {', '.join(missing)}")
-        for report in artifact.json("reports.json"):
+        table = artifact.table("scores.csv", SCORES)
+        for report in artifact.json("reports.json", list[Report]):
             if data is None or report["category"] in data.manifest["categories"]:
                 results.append(_read(artifact, table, report))
     _check_once(results)
@@ -291,28 +342,43 @@ def _read(artifact: Artifact, table: pd.DataFrame, report: Report) -> Result:
     """The result of one report; scores and maps of every seed in the order of images of the first."""
     report = {**origin(artifact), "row": report["method"], "protocol": "official", **report}
     category, row = report["category"], report["row"]
+    with artifacts.complete(artifact):
+        check_file_name("row", row)
+    category = category_name(category)
     folder, where = f"{category}/{row}", f"{category}: {row}"
     lines = table[(table["method"] == row) & table["image_id"].str.startswith(f"{category}/")]
     if lines.empty:
         raise ArtifactError(f"{artifact.path} has a report of {where} and no scores of it: make it again")
     by_seed = {int(seed): rows.set_index("image_id") for seed, rows in lines.groupby("seed", sort=False)}
     first = next(iter(by_seed.values()))
-    scores, maps, masks, good_scores = [], {}, None, {}
+    scores, maps, masks, known, good_scores = [], {}, None, True, {}
+    if not (set(first["label"]) <= {0, 1} and all(name.count("/") > 1 for name in first.index)):
+        raise ArtifactError(f"{artifact.path}: {where} has labels other than 0 and 1, or odd image ids: make it again")
     for seed, rows in by_seed.items():
         if not (rows.index.is_unique and set(rows.index) == set(first.index)):
             raise ArtifactError(f"{artifact.path}: {where} has other images with seed {seed}: make it again")
         scores.append(rows.loc[first.index, "score"].to_numpy(np.float64))
         if (file := f"{folder}/{seed}/maps.npz") in artifact.names:
-            seed_maps = artifact.arrays(file)["maps"]
-            if len(seed_maps) != len(first):
-                raise ArtifactError(f"{artifact.path}: {file} has {len(seed_maps)} maps of {len(first)} images")
+            seed_maps = artifact.arrays(file).get("maps", np.empty(0))
+            wanted = next(iter(maps.values())).shape if maps else (len(first), *seed_maps.shape[1:])
+            if seed_maps.ndim != 3 or seed_maps.shape != wanted or not seed_maps.size:
+                raise ArtifactError(
+                    f"{artifact.path}: {file} has {len(seed_maps)} maps of {len(first)} images, or odd ones"
+                )
             maps[seed] = seed_maps[rows.index.get_indexer(first.index)]
     if maps and (file := f"{folder}/masks.npz") in artifact.names:
         shape = next(iter(maps.values())).shape
-        packed = artifact.arrays(file)["masks"]  # (N, ⌈hw/8⌉) => (N, h, w)
+        arrays = artifact.arrays(file)
+        packed = arrays.get("masks", np.empty(0))  # (N, ⌈hw/8⌉) => (N, h, w)
+        known = arrays.get("masked", np.ones(len(first), bool))
+        right = packed.shape == (len(first), -(-shape[1] * shape[2] // 8)) and known.shape == (len(first),)
+        if not right or packed.dtype != np.uint8 or known.dtype != bool:
+            raise ArtifactError(f"{artifact.path}: {file} has no masks of maps {shape}: make it again")
         masks = np.unpackbits(packed, axis=1, count=shape[1] * shape[2]).astype(bool).reshape(shape)
     if (file := f"{folder}/good_scores.npz") in artifact.names:
-        good_scores = {int(seed): seed_scores for seed, seed_scores in artifact.arrays(file).items()}
+        with artifacts.complete(artifact):
+            good_scores = {int(seed): seed_scores.reshape(-1) for seed, seed_scores in artifact.arrays(file).items()}
     images = first[["split", "label"]].reset_index()
     images = images.assign(category=category, defect=[name.split("/")[-2] for name in images["image_id"]])
+    images["masked"] = known
     return Result(images, tuple(by_seed), np.stack(scores), maps, masks, good_scores, report)

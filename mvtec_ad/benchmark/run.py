@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from mvtec_ad import metrics
 from mvtec_ad.benchmark.result import Result, check_file_name, make_result
+from mvtec_ad.config import check_seed
 from mvtec_ad.data import loading, splits
+from mvtec_ad.data.copies import content_hash, distinct, image_notes
 from mvtec_ad.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -57,21 +59,24 @@ def run(
         >>> run(Padim(), table, seeds=(0, 1), data_source="own").report["metrics"]["image_auroc"]  # doctest: +SKIP
         {'mean': 0.99, 'sd': 0.001, 'low': 0.97, 'high': 1.0, 'values': [0.99, 0.99]}
     """
+    from mvtec_ad.methods.base import check_table
     from mvtec_ad.methods.baselines import trivial_scores
     from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
     seeds = check_seeds(seeds)
     check_file_name("row", row or detector.name)
+    check_table(table, "image_id", "category", "split", "defect", "label", "image_path", "mask_path")
+    check_measurable(detector, table, false_alarm_rate)
     table = splits.official(table)
     train_rows, test_rows = (table[table["part"] == part].reset_index(drop=True) for part in ("train", "test"))
-    if test_rows["label"].nunique() < 2:
-        images = f"({len(test_rows)} test images, {int(test_rows['label'].sum())} defective)"
-        why = f"no AUROC can be computed without good and defective test images {images}"
-        raise DataError(f"{table['category'].iloc[0]}: {why}; `fit` and `detect` work with good images alone")
-    metrics.check_enough(detector.calibration_images(len(train_rows)), false_alarm_rate)
     reset_peak_memory()
     backbone, weights = detector.backbone_name, detector.weights_name  # loaded here, so that all copies share it
     train, test = (detector.load(list(rows["image_path"])) for rows in (train_rows, test_rows))
+    hashes = [content_hash(pixels) for images in (train, test) for pixels in images]
+    notes = image_notes(pd.concat([train_rows, test_rows]), hashes)
+    train = train[distinct(hashes[: len(train)])]
+    metrics.check_enough(detector.calibration_images(len(train)), false_alarm_rate)
+    masks = loading.load_masks(test_rows, detector.image_size, detector.crop)  # now: a broken one must cost no training
     fitted = train[detector.fitted(len(train))]
 
     def seen(images: np.ndarray, word: str) -> Iterable[Any]:
@@ -95,14 +100,25 @@ def run(
     memory, trivial = peak_memory_gb(), trivial_scores(train, test)
     known = {"row": row, "detectors": detectors, "train": len(train), "data_source": data_source}
     known |= {"protocol": "official", "backbone": backbone, "weights": weights, "settings": detector.options()}
-    known |= {"false_alarm_rate": false_alarm_rate}
+    known |= {"false_alarm_rate": false_alarm_rate, "notes": notes}
     known |= {"trivial": {name: metrics.image_auroc(test_rows["label"], values) for name, values in trivial.items()}}
     known |= {"seconds": seconds, "peak_memory_gb": memory}
     known |= {"model_bytes": sum(getattr(value, "nbytes", 0) for value in seed_detector.state().values())}
-    masks = loading.load_masks(test_rows, detector.image_size, detector.crop)
     result = make_result(detector.name, test_rows, scores, good_scores, masks, **known)
     remove_checkpoints(checkpoints)
     return result
+
+
+def check_measurable(detector: Detector, table: pd.DataFrame, false_alarm_rate: float = 0.05) -> pd.DataFrame:
+    """The table of one category as it came, or the DataError that `run` would raise for what it lacks."""
+    test, category = table[table["split"] == "test"], table["category"].iloc[0]
+    if test["label"].nunique() < 2:
+        images = f"({len(test)} test images, {int(test['label'].sum())} defective)"
+        why = f"no AUROC can be computed without good and defective test images {images}"
+        raise DataError(f"{category}: {why}; `fit` and `detect` work with good images alone")
+    good = (table["split"] == "train") & (table["label"] == 0)
+    metrics.check_enough(detector.calibration_images(int(good.sum())), false_alarm_rate)
+    return table
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -113,8 +129,7 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
         (0, 1)
     """
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise SettingsError(f"seed {seed!r} must be a whole number from 0")
+        check_seed(seed)
         if list(seeds).count(seed) > 1:
             raise SettingsError(f"seed {seed} is given {list(seeds).count(seed)} times: one draw counts once")
     if not seeds:

@@ -16,6 +16,7 @@ from mvtec_ad.benchmark.cells import SUPERVISED
 from mvtec_ad.benchmark.result import Result, make_result
 from mvtec_ad.benchmark.run import check_seeds, peak_memory_gb, reset_peak_memory
 from mvtec_ad.data import loading, splits
+from mvtec_ad.data.copies import image_notes, picture_hashes
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.inspection.inspector import grad_cam_maps
 from mvtec_ad.inspection.products import InspectionOptions
@@ -111,6 +112,7 @@ def run(
         known |= {"second": inspection.second, "bands": reject_bands}
         known["verdicts"] = [[calls.tolist() for calls in pair] for pair in verdicts]
         known["mistakes"] = cost_difference(parts.test["label"].to_numpy(), verdicts, inspection)
+    known |= {"notes": image_notes(table, picture_hashes(list(table["image_path"])))}
     known |= {"data_source": data_source, "false_alarm_rate": false_alarm_rate, "row": row}
     result = result_of(method, parts, classifier, scores, good_scores, **known)
     remove_checkpoints(checkpoints)

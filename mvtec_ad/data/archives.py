@@ -1,11 +1,13 @@
 """Archives in MVTec layout: fetched over HTTP, continued where they stopped, and unpacked a whole category at a time.
 
-No file of a .tar.xz or .zip may leave the folder it is unpacked into.
+No file of an archive may leave the folder it is unpacked into.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import http.client
 import lzma
 import re
@@ -27,6 +29,7 @@ from typing import IO, NamedTuple
 from tqdm import tqdm
 
 from mvtec_ad.data import catalog
+from mvtec_ad.data.loading import IMAGE_SUFFIXES
 from mvtec_ad.errors import WAY_OUT, DataError, writing
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -36,7 +39,10 @@ UNFINISHED = "unfinished-"  # begins the name of a download that is not known to
 _PROGRESS = 1 << 20
 _UNPACKING = ".unpacking-"
 # What reading a damaged archive can raise; RuntimeError: a zip entry that is, or claims to be, encrypted.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, EOFError, RuntimeError, ValueError)
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
+_CONTENT = ("train", "test", "ground_truth", "validation")  # folders of a category
+_DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, tarfile.TarError)
+_DAMAGE += (EOFError, RuntimeError, ValueError)
 
 
 class ArchiveError(DataError):
@@ -166,16 +172,26 @@ class _Entry(NamedTuple):
         """The path, also where a Windows program wrote it."""
         return PurePosixPath(self.name.replace("\\", "/")).parts
 
-    def place(self, wanted: Collection[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+    def place(
+        self, wanted: Collection[str] | None, content_of: str | None = None
+    ) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
         """Category, what stands before it, and the path below it; None for what nobody wants.
 
-        Category folders lie at the top or below one folder. Mac programs add `__MACOSX` and `._` files.
+        Category folders lie at the top or below one folder. Mac programs add `__MACOSX` and `._` files. Where the
+        archive is the content of a category, or images of it, `content_of` names it; where nothing is `wanted` in
+        particular, all is.
         """
         parts = self.parts
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if not parts or any(part.startswith(".") or part == "__MACOSX" for part in parts):
             return None
-        for depth in (0, 1):
-            if len(parts) > depth + 1 and parts[depth] in wanted:
+        if wanted is None:
+            return parts[0], (), parts[1:]
+        for depth in range(min(2, len(parts))):
+            if content_of:
+                image = len(parts) == depth + 1 and self.name.lower().endswith(IMAGE_SUFFIXES)
+                if image or parts[depth].casefold() in _CONTENT:
+                    return content_of, parts[:depth], parts[depth:]
+            elif len(parts) > depth + 1 and parts[depth] in wanted:
                 return parts[depth], parts[:depth], parts[depth + 1 :]
         return None
 
@@ -190,9 +206,10 @@ def unpack(
 ) -> None:
     """Unpack `category` into `folder/category`, and those of `together` that the archive holds beside it.
 
-    An archive is a .tar.xz or .zip with category folders at its top or below one folder. They are written into a
-    temporary folder and renamed when all is there, so a killed run leaves no half a category; a category folder that
-    exists already is left as it is. `check` sees the temporary folder and each category first; it raises to refuse it.
+    An archive has category folders at its top or below one folder, or is the content of `category`, or images of it.
+    They are written into a temporary folder and renamed when all is there, so a killed run leaves no half a category;
+    a category folder that exists already is left as it is. `check` sees the temporary folder and each category first;
+    it raises to refuse it.
 
     Raises:
         ArchiveError: the archive is damaged, holds a link or a path that leaves the folder, or lacks the category.
@@ -201,7 +218,8 @@ def unpack(
     wanted = {name for name in (category, *together) if not (folder / name).exists()}
     with _reading(archive), open(archive, "rb"):
         if archive.suffix.lower() == ".zip":
-            needed = sum(entry.size for entry in _entries(archive) if entry.place(wanted))
+            sizes = [entry.size for entry in _entries(archive) if entry.place(wanted)]
+            needed = sum(sizes or [entry.size for entry in _entries(archive)])
         else:  # the sizes inside are known only after reading all of it
             needed = unpacked_estimate(archive.stat().st_size, wanted)
     refusal = f"{archive} cannot be unpacked into {folder}"
@@ -215,6 +233,8 @@ def unpack(
         unfinished = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=folder))
         try:
             categories = _write(archive, unfinished, wanted)
+            if category in wanted and not categories and not (unfinished / category).is_dir():
+                _write(archive, unfinished, wanted, category)
             if category in wanted and not (unfinished / category).is_dir():
                 listed = ", ".join(sorted(categories)) or "none at its top or below one folder"
                 raise ArchiveError(f"{archive} holds no category folder {category}: it holds {listed}")
@@ -225,6 +245,15 @@ def unpack(
                     (unfinished / name).rename(folder / name)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unpack_all(archive: Path, folder: Path) -> None:
+    """Unpack everything but hidden files into a folder that does not exist yet; errors as `unpack`."""
+    with _reading(archive), contextlib.closing(_entries(archive)) as entries:
+        needed = sum(entry.size for entry in entries)
+    check_room(folder, needed, f"unpacking {archive}")
+    with _reading(archive, f"{archive} cannot be unpacked into {folder}", f": {WAY_OUT}"):
+        _write(archive, folder, None)
 
 
 def holds(archive: Path, category: str) -> bool:
@@ -268,10 +297,10 @@ def _reading(archive: Path, refusal: str = "", end: str = "") -> Iterator[None]:
         raise DataError(f"{refusal} ({reason}){end}" if refusal else f"{archive} cannot be read: {reason}") from problem
 
 
-def _write(archive: Path, target: Path, wanted: Collection[str]) -> set[str]:
+def _write(archive: Path, target: Path, wanted: Collection[str] | None, content_of: str | None = None) -> set[str]:
     """Write the wanted entries below `target`; returns the names of all category folders that were seen."""
     categories, prefixes = set(), {}
-    with contextlib.closing(_entries(archive, f"unpack {', '.join(sorted(wanted))}")) as entries:
+    with contextlib.closing(_entries(archive, f"unpack {', '.join(sorted(wanted or [archive.name]))}")) as entries:
         for entry in entries:
             parts = entry.parts
             if ".." in parts or (parts and (parts[0].startswith("/") or ":" in parts[0])):
@@ -279,7 +308,7 @@ def _write(archive: Path, target: Path, wanted: Collection[str]) -> set[str]:
             if entry.kind == "other":
                 raise ArchiveError(f"{archive}: member {entry.name!r} is a link or a device: do not trust this file")
             categories |= {folder for folder, inside in pairwise(parts[:3]) if inside == "train"}
-            place = entry.place(wanted)
+            place = entry.place(wanted, content_of)
             if place is None:
                 continue
             category, prefix, inside = place
@@ -298,11 +327,19 @@ def _write(archive: Path, target: Path, wanted: Collection[str]) -> set[str]:
     return categories
 
 
+def _unpacked(file: IO[bytes], archive: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """The tar inside an open file, by the archive's suffix."""
+    kind = {".gz": gzip, ".tgz": gzip, ".xz": lzma, ".txz": lzma, ".bz2": bz2}.get(archive.suffix.lower())
+    return kind.open(file) if kind else contextlib.nullcontext(file)
+
+
 def _entries(archive: Path, title: str | None = None) -> Iterator[_Entry]:
     """Every entry in its order; with a title, behind a progress bar."""
     name = archive.name.lower()
-    if not name.endswith((".zip", ".tar.xz", ".txz")):
-        raise ArchiveError(f"{archive} is neither a .tar.xz nor a .zip: give one of those, or a folder")
+    if not name.endswith(ARCHIVES):
+        raise ArchiveError(
+            f"{archive} is no archive that is read ({', '.join(ARCHIVES)}): give one of those, or a folder"
+        )
     if name.endswith(".zip"):
         with zipfile.ZipFile(archive) as opened:
             for info in tqdm(opened.infolist(), desc=title, unit="file", disable=title is None):
@@ -311,11 +348,11 @@ def _entries(archive: Path, title: str | None = None) -> Iterator[_Entry]:
                 kind = "folder" if info.filename.endswith(("/", "\\")) else plain
                 yield _Entry(info.filename, kind, info.file_size, partial(opened.open, info))
         return
-    # lzma.open, not tarfile's own r|xz: only it notices an archive that was cut between two entries.
+    # not tarfile's own r|xz: only lzma.open notices an archive that was cut between two entries
     with (
         open(archive, "rb") as file,
         tqdm.wrapattr(file, "read", total=archive.stat().st_size, desc=title, disable=title is None) as counted,
-        lzma.open(counted) as plain,
+        _unpacked(counted, archive) as plain,
         tarfile.open(fileobj=plain, mode="r|") as opened,
     ):
         for info in opened:

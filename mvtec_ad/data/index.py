@@ -7,36 +7,49 @@ several views have one more column, `box_path`, and drawn images `severity`.
 
 from __future__ import annotations
 
-import json
+import shlex
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import pandas as pd
 
 from mvtec_ad.data.catalog import CATEGORIES, category_name
+from mvtec_ad.data.loading import is_hidden, is_image
 from mvtec_ad.errors import DataError
+from mvtec_ad.schema import parse_json
 from mvtec_ad.synthetic.boxes import read_annotation
 
 COLUMNS = ["image_id", "category", "split", "defect", "label", "image_path", "mask_path", "view", "group"]
+GOOD_NAMES = ("good", "ok", "normal", "pass")  # of folders, in any case
+MASK_WORDS = ("mask", "gt", "label", "seg", "groundtruth", "ground_truth")  # beside an image's name, in any case
 SYNTHETIC = "synthetic.json"  # stands beside drawn images and says how each was drawn
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEFECT_OF = {"intact": "good", "damaged": "damaged"}  # folder of a production line -> `defect`
 Row = dict[str, str | int]
 
 
+class _Severity(TypedDict):
+    severity: float
+
+
+class _Marker(TypedDict):
+    images: dict[str, _Severity]
+
+
 def list_categories(root: str | Path) -> list[str]:
     """Names of the folders below `root` that hold images of one product."""
-    folders = (path for path in _subfolders(_existing(root)) if not path.name.startswith("."))
-    return [path.name for path in folders if (path / "train").is_dir() or _images(path)]
+    return [path.name for path in _subfolders(_existing(root)) if subfolder(path, "train") or _images(path)]
 
 
 def read_category(root: str | Path, category: str) -> pd.DataFrame:
     """Read `root/category` into the table of images.
 
-    Four forms are understood: the full MVTec layout; the same without `ground_truth` (then only image-level
-    metrics exist) or without `test` (fit and calibrate only); a plain folder of good images; and the layout of a
-    production line, `{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png`, with the box of the damage, or of the item
-    where it is intact, in a `NUMBER_VIEW.xml` beside an image or not.
+    Four forms are understood: the full MVTec layout; the same without masks of some or all defect folders (pixel
+    metrics are then of the rest) or without `test` (fit and calibrate only); a plain folder of good images; and the
+    layout of a production line, `{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png`, with the box of the damage, or of
+    the item where it is intact, in a `NUMBER_VIEW.xml` beside an image or not. `layout.check_layout` tells of a folder
+    what is read as what, and how any other layout becomes one of these.
 
     Args:
         root: folder that holds one folder per category.
@@ -54,33 +67,39 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
     root = _existing(root)
     folder = root / category
     if not folder.is_dir():
-        raise DataError(f"no category {category!r} in {root}: it holds {', '.join(list_categories(root)) or 'none'}")
-    good = folder / "train" / "good"
-    if not (folder / "train").is_dir():
+        held = ", ".join(list_categories(root)) or "none"
+        raise DataError(f"no category {category!r} in {root}: it holds {held}; {look_at(root)}")
+    train = subfolder(folder, "train")
+    if train is None:
         rows = [_row(category, "train", "good", path) for path in _images(folder)]
         if not rows:
-            raise DataError(f"{folder} holds neither train/good/ nor images: put good images into {good}/")
-    elif any((folder / "train" / state).is_dir() for state in DEFECT_OF):
+            way = f"put good images into {folder / 'train' / 'good'}/"
+            raise DataError(f"{folder} holds neither train/good/ nor images: {way}; {look_at(folder)}")
+    elif any((train / state).is_dir() for state in DEFECT_OF):
         rows = _production_line(folder)
     else:
-        rows = [_row(category, "train", "good", path) for path in _images(good)]
+        rows = [_row(category, "train", "good", path) for good in _good_folders(train) for path in _images(good)]
         if not rows:
-            raise DataError(f"{good} holds no image: put at least a few good images there")
+            held = ", ".join(f"{path.name}/" for path in _subfolders(train)) or "no folder"
+            good = f"{train / 'good'}/ (or {', '.join(GOOD_NAMES[1:])})"
+            way = f"put at least a few good images there; {train} holds {held}"
+            raise DataError(f"{good} holds no image: {way}; {look_at(folder)}")
         rows += _test_rows(folder)
     table = pd.DataFrame(rows)
     if not len(table):
-        raise DataError(f"{folder} holds no image: check that its folders are named as the layout wants")
+        raise DataError(f"{folder} holds no image in the folders of the layout; {look_at(folder)}")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        raise DataError(f"{folder} holds two images named {twice.iloc[0]} that differ only in suffix: rename one")
+        way = "rename one, or move it to ground_truth if it is the other's mask"
+        raise DataError(f"{folder} holds two images named {twice.iloc[0]}: {way}; {look_at(folder)}")
     marker = folder / SYNTHETIC
-    if not (marker.is_file() and (folder / "train").is_dir()):
+    if not marker.is_file() or train is None:
         return table
     try:
-        images = json.loads(marker.read_text(encoding="utf-8"))["images"]
+        images = parse_json(marker.read_bytes(), _Marker)["images"]
         names = [Path(path).relative_to(folder).as_posix() for path in table["image_path"]]
         return table.assign(severity=[images[name]["severity"] for name in names])
-    except (ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError) as problem:
         raise DataError(
             f"{marker} does not describe the images beside it ({problem}): remove that file if they are your own"
         ) from problem
@@ -112,19 +131,15 @@ def audit(table: pd.DataFrame) -> list[str]:
     return [*lines, f"{category}: {unmasked} defective images have no mask"] if unmasked else lines
 
 
-def is_image(path: Path) -> bool:
-    """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _subfolders(folder: Path | None) -> list[Path]:
+    """Those that are not hidden."""
+    return _images(folder, lambda path: path.is_dir() and not is_hidden(Path(path.name)))
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return _images(folder, Path.is_dir)
-
-
-def _images(folder: Path, wanted: Callable[[Path], bool] = is_image) -> list[Path]:
+def _images(folder: Path | None, wanted: Callable[[Path], bool] = is_image) -> list[Path]:
     """What lies directly in a folder, sorted by name; nothing where there is no such folder."""
     try:
-        return sorted(path for path in folder.iterdir() if wanted(path)) if folder.is_dir() else []
+        return sorted(path for path in folder.iterdir() if wanted(path)) if folder and folder.is_dir() else []
     except OSError as problem:
         raise DataError(f"folder {folder} cannot be read ({problem.strerror}): check its permissions") from problem
 
@@ -144,37 +159,90 @@ def _row(category: str, split: str, defect: str, path: Path, mask: Path | str = 
 
 
 def _test_rows(folder: Path) -> list[Row]:
-    """Rows of the official test folder, with the masks of `ground_truth` where a category has any."""
-    for truth in _subfolders(folder / "ground_truth"):
-        if _images(truth) and truth.name != "good" and not (folder / "test" / truth.name).is_dir():
-            raise DataError(f"masks in {truth} have no images: {folder / 'test' / truth.name} is missing")
+    """Rows of the official test folder, with the masks of `ground_truth` where a defect has any."""
+    test, truth = subfolder(folder, "test"), subfolder(folder, "ground_truth")
+    defects = _subfolders(test)
+    for masks in _subfolders(truth):
+        if _mask_files(masks) and not is_good(masks) and subfolder(test, masks.name) is None:
+            raise DataError(f"masks in {masks} have no images: {folder / 'test' / masks.name} is missing")
     rows = []
-    for defect_folder in _subfolders(folder / "test"):
+    for defect_folder in defects:
         paths = _images(defect_folder)
-        masks = {} if defect_folder.name == "good" else _masks(folder, defect_folder, {path.stem for path in paths})
-        rows += [_row(folder.name, "test", defect_folder.name, path, masks.get(path.stem, "")) for path in paths]
+        good = is_good(defect_folder)
+        masks = {} if good else _masks(subfolder(truth, defect_folder.name), defect_folder, paths)
+        defect = "good" if good else defect_folder.name
+        rows += [_row(folder.name, "test", defect, path, masks.get(_plain(path.stem), "")) for path in paths]
     return rows
 
 
-def _masks(folder: Path, defect_folder: Path, images: set[str]) -> dict[str, Path]:
-    """Masks of one defect type by the stem of their image; empty when the category has none at all."""
-    truth = folder / "ground_truth"
-    if not truth.is_dir():
+def _masks(truth: Path | None, defect_folder: Path, paths: list[Path]) -> dict[str, Path]:
+    """Masks of one defect type by the stem of their image; empty when it has none at all."""
+    files, images = _mask_files(truth), {_plain(path.stem) for path in paths}
+    if not files:
         return {}
-    masks: dict[str, Path] = {}
-    for path in _images(truth / defect_folder.name):
-        first = masks.setdefault(path.stem.removesuffix("_mask"), path)
-        if first != path:
-            raise DataError(f"masks {first} and {path} belong to the same image: remove one of them")
+    masks = max((named_after(images, files, rule) for rule in MASK_NAMES), key=len)
     without_mask = sorted(images - set(masks))
     if without_mask:
         raise DataError(
-            f"{truth / defect_folder.name} lacks the mask of {len(without_mask)} images, first {without_mask[0]}: "
-            f"add {without_mask[0]}_mask.png, or remove {truth} to do without masks"
+            f"{truth} lacks the mask of {len(without_mask)} images, first {without_mask[0]}: "
+            f"add {without_mask[0]}_mask.png, or remove {truth} to do without masks; {look_at(defect_folder)}"
         )
-    for name in sorted(set(masks) - images):
-        raise DataError(f"mask {masks[name]} has no image in {defect_folder}: remove one of them")
+    for path in sorted(set(files) - set(masks.values())):
+        owners = {name for rule in MASK_NAMES for name in named_after(images, [path], rule)}
+        if owners:
+            raise DataError(f"masks {path} and {masks[min(owners)]} belong to the same image: remove one of them")
+        raise DataError(f"mask {path} has no image in {defect_folder}: remove one of them")
     return masks
+
+
+# a mask's stem out of its image's, most usual first: `{}_mask`, …, `mask_{}`, …, `{}`
+MASK_NAMES = [
+    *("{}" + mark + word for word in MASK_WORDS for mark in "_- ."),
+    *(word + mark + "{}" for word in MASK_WORDS for mark in "_- ."),
+    "{}",
+]
+
+
+def named_after(images: set[str], files: list[Path], rule: str) -> dict[str, Path]:
+    """Masks by the stems of their images, of those that are named by one rule."""
+    before, after = rule.split("{}")
+    masks: dict[str, Path] = {}
+    for path in files:
+        name = _plain(path.stem if path.is_file() else path.name)
+        middle = name[len(before) : len(name) - len(after)]
+        if name.casefold() == rule.format(middle).casefold() and middle in images:
+            masks.setdefault(middle, path)
+    return masks
+
+
+def _mask_files(truth: Path | None) -> list[Path]:
+    """Mask files of a folder, and the folders with several masks of one image (MVTec LOCO)."""
+    return _images(truth) + [path for path in _subfolders(truth) if _images(path)]
+
+
+def _plain(name: str) -> str:
+    """A name as other systems spell it too: macOS takes é apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_good(folder: Path) -> bool:
+    """Whether a folder's name says that its images are good."""
+    return folder.name.casefold() in GOOD_NAMES
+
+
+def subfolder(folder: Path | None, name: str) -> Path | None:
+    """The folder of this name below another, in any case and Unicode form; None where there is none."""
+    alike = [path for path in _subfolders(folder) if _plain(path.name).casefold() == _plain(name).casefold()]
+    return next((path for path in alike if path.name == name), alike[0] if alike else None)
+
+
+def look_at(folder: Path) -> str:
+    """Where a message sends who wonders what is read of a folder."""
+    return f"`mvtec-ad check {shlex.quote(str(folder))}` shows what is read as what"
+
+
+def _good_folders(folder: Path) -> list[Path]:
+    return [path for path in _subfolders(folder) if is_good(path)]
 
 
 def _production_line(folder: Path) -> list[Row]:

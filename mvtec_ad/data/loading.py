@@ -5,9 +5,10 @@ Images stay uint8 in memory (256×256 RGB: 0.2 MB each) and are turned into floa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import zlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,63 +16,138 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+import psutil
+from PIL import Image, ImageOps, TiffImagePlugin
 
+from mvtec_ad.data import formats
+from mvtec_ad.data.masks import marked_pixels, turned
 from mvtec_ad.errors import DataError, SettingsError
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+ORIENTATION = 274  # EXIF tag
+IN_NETWORK = 200  # bytes a pixel: ResNet-18 holds 64 channels at half the size, several times over
+LARGEST = 150_000_000  # pixels of an image or a mask: a line scan of 100 megapixels passes, decompression bombs do not
+DEEPEST = 8  # bytes of a pixel: four channels of 16 bits
+DAMAGED = "is cut off or damaged: copy it again or remove it"
+NO_IMAGE = "cannot be decoded: save it as PNG, JPEG, BMP, WebP or TIFF of 8 or 16 bits, or remove it"
+STDERR = formats.Stderr()
 IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV 4.11 and later: saves turning BGR into RGB, twice for a PNG
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken file, our one line says with its name
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 
+def is_image(path: Path) -> bool:
+    """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a relative path is what systems and editors keep for themselves."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def paths_below(folder: Path) -> list[Path]:
+    """All files and folders at any depth, sorted, but for hidden ones and what is in them."""
+    return sorted(path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)))
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Decode one image file at its own size.
 
-    PNG, JPEG, BMP and TIFF (its first page), whatever the suffix says. EXIF rotation is applied; gray, palette and
-    CMYK images become RGB. Transparency is dropped: the colours stored below it are the image. Of 16 bits the upper 8
-    are kept, so that 65535 becomes 255; 12-bit data that fill only the lower part of 16 bits come out nearly black:
-    multiply them by 16 when exporting.
+    PNG, JPEG, BMP, WebP and TIFF (its first page), whatever the suffix says, of at most `LARGEST` pixels. EXIF rotation
+    is applied; gray, palette and CMYK images become RGB. Transparency is dropped: the colours stored below it are the
+    image. Of 16 bits the upper 8 are kept, so that 65535 becomes 255; where no value exceeds 4095, those of 12 bits.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: the file is missing, unreadable, cut off or no image, or holds floats (which of them is white?).
+        DataError: the file is missing, unreadable, cut off, damaged, too large or no image, or holds floats (which of
+            them is white?).
     """
+    return eight_bits(read_pixels(path))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """`read_image` at the depth it is stored in: (H, W, 3) uint8 or uint16, RGB."""
     content = _content(path, "image")
-    if content.startswith(TIFF):
+    if content.startswith(formats.TIFF):
         pixels = _decode_tiff(content)
     else:
-        pixels = _decode(content, IN_ORDER or cv2.IMREAD_COLOR)
+        pixels = _decode(content, (IN_ORDER or cv2.IMREAD_COLOR) | cv2.IMREAD_ANYDEPTH)
         if pixels is not None and not IN_ORDER:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if pixels is None:
-        raise DataError(
-            f"image {path} cannot be decoded: save it as PNG, JPEG, BMP or TIFF of 8 or 16 bits, or remove it"
-        )
+        jpeg = content.startswith(formats.JPEG)
+        raise DataError(f"image {path} {DAMAGED if jpeg else NO_IMAGE}")
     return pixels
 
 
-def read_mask(path: str | Path, image_path: str | Path | None = None) -> np.ndarray:
-    """Decode one mask file: (H, W) bool, True on the defect: above half of the mask's largest value (255, or 1).
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """The upper 8 of the bits that are used, uint8."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> stored_bits(pixels) - 8).astype(np.uint8)
 
-    One drawn at another size than its image, where that is given, is a mix-up, not to be resized away: a DataError.
+
+def stored_bits(pixels: np.ndarray) -> int:
+    """Bits of a value: of uint16, 12 where none needs more, as industrial cameras store them."""
+    return 8 if pixels.dtype == np.uint8 else 12 if pixels.max() < 4096 else 16
+
+
+def read_mask(path: str | Path, image_path: str | Path | None = None) -> np.ndarray:
+    """Decode one mask: (H, W) bool, True on the defect (`masks.marked_pixels` says what counts as marked).
+
+    A folder holds several masks of one image (MVTec LOCO), which are united. With `image_path` the mask comes as that
+    image is displayed: where EXIF turns the image, a mask that was drawn on the picture as it is stored is turned too.
+
+    Raises:
+        DataError: it cannot be read, or be understood in one way only, or was drawn on an image of another size.
     """
-    pixels = _decode(_content(path, "mask"), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)  # 1 of 65535 counts as well
+    if Path(path).is_dir():
+        parts = [read_mask(part, image_path) for part in sorted(Path(path).iterdir()) if is_image(part)]
+        if len({part.shape for part in parts}) != 1:
+            what = "masks of different sizes" if parts else "no mask"
+            raise DataError(f"mask {path} cannot be read: it is a folder with {what}; export them again, or remove it")
+        return np.logical_or.reduce(parts)
+    content = _content(path, "mask")
+    pixels = _decode(content, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError(f"mask {path} cannot be decoded: save it as PNG, or remove it")
-    if image_path is not None:
-        try:
-            with Image.open(image_path) as header:  # reads the size only, no pixels
-                width, height = header.size
-        except OSError:  # a kind of file that OpenCV decodes and Pillow does not know
-            height, width = read_image(image_path).shape[:2]
-        if pixels.shape not in ((height, width), (width, height)):  # swapped: EXIF turned the image by a quarter
-            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
-            raise DataError(f"mask {path} is {size} but its image is {width}×{height}: export it again")
-    return pixels > pixels.max() / 2
+    marked = marked_pixels(pixels, str(path), lossy=content.startswith((formats.JPEG, b"RIFF")))
+    mask_orientation = _shape_and_orientation(path)[1]
+    if not content.startswith(formats.TIFF):  # which OpenCV turns even so
+        marked = turned(marked, mask_orientation)
+    if image_path is None:
+        return marked
+    shape, orientation = _shape_and_orientation(image_path)
+    fitting = [marked]
+    if orientation > 1 and mask_orientation == 1:  # drawn on the picture as it is displayed, or as it is stored?
+        fitting.append(turned(marked, orientation))
+    fitting = [pixels for pixels in fitting if pixels.shape == shape]
+    if not fitting:
+        size = f"{marked.shape[1]}×{marked.shape[0]}"
+        raise DataError(f"mask {path} is {size} but its image is {shape[1]}×{shape[0]}: export it again")
+    if len(fitting) > 1 and not np.array_equal(*fitting):
+        raise DataError(
+            f"mask {path} may lie as its image is stored or as it is displayed (EXIF orientation {orientation}): save "
+            f"{image_path} upright, without EXIF, and draw the mask on that"
+        )
+    return fitting[0]
+
+
+def _shape_and_orientation(path: str | Path) -> tuple[tuple[int, int], int]:
+    """(Height, width) of an image as it is displayed, and the EXIF orientation, 1 to 8, it is stored under."""
+    try:
+        with Image.open(path) as header:  # reads no pixels
+            (width, height), orientation = header.size, header.getexif().get(ORIENTATION, 1)
+            if header.format != "TIFF" or orientation == 1:
+                return ((width, height) if orientation in (5, 6, 7, 8) else (height, width)), orientation
+    except (
+        OSError,
+        Image.DecompressionBombError,
+    ):  # a kind that only OpenCV decodes, or too large, which is said below
+        orientation = 1
+    return read_image(path).shape[:2], orientation
 
 
 def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
@@ -133,6 +209,7 @@ def load_readable(
 
     Returns the readable images, in order, and, for each of the others, its position in `paths` and what is wrong.
     """
+    check_memory(len(paths), crop or size)
     images = np.empty((len(paths), crop or size, crop or size, 3), np.uint8)
     problems: dict[int, DataError] = {}
 
@@ -146,12 +223,26 @@ def load_readable(
     return np.delete(images, list(problems), axis=0) if problems else images, problems
 
 
-def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.ndarray | None:
-    """Masks of a table of images at the evaluation resolution, (N, crop, crop) bool; good images get an empty one.
+def check_memory(count: int, size: int) -> None:
+    """Refuse, before anything is allocated, images that cannot be held: a SettingsError that says how much is missing.
 
-    None when a defective image has no mask file: then there are no pixel metrics.
+    Counted are the pixels of all, and what a network makes of one of them at the least.
     """
-    if ((table["label"] == 1) & (table["mask_path"] == "")).any():
+    needed, free = (3 * count + IN_NETWORK) * size**2, psutil.virtual_memory().available
+    if needed > free:
+        raise SettingsError(
+            f"{count} images of {size}×{size} pixels need {needed / 1e9:.3g} GB of memory and {free / 1e9:.3g} are "
+            "free: choose a smaller image size"
+        )
+
+
+def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.ndarray | None:
+    """Masks of a table of images at the evaluation resolution, (N, crop, crop) bool; empty where an image has none.
+
+    None when no image has a mask file: then there are no pixel metrics. Where only some defective images have none,
+    `masked` says which images pixel metrics can count.
+    """
+    if not (table["mask_path"] != "").any():
         return None
     masks = np.zeros((len(table), crop or size, crop or size), bool)
     rows = list(table[["mask_path", "image_path"]].itertuples(index=False))
@@ -163,6 +254,11 @@ def load_masks(table: pd.DataFrame, size: int, crop: int | None = None) -> np.nd
 
     _in_parallel(load, len(rows))
     return masks
+
+
+def masked(table: pd.DataFrame) -> np.ndarray:
+    """(N,) bool: images whose every pixel is known to be good or defective: good ones, and those with a mask."""
+    return ((table["label"] == 0) | (table["mask_path"] != "")).to_numpy()
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -179,61 +275,54 @@ def _in_parallel(load: Callable[[int], None], count: int) -> None:
 
 
 def _content(path: str | Path, kind: str) -> bytes:
-    """All bytes of a file, which must not end before its image does."""
+    """All bytes of a file, which must be an image of `LARGEST` pixels at most and not end before it does."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as problem:
-        raise DataError(
-            f"{kind} {path} cannot be read ({problem.strerror or problem}): check the path and its permissions"
-        ) from problem
+        about = os.stat(path)
+        if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST * DEEPEST:
+            content = Path(path).read_bytes()
+        else:  # reading a pipe would wait for someone who writes into it
+            problem = f"of {about.st_size / 1e9:.1f} GB is too large" if stat.S_ISREG(about.st_mode) else "is no file"
+            raise DataError(f"{kind} {path} cannot be read, it {problem}: remove it")
+    except (OSError, ValueError) as problem:  # a ValueError where the path holds a NUL
+        reason = getattr(problem, "strerror", None) or problem
+        raise DataError(f"{kind} {path} cannot be read ({reason}): check the path and its permissions") from problem
     if not content:
         raise DataError(f"{kind} {path} is empty: copy it again or remove it")
-    if not _whole(content):
-        raise DataError(f"{kind} {path} is cut off or damaged: copy it again or remove it")
+    size = formats.picture_size(content)
+    if size and size[0] * size[1] > LARGEST:
+        pixels = f"{size[0]}×{size[1]} pixels, {size[0] * size[1] / 1e6:,.0f} million"
+        way = f"at most {LARGEST / 1e6:.0f} million are read: cut it into parts, make it smaller, or remove it"
+        raise DataError(f"{kind} {path} has {pixels}; {way}")
+    if not formats.is_whole(content):
+        raise DataError(f"{kind} {path} {DAMAGED}")
+    if size is None:  # nor is it left to OpenCV, which would take what its header asks for
+        raise DataError(f"{kind} {path} {NO_IMAGE}")
     return content
 
 
-def _whole(content: bytes) -> bool:
-    """Whether a PNG's checksums hold up to its last chunk and a JPEG ends; other formats are left to their decoder.
-
-    Costs a hundredth of decoding. Decoders differ in what they make of half a file: an error, a line on stderr, or a
-    picture that is gray from some row on, which would be called a defect.
-    """
-    if content.startswith(b"\xff\xd8\xff"):  # JPEG: an end of image after the last start of scan; padding may follow
-        return content.endswith(b"\xff\xd9") or content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return True
-    view, start = memoryview(content), 8
-    while start + 12 <= len(content):  # a chunk: length, type, data, checksum of type and data
-        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
-        kind, checksum = view[start + 4 : start + 8], view[end : end + 4]
-        # an upper-case first letter marks what the picture cannot do without
-        if bytes(kind[:1]).isupper() and zlib.crc32(view[start + 4 : end]) != int.from_bytes(checksum, "big"):
-            return False
-        if kind == b"IEND":
-            return True
-        start = end + 4
-    return False
-
-
 def _decode(content: bytes, flags: int) -> np.ndarray | None:
+    """What OpenCV makes of a file; None for what is no image, or a JPEG with a hole."""
+    data = np.frombuffer(content, np.uint8)
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # a header that promises more pixels than OpenCV would hold
+        if not content.startswith(formats.JPEG):
+            return cv2.imdecode(data, flags)
+        with STDERR.damage() as printed:
+            pixels = cv2.imdecode(data, flags)
+        if any(printed):  # perhaps about the image of another thread
+            with STDERR.damage(alone=True) as printed:
+                pixels = cv2.imdecode(data, flags)
+        return None if any(printed) else pixels
+    except cv2.error:  # a header that promises what OpenCV does not know
         return None
 
 
 def _decode_tiff(content: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8, RGB; unlike OpenCV's own way, colours are not multiplied by alpha, nor floats clipped."""
+    """(H, W, 3) uint8 or uint16, RGB; unlike OpenCV's own way, alpha multiplies no colour, and floats are refused."""
     pixels = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         return None
-    try:
-        with Image.open(io.BytesIO(content)) as picture:  # reads the header only
-            if picture.mode == "RGBA":
-                return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except OSError:
-        pass  # Pillow does not know all kinds of TIFF that OpenCV reads
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+    with contextlib.suppress(Exception):  # Pillow does not know all kinds of TIFF that OpenCV reads
+        picture = TiffImagePlugin.TiffImageFile(io.BytesIO(content))  # reads the header only, and limits no size
+        if picture.mode == "RGBA":
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -69,7 +69,7 @@ def locate(
 
     Args:
         category: a category folder's name (`catalog.category_name`).
-        root: a folder on disk, or an archive (.tar.xz, .zip) to unpack below `data/unpacked/`; then nothing else is
+        root: a folder on disk, or an archive (.zip, .tar.gz, …) to unpack below `data/unpacked/`; then nothing else is
             looked at.
         source: `mvtec_ad` takes real MVTec AD where `MVTEC_AD_ROOT` or `data/mvtec_anomaly_detection` holds the
             category, else out of `transfer/raw-data.zip`; `download` does the same, and fetches it from MVTec's servers

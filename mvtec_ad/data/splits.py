@@ -6,14 +6,11 @@ cut in the same shares, and is in every part.
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mvtec_ad.data.loading import read_image
+from mvtec_ad.data.copies import picture_hashes
 from mvtec_ad.errors import DataError
 
 
@@ -116,8 +113,7 @@ def folds(count: int, number: int, seed: int = 0) -> list[np.ndarray]:
 def check_separate(table: pd.DataFrame, parts: ArrayLike) -> None:
     """Refuse parts that share an item or a picture: what was learnt would be tested on.
 
-    Pictures are compared by the SHA-256 of their decoded pixels: a copy that was renamed, saved in another lossless
-    format or given other metadata has other bytes, but a model sees the same picture.
+    Pictures are compared by content (`copies.content_hash`).
 
     `parts`, (N,), are those of the images of the table: names, fold numbers, or whether it is held out.
 
@@ -128,12 +124,7 @@ def check_separate(table: pd.DataFrame, parts: ArrayLike) -> None:
     if parts.shape != (len(table),):
         raise DataError(f"{len(table)} images need as many parts, not an array of shape {parts.shape}")
 
-    def pixel_hash(path: str) -> str:
-        pixels = read_image(path)
-        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-
-    with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(pixel_hash, table["image_path"]))
+    pictures = picture_hashes(list(table["image_path"]))
     for keys, what, way in ((table["group"], "item", "cut by group"), (pictures, "picture", "remove one of them")):
         first: dict[str, int] = {}  # key -> position of the first image that has it
         for position, key in enumerate(keys):

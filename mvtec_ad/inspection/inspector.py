@@ -11,21 +11,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
-from mvtec_ad.artifacts import PRODUCED_BY, Artifact, load
+from mvtec_ad.artifacts import PRODUCED_BY, Artifact, complete, load
 from mvtec_ad.config import transfer_folder
 from mvtec_ad.data.loading import batches, read_image, resize
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 from mvtec_ad.inspection.products import ProductClassifier
 from mvtec_ad.inspection.second_opinion import CalibratedDetector, RejectBand, combined_score
 from mvtec_ad.methods import METHODS, classifier, defect_types, load_model
-from mvtec_ad.methods.base import as_tensor
-from mvtec_ad.methods.classifier import Classifier
+from mvtec_ad.methods.base import as_rgb, as_tensor, listed
+from mvtec_ad.methods.classifier import Classifier, ClassifierDescription
 from mvtec_ad.methods.defect_types import DefectTypes, around_peaks
 from mvtec_ad.methods.explain import grad_cam
 
@@ -329,13 +329,14 @@ class Inspector:
         by_method = {name: load_detectors(artifacts.get(stage_of(name)), name) for name in methods}
         detectors, locators = by_method[second], by_method[second] | by_method[LOCATOR]
         views: dict[str, set[str]] = {product: set() for product in detectors}
-        for description in _descriptions(artifacts.get("models")):
+        descriptions = _descriptions(artifacts.get("models"))
+        for description in descriptions:
             views.setdefault(description["category"], set()).update(description["views"])
         views = {product: sorted(views[product]) or [""] for product in sorted(views)}
         products = ProductClassifier.restore(artifacts["inspection"]) if "inspection" in artifacts else None
         pairs = [(product, view) for product in views for view in views[product]]
         pairs += [tuple(name.partition("/")[::2]) for name in products.names] if products else []
-        classifiers = _classifiers(artifacts, pairs, second)
+        classifiers = _classifiers(artifacts, descriptions, pairs, second)
         types, atlas = _defect_types(artifacts.get("contrastive"))
         of = defaultdict(str, missing)
         stages = [
@@ -359,7 +360,7 @@ class Inspector:
         """One inspection per source, in order.
 
         Args:
-            sources: files, or (H, W, 3) uint8 arrays.
+            sources: files, or (H, W, 3) uint8 arrays, or what `methods.base.as_rgb` makes such.
             product: category of all of them; None finds out.
             view: from which side; needed only where a told product has several and nothing tells them apart.
             anomaly_maps: make them. Without them the inspections have none, and are faster.
@@ -373,7 +374,7 @@ class Inspector:
         if view and view not in self.views.get(product or "", []):
             words = f"view {view!r} of {product}" if product else f"view {view!r} without a product"
             raise SettingsError(f"{words} says nothing: give a product, and a view of those that it has")
-        return self._inspect(sources, product, view or "", anomaly_maps, progress)
+        return self._inspect(listed(sources), product, view or "", anomaly_maps, progress)
 
     def _inspect(
         self, sources: Sequence[Source], product: str | None, view: str, anomaly_maps: bool, progress: bool
@@ -396,18 +397,14 @@ class Inspector:
 
 
 def _read(source: Source) -> np.ndarray | DataError:
-    if not isinstance(source, np.ndarray):
-        try:
-            return read_image(source)
-        except DataError as problem:
-            return problem
-    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or 0 in source.shape:
-        return DataError(f"an array of shape {source.shape} and type {source.dtype} is no image: give (H, W, 3) uint8")
-    return source
+    try:
+        return read_image(source) if isinstance(source, str | Path) else as_rgb(source)
+    except DataError as problem:
+        return problem
 
 
 def _name(source: Source, number: int) -> str:
-    return f"image {number}" if isinstance(source, np.ndarray) else str(source)
+    return str(source) if isinstance(source, str | Path) else f"image {number}"
 
 
 # --- from artifacts ---------------------------------------------------------------------------------------------------
@@ -461,25 +458,49 @@ def _check_inputs(artifacts: dict[str, Artifact]) -> str:
     return next((name for name in names if made_from[name] != now[name][0]), "")
 
 
-def _descriptions(artifact: Artifact | None) -> list[dict[str, Any]]:
-    """Of the models that an artifact holds, in order."""
-    names = artifact.names if artifact else []
-    return [artifact.json(name) for name in names if name.endswith("/model.json")]
+def _folders(artifact: Artifact | None) -> list[list[str]]:
+    """Category, method or name, and seed of the models that an artifact holds, in order."""
+    names = [name for name in artifact.names if name.endswith("/model.json")] if artifact else []
+    return [folder for folder in (name.split("/")[:-1] for name in names) if len(folder) == 3]
 
 
 def load_detectors(artifact: Artifact | None, method: str | None) -> dict[str, CalibratedDetector]:
     """Product -> the unsupervised model of it."""
     detectors = {}
-    for product in dict.fromkeys(model["category"] for model in _descriptions(artifact) if model["method"] == method):
+    for product in dict.fromkeys(folder[0] for folder in _folders(artifact) if folder[1] == method):
         detector, description = load_model(artifact, method=method, category=product)
-        detectors[product] = CalibratedDetector(detector, float(description["threshold"]["value"]))
+        detectors[product] = CalibratedDetector(detector, description["threshold"]["value"])
     return detectors
 
 
-def _classifiers(artifacts: dict[str, Artifact], pairs: list[tuple[str, str]], second: str | None) -> Classifiers:
+def _descriptions(artifact: Artifact | None) -> list[ClassifierDescription]:
+    """Of the classifiers in `models.zip`, in order."""
+    files = ["/".join([*folder, "model.json"]) for folder in _folders(artifact)]
+    return [artifact.json(file, ClassifierDescription) for file in files]
+
+
+class _RejectBand(TypedDict):
+    threshold: float
+    width: float
+    costs: list[list[float]]
+
+
+_WRITTEN = {  # what bands.json of `inspection.zip` keeps: `CalibratedClassifier.entry`
+    **dict.fromkeys(("category", "view", "classifier"), str),
+    **{"second": str | None, "band": _RejectBand, "heat_scale": list[float] | None},
+}
+_ENTRY = TypedDict("_ENTRY", _WRITTEN)
+
+
+def _classifiers(
+    artifacts: dict[str, Artifact],
+    descriptions: list[ClassifierDescription],
+    pairs: list[tuple[str, str]],
+    second: str | None,
+) -> Classifiers:
     """The classifier of each product and view: of those that know it, the one that knows fewest others."""
-    saved = artifacts["inspection"].json("bands.json") if "inspection" in artifacts else []
-    descriptions = sorted(_descriptions(artifacts.get("models")), key=lambda model: len(model["views"]))
+    saved = artifacts["inspection"].json("bands.json", list[_ENTRY]) if "inspection" in artifacts else []
+    descriptions = sorted(descriptions, key=lambda model: len(model["views"]))
     models, classifiers = {}, {}
     for product, view in pairs:
         able = [m for m in descriptions if m["category"] == product and (view in m["views"] or not m["views"])]
@@ -493,17 +514,19 @@ def _classifiers(artifacts: dict[str, Artifact], pairs: list[tuple[str, str]], s
         entries = [entry for entry in saved if keys.items() <= entry.items()]
         chosen = [entry for entry in entries if entry["second"] == second]
         scale = (chosen or entries or [{"heat_scale": None}])[0]["heat_scale"]
-        reject_band = RejectBand(float(description["threshold"]) / model.temperature)
-        reject_band = RejectBand.from_dict(chosen[0]["band"]) if chosen else reject_band
+        with complete(artifacts["inspection" if chosen else "models"]):
+            reject_band = RejectBand(description["threshold"] / model.temperature)
+            reject_band = RejectBand.from_dict(chosen[0]["band"]) if chosen else reject_band
         classifiers[product, view] = CalibratedClassifier(name, model, reject_band, scale and tuple(map(float, scale)))
     return classifiers
 
 
 def _defect_types(artifact: Artifact | None) -> tuple[dict[str, DefectTypes], dict[str, np.ndarray]]:
     """Product -> what names its defects; image id -> x and y on the atlas."""
-    products = dict.fromkeys(description["category"] for description in _descriptions(artifact))
+    products = dict.fromkeys(folder[0] for folder in _folders(artifact))
     models, atlas = {product: defect_types.load(artifact, product)[0] for product in products}, {}
     if artifact and "atlas.npz" in artifact.names:
-        coordinates = artifact.arrays("atlas.npz")["tsne"]
-        atlas = dict(zip(artifact.table("atlas.csv")["image_id"], coordinates, strict=True))
+        with complete(artifact):
+            coordinates = artifact.arrays("atlas.npz")["tsne"].reshape(-1, 2)
+            atlas = dict(zip(artifact.table("atlas.csv", {"image_id": str})["image_id"], coordinates, strict=True))
     return models, atlas

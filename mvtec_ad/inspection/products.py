@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
@@ -17,6 +17,7 @@ from mvtec_ad.config import Options, option
 from mvtec_ad.data.loading import batches, resize
 from mvtec_ad.data.splits import folds
 from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.schema import parse_json
 
 FOLDS = 5
 
@@ -29,11 +30,13 @@ class InspectionOptions(Options):
     miss: float = option(10.0, "cost of a defect that passes", above=0)
     false_alarm: float = option(1.0, "cost of a good part that is stopped", above=0)
     widths: tuple[float, ...] = option(
-        (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), "half-widths of the reject band that are tried", least=0
+        (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0),
+        "half-widths of the reject band that are tried",
+        least=0,
     )
     backbone: str = option("resnet18", "that tells products apart")
     weights: str = option("imagenet", "imagenet | random | synthetic | path of a weights file")
-    image_size: int = option(128, "pixels, for telling products apart", least=32)
+    image_size: int = option(128, "pixels, for telling products apart", least=32, most=16384)
     rejected: float = option(
         0.005, "share of images of known products that may be called none of these", above=0, below=1
     )
@@ -44,6 +47,16 @@ class InspectionOptions(Options):
         """Refuse widths that cannot be told apart."""
         if not self.widths or list(self.widths) != sorted(set(self.widths)):
             raise SettingsError(f"widths {self.widths} must be different numbers of 0 or more, in ascending order")
+
+
+class ProductsDescription(TypedDict):
+    """What `products/model.json` of `inspection.zip` holds."""
+
+    settings: dict[str, Any]
+    backbone: str
+    weights: str
+    weights_member: str | None
+    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -102,14 +115,17 @@ class ProductClassifier:
     def restore(cls, artifact: Artifact) -> ProductClassifier:
         """Load it again; ArtifactError where there is none, or no whole one."""
         with complete(artifact):
-            description = artifact.json("products/model.json")
+            description = parse_json(artifact.read("products/model.json"), ProductsDescription)
             options = InspectionOptions.from_options(description["settings"])
             arrays = artifact.arrays("products/model.safetensors")
-            names = tuple(description["names"])
-            if not len(names) == len(arrays["means"]) == len(arrays["limits"]):
-                raise ValueError(f"{len(names)} products have {len(arrays['means'])} means")
-        backbone = artifact_backbone(artifact, description, options.weights)
-        return cls(backbone, options, names, arrays["means"], arrays["whitening"], arrays["limits"])
+            names, features = tuple(description["names"]), len(arrays["whitening"])
+            shapes = {"means": (len(names), features), "limits": (len(names),), "whitening": (features, features)}
+            if not names or any(arrays[key].shape != shape for key, shape in shapes.items()):
+                raise ValueError(f"arrays of {len(names)} products and {features} features have other shapes")
+            backbone = artifact_backbone(artifact, description, options.weights)
+            products = cls(backbone, options, names, arrays["means"], arrays["whitening"], arrays["limits"])
+            products.distances([np.full((32, 32, 3), 128, np.uint8)])  # its features must fit too
+        return products
 
 
 def describe(backbone: Backbone, pictures: list[np.ndarray], image_size: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import base, gan
-from mvtec_ad.methods.base import Images, Scores, TrainedDetector, as_tensor, content_seed, normal, peak, smooth
+from mvtec_ad.methods.base import Images, Pixels, Scores, TrainedDetector, as_tensor, content_seed, normal, peak, smooth
 from mvtec_ad.methods.gan import Discriminator, Generator, as_pictures, move_average
 from mvtec_ad.training import Run, constant
 
@@ -73,19 +73,21 @@ class Anogan(TrainedDetector):
         (2, 16, 16)
     """
 
-    image_size: int = option(64, "side that images are resized to, pixels", least=1)
-    crop: int = option(64, "side of the central part that is kept, pixels; the image size keeps all", least=1)
-    latent: int = option(64, "numbers that an image is drawn from", least=1)
-    width: int = option(16, "channels of the finest grid; each coarser one doubles them, up to 8 ×", least=1)
-    steps: int = option(500, "training steps of the generator", least=1)
-    critic_steps: int = option(2, "of the critic, for each of the generator's", least=1)
-    lr: float = option(5e-4, "learning rate of generator and critic", above=0)
+    image_size: int = option(64, "side that images are resized to, pixels", least=1, most=16384)
+    crop: int = option(
+        64, "side of the central part that is kept, pixels; the image size keeps all", least=1, most=16384
+    )
+    latent: int = option(64, "numbers that an image is drawn from", least=1, most=4096)
+    width: int = option(16, "channels of the finest grid; each coarser one doubles them, up to 8 ×", least=1, most=256)
+    steps: int = option(500, "training steps of the generator", least=1, most=1_000_000)
+    critic_steps: int = option(2, "of the critic, for each of the generator's", least=1, most=100)
+    lr: float = option(5e-4, "learning rate of generator and critic", above=0, most=1)
     averaging: float = option(
         0.98, "share of the generator's averaged weights that stays in a step; 0 averages nothing", least=0, below=1
     )
-    search_steps: int = option(500, "of the latent search", least=1)
-    search_lr: float = option(0.05, "learning rate of the latent search", above=0)
-    restarts: int = option(1, "of the latent search: starting points, of which the best counts", least=1)
+    search_steps: int = option(500, "of the latent search", least=1, most=1_000_000)
+    search_lr: float = option(0.05, "learning rate of the latent search", above=0, most=1)
+    restarts: int = option(1, "of the latent search: starting points, of which the best counts", least=1, most=100)
     feature_share: float = option(0.1, "λ of the latent search: share of the features in its loss", least=0, most=1)
     image_score: str = option("loss", "loss of search or encoder, or peak of the map", among=("loss", "peak"))
 
@@ -104,10 +106,10 @@ class Anogan(TrainedDetector):
         "digits_quick": {"image_size": 28, "crop": 28, "steps": 120, "batch_images": 16, "search_steps": 40},
     }
 
-    def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
+    def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """WGAN-GP (Gulrajani et al. 2017, algorithm 1): the critic moves `critic_steps` times, then the generator."""
         networks = self.new_networks(seed)
-        networks.generator.start_from(signed(images.mean(0, keepdims=True).round().astype(np.uint8))[0])
+        networks.generator.start_from(signed(base.mean_pixels(images)[None].round().astype(np.uint8))[0])
         move_average(networks.averaged, networks.generator, 0, 0)
         size = min(self.batch_images, len(images))
 
@@ -145,8 +147,8 @@ class Anogan(TrainedDetector):
     # --- scores -------------------------------------------------------------------------------------------------------
 
     def batch(self) -> int:
-        """As many images as make `TOGETHER` searches."""
-        return max(1, TOGETHER // self.restarts)
+        """As many images as make `TOGETHER` searches; fewer where they are larger than 64 pixels, for their memory."""
+        return max(1, int(TOGETHER * min(1, (64 / self.crop) ** 2)) // self.restarts)
 
     def score_batch(self, pixels: np.ndarray) -> Scores:
         """By what `closest` leaves over."""
@@ -217,7 +219,7 @@ def signed(pixels: np.ndarray) -> Tensor:
     return as_tensor(pixels) * 2 - 1
 
 
-def draw_batch(images: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:
+def draw_batch(images: Pixels, size: int, rng: np.random.Generator) -> Tensor:
     """`size` different images of (N, S, S, 3) uint8, `signed`."""
     return signed(images[rng.permutation(len(images))[:size]])
 

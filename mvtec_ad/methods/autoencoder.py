@@ -22,7 +22,7 @@ from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import base
-from mvtec_ad.methods.base import Images, Scores, TrainedDetector, as_images, as_tensor, normal
+from mvtec_ad.methods.base import Images, Pixels, Scores, TrainedDetector, as_images, as_tensor, normal
 from mvtec_ad.training import Run
 
 LOSSES, MAPS = ("mse", "ssim", "mse+ssim", "features"), ("absolute", "ssim", "features")
@@ -50,19 +50,25 @@ class Autoencoder(TrainedDetector):
         (2, 32, 32)
     """
 
-    image_size: int = option(128, "side that images are resized to, pixels", least=1)
-    crop: int = option(128, "side of the central part that is kept, pixels; the image size keeps all", least=1)
+    image_size: int = option(128, "side that images are resized to, pixels", least=1, most=16384)
+    crop: int = option(
+        128, "side of the central part that is kept, pixels; the image size keeps all", least=1, most=16384
+    )
     loss: str = option("mse+ssim", "difference that training makes small", among=LOSSES)
     map: str = option("ssim", "difference that the anomaly map shows", among=MAPS)
     image_score: str = option("peak", "peak of the map, or squared error of the image", among=IMAGE_SCORES[:2])
-    latent: int = option(128, "numbers that an image is squeezed into; 0 leaves the last grid as it is", least=0)
-    width: int = option(16, "channels of the finest grid; each further one doubles them, up to 8 times", least=1)
-    depth: int = option(5, "layers down, each half the size, and as many up", least=1)
+    latent: int = option(
+        128, "numbers that an image is squeezed into; 0 leaves the last grid as it is", least=0, most=4096
+    )
+    width: int = option(
+        16, "channels of the finest grid; each further one doubles them, up to 8 times", least=1, most=256
+    )
+    depth: int = option(5, "layers down, each half the size, and as many up", least=1, most=14)
     corruption: str = option("none", "done to the input, must be undone", among=("none", "noise", "mask"))
     backbone: str = option("resnet18", "network of the loss or map 'features'; not used otherwise")
     weights: str = option("synthetic", "of that network: imagenet, random, synthetic or the path of a weights file")
     patience: int = option(5, "checks, every 50 steps, without progress before it stops; 0 never does", least=0)
-    sigma: float = option(2.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
+    sigma: float = option(2.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
 
     name: ClassVar = "autoencoder"
     variational: ClassVar[bool] = False
@@ -88,11 +94,11 @@ class Autoencoder(TrainedDetector):
             raise SettingsError(f"{self.backbone} gives no gradients here: use a torchvision network, as resnet18")
         return backbone
 
-    def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
+    def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """AdamW on batches of good images; ends with the weights whose loss on held-out images was lowest."""
         with seeded(seed):
             self.network = self.new_network()
-        self.network.start_from(torch.from_numpy(images.mean(0, dtype=np.float64) / 255).permute(2, 0, 1))
+        self.network.start_from(torch.from_numpy(base.mean_pixels(images) / 255).permute(2, 0, 1))
         self.network.to(torch_device(), memory_format=torch.channels_last)
         recipe = {"lr": self.lr, "steps": self.steps, "seed": seed, "every": EVERY, "patience": self.patience}
         recipe |= {"checkpoint": checkpoint, "identity": self.identity(seed), "mixed": True}
@@ -114,7 +120,7 @@ class Autoencoder(TrainedDetector):
         error = difference_map(self.loss, clean, reconstruction, self.extractor).mean((1, 2)) * clean[0].numel()
         return (error + self.beta * divergence).mean()
 
-    def held_out_loss(self, images: np.ndarray) -> float:
+    def held_out_loss(self, images: Pixels) -> float:
         """The training loss of images as they are: no corruption, and the mean of each latent distribution."""
         parts = map(as_tensor, self.parts(images))
         return float(sum(self.loss_of(clean, clean) * len(clean) for clean in parts)) / len(images)
@@ -178,8 +184,8 @@ class Vae(Autoencoder):
 
     loss: str = option("mse", "difference that training makes small", among=LOSSES)
     image_score: str = option("peak", "peak of the map, squared error or that + beta · KL", among=IMAGE_SCORES)
-    latent: int = option(128, "numbers that are drawn for an image", least=1)
-    beta: float = option(1.0, "weight of the KL divergence", least=0)
+    latent: int = option(128, "numbers that are drawn for an image", least=1, most=4096)
+    beta: float = option(1.0, "weight of the KL divergence", least=0, most=1e6)
 
     name: ClassVar = "vae"
     variational: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mvtec_ad.backbones.backbone import Backbone, batch_size, load_backbone, packed_weights
-from mvtec_ad.config import Options, option, torch_device
-from mvtec_ad.data.loading import batches, load_images, resize
+from mvtec_ad.config import Options, check_seed, option, torch_device
+from mvtec_ad.data.copies import content_hash, distinct
+from mvtec_ad.data.loading import batches, check_memory, load_images, resize
+from mvtec_ad.data.spool import Spool
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.training import checkpoint_path
 
-Images = Sequence[str | Path] | np.ndarray  # paths, or (N, H, W, 3) uint8 RGB of any size
+Images = Sequence[str | Path] | Sequence[np.ndarray] | np.ndarray  # paths, or uint8 RGB of any size: `check_images`
+Pixels = np.ndarray | Spool  # (N, S, S, 3) uint8, which need not lie in memory
 Layers = list[Tensor]  # (B, h, w, C) float32 each, shallow to deep
 TOGETHER = 32  # images decoded at once, in parallel
 FITTED = {"init": False, "repr": False, "compare": False}  # fields that a fit fills
@@ -52,13 +55,18 @@ class Detector(Options):
     Attributes:
         seed: of the fit; None before it.
         good_scores: (n,) float32, scores of good images that the model was not fitted on: what a threshold needs.
+        copies: images of the last fit that were left out, for others have the same content: counted twice, an image
+            would void what the threshold promises.
         checkpoint_files: of the last fit; its caller removes them when what was fitted is safe.
     """
 
-    image_size: int = option(256, "side that images are resized to, pixels", least=1)
-    crop: int = option(224, "side of the central part that is kept, pixels; the image size keeps all", least=1)
+    image_size: int = option(256, "side that images are resized to, pixels", least=1, most=16384)
+    crop: int = option(
+        224, "side of the central part that is kept, pixels; the image size keeps all", least=1, most=16384
+    )
     seed: int | None = field(default=None, init=False, compare=False)
     good_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), **FITTED)
+    copies: int = field(default=0, **FITTED)
     checkpoint_files: list[Path] = field(default_factory=list, **FITTED)
 
     name: ClassVar[str]  # of the method, a key of `methods.METHODS`
@@ -86,6 +94,8 @@ class Detector(Options):
     def load_state(self, state: dict[str, Any]) -> Detector:
         """The inverse of `state`; returns the detector."""
         self.good_scores, self.seed = state["good_scores"].astype(np.float32), int(state["seed"])
+        if self.good_scores.ndim != 1 or not len(self.good_scores):
+            raise ValueError(f"good_scores have shape {self.good_scores.shape}")
         return self
 
     def look(self, pixels: np.ndarray) -> Any:
@@ -130,7 +140,7 @@ class Detector(Options):
         """Fit on good images.
 
         Args:
-            images: paths, or (N, H, W, 3) uint8 RGB; they are resized here.
+            images: paths, or (N, H, W, 3) uint8 RGB, or what `check_images` makes of others; they are resized here.
             seed: of whatever the method draws, 0 or more.
             checkpoints: folder in which a training keeps its run, and goes on from; None keeps nothing.
 
@@ -144,8 +154,7 @@ class Detector(Options):
         self, seen: Iterable[Any], count: int, seed: int, *, checkpoints: Path | None = None, progress: bool = False
     ) -> Detector:
         """As `fit`, from `training_batches`: kept in a list, they serve several seeds."""
-        if seed < 0:
-            raise SettingsError(f"seed {seed} is negative: use 0 or more")
+        check_seed(seed)
         if count < 3:
             raise DataError(f"{count} good images are too few to fit {self.name}: give at least 3, better 60")
         self.fit_batches(seen, count, seed, checkpoints, progress)
@@ -161,7 +170,10 @@ class Detector(Options):
         self.check_fitted()
         parts = [self.score_batch(batch) for batch in seen]
         maps = None if parts[0].maps is None else np.concatenate([scores.maps for scores in parts])
-        return Scores(np.concatenate([scores.image for scores in parts]), maps)
+        image = np.concatenate([scores.image for scores in parts])
+        if not np.isfinite(image).all():
+            raise DataError(f"{self.name} gives an image the score {image[~np.isfinite(image)][0]}: fit it again")
+        return Scores(image, maps)
 
     def check_fitted(self) -> None:
         """Refuse, with a SettingsError, a detector that has nothing to score with."""
@@ -169,42 +181,98 @@ class Detector(Options):
             raise SettingsError(f"this {self.name} is not fitted: call fit(images) first")
 
     def training_batches(self, images: Images, *, progress: bool = False) -> tuple[Iterator[Any], int]:
-        """`batches` of the good images that are fitted on, and how many these are."""
-        chosen = self.fitted(len(images))
+        """`batches` of the good images that are fitted on, and how many these are; of copies only the first."""
+        images = check_images(images)
+        with tqdm(total=len(images), desc=f"{self.name} read", unit="image", disable=not progress) as bar:
+            hashes = []
+            for chunk in batches(len(images), TOGETHER):
+                hashes += map(content_hash, self.load(images[chunk]))
+                bar.update(chunk.stop - chunk.start)
+        chosen = distinct(hashes)
+        self.copies = len(images) - len(chosen)
+        chosen = chosen[self.fitted(len(chosen))]
         good = images[chosen] if isinstance(images, np.ndarray) else [images[n] for n in chosen]
         return self.batches(good, progress=progress and f"{self.name} fit"), len(good)
 
     def batches(self, images: Images, *, progress: str | bool = False) -> Iterator[Any]:
         """What `look` makes of images, batch by batch, as they are read; `progress` is the title of a bar."""
-        check_images(images)
+        images = check_images(images)
         with tqdm(total=len(images), desc=progress or None, unit="image", disable=not progress) as bar:
             for chunk in batches(len(images), max(TOGETHER, self.batch())):
                 yield from self.parts(self.load(images[chunk]))
                 bar.update(chunk.stop - chunk.start)
 
-    def parts(self, pixels: np.ndarray) -> Iterator[Any]:
+    def parts(self, pixels: Pixels) -> Iterator[Any]:
         """What `look` makes of (N, crop, crop, 3) uint8 images that `load` has given, batch by batch."""
         for part in batches(len(pixels), self.batch()):
             yield self.look(pixels[part])
 
     def load(self, images: Images) -> np.ndarray:
         """(N, crop, crop, 3) uint8: images as the method looks at them."""
-        if not isinstance(images, np.ndarray):
+        images = check_images(images)
+        if isinstance(images[0], str | Path):
             return load_images(images, self.image_size, self.crop)
+        check_memory(len(images), self.crop)
         return np.stack([resize(image, self.image_size, self.crop) for image in images])
 
 
-def check_images(images: Images) -> None:
-    """Refuse, with a DataError, what are no images: a single array must be (N, H, W, 3) uint8."""
-    if isinstance(images, np.ndarray) and (images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8):
-        raise DataError(
-            f"images must be paths or an array (N, H, W, 3) of uint8, RGB from 0 to 255, not {images.shape} "
-            f"{images.dtype}: convert them"
-        )
-    if not isinstance(images, np.ndarray) and not all(isinstance(item, str | Path) for item in images):
-        raise DataError("images must be paths or one array (N, H, W, 3) of uint8: stack them with numpy.stack")
-    if len(images) == 0:
+def check_images(images: Any) -> Images:
+    """Images as they are taken: paths in a list, or uint8 RGB, (N, H, W, 3) or a list of (H, W, 3) of any size.
+
+    Also understood are tensors, gray pictures, channels that stand first, any series that can be listed. All else is a
+    DataError, floats too: whether their 1 is white or nearly black, no image says by itself.
+    """
+    images = listed(images)
+    if isinstance(images, np.ndarray):
+        return as_rgb(images, 4)
+    paths = [isinstance(image, str | Path) for image in images]
+    if any(paths) and not all(paths):
+        raise DataError("images are paths and arrays at once: give all of them as one or the other")
+    return images if any(paths) else [as_rgb(image) for image in images]
+
+
+def listed(images: Any) -> Sequence[Any]:
+    """Images as one array or a list that is not empty; a lone path, a folder, a table or a set is a DataError."""
+    images = images.numpy(force=True) if isinstance(images, Tensor) else images
+    if not isinstance(images, np.ndarray) or (images.ndim == 1 and images.dtype.kind in "OU"):
+        if isinstance(images, str | bytes | Mapping | Set | pd.DataFrame) or not isinstance(images, Iterable):
+            way = "[path] for one of them, sorted(folder.glob('*.png')) for a folder, list(table['image_path'])"
+            raise DataError(f"images must be a list of paths or arrays, not a {type(images).__name__}: give {way}")
+        images = list(images)
+    if (images.size if isinstance(images, np.ndarray) else len(images)) == 0:
         raise DataError("no images to look at: the folder or the selection is empty")
+    return images
+
+
+def as_rgb(image: Any, ndim: int = 3) -> np.ndarray:
+    """One image as (H, W, 3) uint8, or with `ndim` 4 a stack of them; nothing is copied. See `check_images`."""
+    pixels = image.numpy(force=True) if isinstance(image, Tensor) else image
+    if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and 0 not in pixels.shape:
+        gray = pixels.ndim == ndim - 1
+        if gray and not (ndim == 4 and (pixels.shape[-1] in (1, 3, 4) or pixels.shape[0] in (3, 4))):  # or one image?
+            pixels = pixels[..., None]
+        if pixels.ndim == ndim and pixels.shape[-1] not in (1, 3) and pixels.shape[-3] in (1, 3):
+            pixels = np.moveaxis(pixels, -3, -1)
+        if pixels.ndim == ndim and pixels.shape[-1] in (1, 3):
+            return np.broadcast_to(pixels, (*pixels.shape[:-1], 3)) if pixels.shape[-1] == 1 else pixels
+    shown = f"{tuple(np.shape(pixels))} {pixels.dtype}" if isinstance(pixels, np.ndarray) else type(image).__name__
+    raise DataError(
+        f"images must be paths or uint8 RGB from 0 to 255, (N, H, W, 3) or a list of (H, W, 3), not {shown}: multiply "
+        "floats in [0, 1] by 255 and round, put a single image into a list, leave a fourth channel out"
+    )
+
+
+def check_table(table: Any, *columns: str) -> None:
+    """Refuse, with a DataError, what is no table, is empty, lacks a column or has other labels than 0 and 1."""
+    way = "give a table as from data.index.read_category"
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"images with labels come in a table, not a {type(table).__name__}: {way}")
+    if missing := [name for name in columns if name not in table]:
+        raise DataError(f"the table of images has no column {missing[0]}: {way}")
+    if len(table) == 0:
+        raise DataError("the table of images is empty: the folder or the selection holds none")
+    if "label" in columns and not table["label"].isin((0, 1)).all():
+        raise DataError("labels must be the numbers 0 (good) and 1 (defect): convert the column label")
 
 
 @dataclass
@@ -245,11 +313,11 @@ class TrainedDetector(Detector):
         curve: columns step, the losses and what was measured on held-out images.
     """
 
-    steps: int = option(600, "training steps", least=1)
-    batch_images: int = option(32, "images a step", least=2)
-    lr: float = option(1e-3, "learning rate", above=0)
+    steps: int = option(600, "training steps", least=1, most=1_000_000)
+    batch_images: int = option(32, "images a step", least=2, most=100_000)
+    lr: float = option(1e-3, "learning rate", above=0, most=1)
     held_out: float = option(0.2, "share of the good images that is not trained on: the threshold", above=0, below=1)
-    sigma: float = option(1.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
+    sigma: float = option(1.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     curve: pd.DataFrame = field(default_factory=pd.DataFrame, **FITTED)
 
     def check(self) -> None:
@@ -258,18 +326,25 @@ class TrainedDetector(Detector):
         if self.crop < 16:
             raise SettingsError(f"crop {self.crop} is too small to be reconstructed: use 16 pixels or more")
 
+    def batch(self) -> int:
+        """As many pixels as `TOGETHER` images of 128 pixels have, at most: a network of its own is the wider."""
+        return max(1, int(TOGETHER * min(1, (128 / self.crop) ** 2)))
+
     def fit_batches(
         self, seen: Iterable[np.ndarray], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Hold some images out, train on the others, score those held out."""
-        images = np.concatenate(list(seen))
-        held = held_out_positions(count, self.calibration_images(count), seed)
+        images = Spool(count)
+        for batch in seen:
+            images.append(batch)
+        positions = held_out_positions(count, self.calibration_images(count), seed)
+        held, others = images.taken(positions), images.taken(np.delete(np.arange(count), positions))
         checkpoint = checkpoint_path(checkpoints, self.name, self.identity(seed), images) if checkpoints else None
         self.checkpoint_files = [checkpoint] if checkpoint else []
-        self.train(np.delete(images, held, 0), images[held], seed, checkpoint, progress)
-        self.good_scores = np.concatenate([self.score_batch(part).image for part in self.parts(images[held])])
+        self.train(others, held, seed, checkpoint, progress)
+        self.good_scores = np.concatenate([self.score_batch(part).image for part in self.parts(held)])
 
-    def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
+    def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """Train the network on (N, S, S, 3) uint8 images; `held` are the held-out ones."""
         raise NotImplementedError
 
@@ -296,8 +371,16 @@ def content_seed(image: np.ndarray) -> int:
 # --- tensors and maps -------------------------------------------------------------------------------------------------
 
 
+def mean_pixels(images: Pixels) -> np.ndarray:
+    """The mean image, (S, S, 3) float64: exact, being a sum of whole numbers."""
+    parts = (images[part].sum(0, dtype=np.float64) for part in batches(len(images), TOGETHER))
+    return sum(parts) / len(images)
+
+
 def as_tensor(images: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [0, 1], on the device."""
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [0, 1], on the device; other numbers would be taken for dark."""
+    if images.dtype != np.uint8:
+        raise DataError(f"pixels must be uint8 from 0 to 255, not {images.dtype}: multiply floats in [0, 1] by 255")
     return torch.from_numpy(np.ascontiguousarray(images)).to(torch_device()).permute(0, 3, 1, 2).float() / 255
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from mvtec_ad import artifacts, augment, metrics
 from mvtec_ad.backbones.backbone import DEVIATION, MEAN, SYNTHETIC
 from mvtec_ad.backbones.trunk import add_last_block, load_trunk, seeded, trunk
-from mvtec_ad.config import Options, option, torch_device
+from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data import loading, splits
 from mvtec_ad.data.loading import read_image
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError, WeightsError
 from mvtec_ad.methods import items
-from mvtec_ad.methods.base import FITTED, Scores, as_tensor
+from mvtec_ad.methods.base import FITTED, Scores, as_tensor, check_table
+from mvtec_ad.schema import parse_json
 from mvtec_ad.training import Run, checkpoint_path
 
 BACKBONES = ("resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large")
@@ -64,12 +65,16 @@ class Classifier(Options):
     backbone: str = option("resnet18", "network that is transferred", among=BACKBONES)
     weights: str = option("imagenet", "imagenet, random, synthetic (resnet18) or the path of a state dict")
     roi: str = option("registered", "whole picture, item, or the item registered by its print", among=items.ROIS)
-    image_size: int = option(224, "side of that region, pixels", least=32)
-    pyramid: tuple[int, ...] = option((1, 2, 4), "cells a side of the grids that features are averaged over", least=1)
-    penalty: float = option(100.0, "on the squared weights of the first head (1 / C of logistic regression)", above=0)
-    steps: int = option(64, "training steps, of all layers", least=0)
-    batch_images: int = option(16, "images a step", least=2)
-    lr: float = option(3e-5, "learning rate; a network from scratch takes thirty times as much", above=0)
+    image_size: int = option(224, "side of that region, pixels", least=32, most=16384)
+    pyramid: tuple[int, ...] = option(
+        (1, 2, 4), "cells a side of the grids that features are averaged over", least=1, most=64
+    )
+    penalty: float = option(
+        100.0, "on the squared weights of the first head (1 / C of logistic regression)", above=0, most=1e9
+    )
+    steps: int = option(64, "training steps, of all layers", least=0, most=1_000_000)
+    batch_images: int = option(16, "images a step", least=2, most=100_000)
+    lr: float = option(3e-5, "learning rate; a network from scratch takes thirty times as much", above=0, most=1)
     held_out: float = option(0.2, "share of the items that chooses checkpoint and temperature", above=0, below=1)
     rotation: float = option(5.0, "largest rotation of a training image, degrees; below the item's margin", least=0)
     translation: float = option(0.03, "its largest shift, share of the image, and change of scale", least=0, below=1)
@@ -119,8 +124,8 @@ class Classifier(Options):
             DataError: a class is missing from the training or the validation part, or a file cannot be read.
             WeightsError: the weights cannot be had.
         """
-        if seed < 0:
-            raise SettingsError(f"seed {seed} is negative: use 0 or more")
+        check_seed(seed)
+        check_table(table, "image_id", "category", "defect", "label", "image_path", "view", "group")
         held = splits.hold_out(table, self.held_out, seed)
         finders = self.find_items(table, progress=progress) if finders is None else finders
         self.finders = {} if self.roi == "whole" else {view: finders[view] for view in sorted(table["view"].unique())}
@@ -242,6 +247,8 @@ class Classifier(Options):
         Raises:
             DataError: a file cannot be read, or a view is one that it was not fitted on.
         """
+        check_table(table, "image_path", "view")
+        loading.check_memory(len(table), self.image_size)
         paths, views = table["image_path"].to_numpy(), table["view"].to_numpy()
         cuts = np.empty((len(table), self.image_size, self.image_size, 3), np.uint8)
         transforms = np.empty((len(table), 3, 3))
@@ -379,7 +386,20 @@ def files(
 def names(artifact: artifacts.Artifact) -> list[tuple[str, str]]:
     """Category and name of each model in an artifact, in order."""
     folders = [file.split("/") for file in artifact.names if file.endswith("/model.json")]
-    return list(dict.fromkeys((category, name) for category, name, _, _ in folders))
+    return list(dict.fromkeys((folder[0], folder[1]) for folder in folders if len(folder) == 4))
+
+
+class ClassifierDescription(TypedDict):
+    """What `model.json` of a classifier holds that readers rely on."""
+
+    category: str
+    name: str
+    settings: dict[str, Any]
+    threshold: float
+    seed: int
+    weights: str
+    views: list[str]
+    temperature: float
 
 
 def restore(
@@ -396,8 +416,7 @@ def restore(
         raise ArtifactError(f"{artifact.path} has no classifier {prefix.rstrip('/')}: it holds {held}")
     folder = fitting[0].removesuffix("/model.json")
     with artifacts.complete(artifact):
-        description = artifact.json(fitting[0])
-        description["threshold"] = float(description["threshold"])
+        description = parse_json(artifact.read(fitting[0]), ClassifierDescription)
         state = description | artifact.arrays(f"{folder}/model.safetensors")
         state["validation"] = artifact.table(f"{folder}/validation.csv")
         curve = artifact.table(f"{folder}/curve.csv")

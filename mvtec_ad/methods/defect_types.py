@@ -24,10 +24,18 @@ from tqdm import tqdm
 from mvtec_ad.artifacts import Artifact, complete, model_files, read_model
 from mvtec_ad.augment import crop, recolor, standardise, windows_at
 from mvtec_ad.backbones.trunk import load_trunk, outputs, seeded, trunk
-from mvtec_ad.config import Options, option, torch_device
+from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data.loading import batches, load_images, read_mask
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods.base import FITTED, as_tensor, curve_state, load_curve, load_weights, weights_state
+from mvtec_ad.methods.base import (
+    FITTED,
+    as_tensor,
+    check_table,
+    curve_state,
+    load_curve,
+    load_weights,
+    weights_state,
+)
 from mvtec_ad.training import Run, checkpoint_path
 
 UNKNOWN = "unknown"
@@ -74,26 +82,32 @@ class DefectTypes(Options):
     weights: str = option("imagenet", "imagenet, random, synthetic or the path of a weights file")
     trained: str = option("layer3", "first layer that is trained; those before it stay frozen", among=TRAINED)
     look: str = option("predicted", "whole, predicted: around the peak of an anomaly map, or mask", among=LOOKS)
-    roi_size: float = option(0.3, "of the region that is looked at, as a share of the picture", above=0, most=1)
+    roi_size: float = option(0.3, "of the region that is looked at, as a share of the picture", least=0.01, most=1)
     focus: float = option(0.13, "σ of the Gaussian weight around the middle of the region, in its sizes", above=0)
-    image_size: int = option(112, "pixels of what the network sees", least=32)
-    copies: int = option(16, "augmented copies of each training image", least=2)
+    image_size: int = option(112, "pixels of what the network sees", least=32, most=16384)
+    copies: int = option(16, "augmented copies of each training image", least=2, most=1000)
     rotation: float = option(180.0, "largest rotation of a copy, degrees", least=0, most=180)
     translation: float = option(
         0.06, "its largest shift, as a share of the region, and half its largest change of scale", least=0, below=0.5
     )
-    color_jitter: float = option(0.3, "strength of its change of colours; 0: none, 1: as in pretraining", least=0)
+    color_jitter: float = option(
+        0.3, "strength of its change of colours; 0: none, 1: as in pretraining", least=0, most=10
+    )
     hflip: bool = option(False, "left for right: wrong where a part has a handedness, as a nut that lies on its face")
-    projection: int = option(64, "numbers that the projection head gives to the loss", least=1)
+    projection: int = option(64, "numbers that the projection head gives to the loss", least=1, most=16384)
     temperature: float = option(0.1, "τ of the losses", above=0)
-    steps: int = option(40, "training steps; 0 leaves the frozen network", least=0)
-    batch: int = option(36, "copies a step, as many of each type; simclr: half as many images, twice each", least=2)
-    lr: float = option(3e-4, "learning rate of the trained layers; the new head takes ten times as much", above=0)
+    steps: int = option(40, "training steps; 0 leaves the frozen network", least=0, most=1_000_000)
+    batch: int = option(
+        36, "copies a step, as many of each type; simclr: half as many images, twice each", least=2, most=10_000
+    )
+    lr: float = option(
+        3e-4, "learning rate of the trained layers; the new head takes ten times as much", above=0, most=1
+    )
     neighbours: int = option(5, "k: nearest known defects that novelty and the k-NN verdict look at", least=1)
     unknown: float = option(0.1, "share of known defects that may be called unknown", above=0, below=1)
     mixtures: tuple[str, ...] = option(("combined",), "folders that hold several types at once: no types of their own")
-    folds: int = option(5, "in which it is measured", least=2)
-    repeats: int = option(1, "of the folds, each time dealt anew", least=1)
+    folds: int = option(5, "in which it is measured", least=2, most=1000)
+    repeats: int = option(1, "of the folds, each time dealt anew", least=1, most=1000)
 
     name: ClassVar = "defect_types"
     PRESETS: ClassVar = {
@@ -126,6 +140,7 @@ class DefectTypes(Options):
         """
         if self.seed is None:
             raise SettingsError(f"this {self.name} is not fitted: call fit(table) first")
+        check_table(table, "image_id", "image_path")
         embeddings = self.embed(*self.load(table, maps))
         columns = {"image_id": table["image_id"].to_numpy(), "predicted": self.predict(embeddings)}
         columns |= {"similarity": self.similarity(embeddings).max(1), "novelty": self.novelty(embeddings)}
@@ -146,6 +161,8 @@ class DefectTypes(Options):
             DataError: there are fewer than two types, a type has a single image, or masks or maps are missing.
             WeightsError: the weights cannot be had.
         """
+        check_seed(seed)
+        check_table(table, "image_id", "category", "defect", "label", "image_path", "mask_path")
         rows = table[table["label"] == 1].reset_index(drop=True)
         typed = np.flatnonzero(~rows["defect"].isin(self.mixtures))
         check_types(rows["defect"].to_numpy()[typed])
@@ -303,7 +320,8 @@ class DefectTypes(Options):
             lacking = table[table["mask_path"].isna() | (table["mask_path"] == "")]
             if len(lacking):
                 raise DataError(f"{lacking['image_id'].iloc[0]} has no mask: use the look predicted, or whole")
-            centres = around_masks(read_mask(path) for path in table["mask_path"])
+            paths = zip(table["mask_path"], table["image_path"], strict=True)
+            centres = around_masks(read_mask(*pair) for pair in paths)
         return load_images(list(table["image_path"]), self.loaded_size), centres
 
     def cut(self, images: np.ndarray, centres: np.ndarray) -> Tensor:

@@ -51,10 +51,10 @@ class Attribution(Options):
     """
 
     images: int = option(20, "test images of a view that are explained, as many defective as good ones", least=2)
-    path_steps: int = option(512, "of integrated gradients, from the baseline to the image", least=2)
-    noisy_copies: int = option(25, "of an image, for smooth_grad", least=2)
-    windows: int = option(15, "of occlusion along a side, each overlapping the next by half", least=2)
-    removals: int = option(20, "steps in which deletion and insertion cover the image", least=2)
+    path_steps: int = option(512, "of integrated gradients, from the baseline to the image", least=2, most=100_000)
+    noisy_copies: int = option(25, "of an image, for smooth_grad", least=2, most=10_000)
+    windows: int = option(15, "of occlusion along a side, each overlapping the next by half", least=2, most=1000)
+    removals: int = option(20, "steps in which deletion and insertion cover the image", least=2, most=10_000)
     randomised: int = option(8, "images of the randomisation check", least=2)
 
     PRESETS: ClassVar = {
@@ -227,7 +227,7 @@ def regions_of(table: pd.DataFrame, transforms: np.ndarray, size: int) -> np.nda
     regions = np.zeros((len(table), size, size), bool)
     for region, row, transform in zip(regions, table.to_dict("records"), transforms, strict=True):
         if row["mask_path"]:
-            mask = read_mask(row["mask_path"]).view(np.uint8)
+            mask = read_mask(row["mask_path"], row.get("image_path")).view(np.uint8)
             region[:] = cv2.warpAffine(mask, transform[:2], (size, size), flags=cv2.INTER_NEAREST) > 0
         elif row.get("box_path"):
             region[:] = region_of(read_annotation(row["box_path"]).box, transform, size)

@@ -17,6 +17,7 @@ from torch import Tensor
 from mvtec_ad.config import option
 from mvtec_ad.methods import anogan
 from mvtec_ad.methods.anogan import ENCODER, Anogan, draw_batch, signed
+from mvtec_ad.methods.base import Pixels
 from mvtec_ad.methods.gan import Discriminator
 from mvtec_ad.training import Run
 
@@ -38,10 +39,10 @@ class FAnogan(Anogan):
         (2, 16, 16, 3)
     """
 
-    encoder_steps: int = option(400, "training steps of the encoder", least=0)
-    encoder_lr: float = option(1e-3, "learning rate of the encoder", above=0)
+    encoder_steps: int = option(400, "training steps of the encoder", least=0, most=1_000_000)
+    encoder_lr: float = option(1e-3, "learning rate of the encoder", above=0, most=1)
     kappa: float = option(
-        1.0, "κ: weight of the features in the encoder's loss and score; 0 is izi, else izi_f", least=0
+        1.0, "κ: weight of the features in the encoder's loss and score; 0 is izi, else izi_f", least=0, most=1e6
     )
 
     name: ClassVar = "f_anogan"
@@ -54,7 +55,7 @@ class FAnogan(Anogan):
         "digits_quick": {**Anogan.PRESETS["digits_quick"], "encoder_steps": 120},
     }
 
-    def train(self, images: np.ndarray, held: np.ndarray, seed: int, checkpoint: Path | None, progress: bool) -> None:
+    def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """Critic and generator first, then the encoder while both lie still."""
         super().train(images, held, seed, checkpoint, progress)
         networks, size = self.networks, min(self.batch_images, len(images))

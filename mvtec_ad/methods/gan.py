@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvtec_ad.backbones.trunk import seeded
-from mvtec_ad.config import Options, option, torch_device
+from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data.loading import batches
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.base import FITTED, curve_state, load_curve, load_weights, normal, weights_state
@@ -287,16 +287,16 @@ class Dcgan(Options):
     held_out: float = option(
         0.2, "share of the digits that is not trained on: quality is measured against them", above=0, below=1
     )
-    latent: int = option(100, "numbers that a picture is drawn from", least=1)
+    latent: int = option(100, "numbers that a picture is drawn from", least=1, most=4096)
     width: int = option(
-        24, "channels of the generator's finest grid; each coarser one doubles them, up to 8 ×", least=1
+        24, "channels of the generator's finest grid; each coarser one doubles them, up to 8 ×", least=1, most=256
     )
-    discriminator_width: int = option(24, "channels of the discriminator's finest grid", least=1)
-    epochs: int = option(50, "passes through the pictures", least=1)
-    batch_images: int = option(32, "pictures a step", least=2)
-    lr: float = option(1e-3, "learning rate of the generator", above=0)
+    discriminator_width: int = option(24, "channels of the discriminator's finest grid", least=1, most=256)
+    epochs: int = option(50, "passes through the pictures", least=1, most=1_000_000)
+    batch_images: int = option(32, "pictures a step", least=2, most=100_000)
+    lr: float = option(1e-3, "learning rate of the generator", above=0, most=1)
     discriminator_lr: float = option(
-        1e-3, "that of the discriminator; another one makes two time scales (Heusel et al. 2017)", above=0
+        1e-3, "that of the discriminator; another one makes two time scales (Heusel et al. 2017)", above=0, most=1
     )
     beta1: float = option(0.5, "β₁ of Adam", least=0, below=1)
     norm: str = option("batch", "normalisation in the discriminator", among=("batch", "layer", "none"))
@@ -305,7 +305,7 @@ class Dcgan(Options):
     averaging: float = option(
         0.99, "share of the generator's averaged weights that stays in a step; 0 averages nothing", least=0, below=1
     )
-    snapshots: int = option(8, "moments at which pictures from fixed noise are kept", least=1)
+    snapshots: int = option(8, "moments at which pictures from fixed noise are kept", least=1, most=1000)
 
     PRESETS: ClassVar = {"default": {}, "quick": {"digits": "sklearn", "epochs": 10}, "full": {}}
 
@@ -330,8 +330,10 @@ class Dcgan(Options):
             DataError: fewer images than a batch, or they are not square.
             TrainingError: a loss is not finite; the last checkpoint stays.
         """
-        if images.ndim != 3 or images.shape[1] != images.shape[2]:
-            raise DataError(f"pictures must be gray and square, (N, S, S), and these are {images.shape}")
+        if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
+            shown = f"{images.shape} {images.dtype}"
+            raise DataError(f"pictures must be gray and square, (N, S, S) uint8 from 0 to 255, and these are {shown}")
+        check_seed(seed)
         if len(images) < self.batch_images:
             raise DataError(
                 f"a batch needs {self.batch_images} gray pictures, and there are {images.shape}: lower batch_images"

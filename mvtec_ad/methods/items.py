@@ -266,4 +266,6 @@ def _movement(
     there = reference[0][[match.trainIdx for match in good]]
     cv2.setRNGSeed(0)  # RANSAC draws
     movement, agreeing = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=3)
-    return still if movement is None else (np.vstack([movement, [0, 0, 1]]), int(agreeing.sum()))
+    if movement is None or np.linalg.det(movement[:, :2]) < 1e-4:  # all on one point of the reference: no item
+        return still
+    return np.vstack([movement, [0, 0, 1]]), int(agreeing.sum())

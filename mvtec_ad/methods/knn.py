@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mvtec_ad.config import option, torch_device
+from mvtec_ad.data.loading import batches
 from mvtec_ad.methods.base import FeatureDetector, Layers, Scores
 
 
@@ -50,9 +51,12 @@ class Knn(FeatureDetector):
     ) -> None:
         """Keep the pooled features, and score each image by the others."""
         self.bank = torch.cat([self.pooled(layers) for layers in seen])
-        distances = torch.cdist(self.bank, self.bank, compute_mode="donot_use_mm_for_euclid_dist")
-        distances.fill_diagonal_(torch.inf)
-        self.good_scores = self.nearest(distances)
+        scores = []
+        for part in batches(count, 256):  # all distances at once are 100 MB for 5,000 images
+            distances = torch.cdist(self.bank[part], self.bank, compute_mode="donot_use_mm_for_euclid_dist")
+            distances[:, part].fill_diagonal_(torch.inf)
+            scores.append(self.nearest(distances))
+        self.good_scores = np.concatenate(scores)
 
     def score_batch(self, layers: Layers) -> Scores:
         """Distances of a batch of images to their nearest good ones."""
@@ -75,4 +79,6 @@ class Knn(FeatureDetector):
     def load_state(self, state: dict[str, Any]) -> Knn:
         """The inverse of `state`."""
         self.bank = torch.as_tensor(state["bank"]).to(torch_device())
+        if self.bank.ndim != 2:
+            raise ValueError(f"bank has shape {tuple(self.bank.shape)}")
         return super().load_state(state)

@@ -7,7 +7,7 @@ being the centred features of N good images; eq. 2: the anomaly score is the Mah
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.data.loading import batches
+from mvtec_ad.data.spool import Spool
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps, peak
 
@@ -26,6 +27,8 @@ from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps, pe
 # the published recipes is meant beside. The features of other networks are scaled to it.
 REFERENCE_VARIANCE = 0.0094
 CHUNK = 64  # positions at a time: 64 float64 matrices of 550 × 550 are 155 MB
+CHUNK_NUMBERS = 2**23  # features at a time, at most: 67 MB as float64
+Part = Callable[[slice], Tensor]  # positions -> their features (p, N, d)
 
 
 @dataclass
@@ -45,15 +48,15 @@ class Padim(FeatureDetector):
         (2, 32, 32)
     """
 
-    channels: int = option(100, "d of section III-B: random channels kept of all layers", least=1)
-    ridge: float = option(0.01, "ε of eq. 1, in units of feature variance", above=0)
-    sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0)
+    channels: int = option(100, "d of section III-B: random channels kept of all layers", least=1, most=1_000_000)
+    ridge: float = option(0.01, "ε of eq. 1, in units of feature variance", above=0, most=1e6)
+    sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     interpolation: str = option(
         "nearest", "how deeper layers reach the grid of the first", among=("nearest", "bilinear")
     )
     fit_fraction: float = option(1.0, "share of the good images that is fitted on", above=0, most=1)
     feature_scale: float | None = option(
-        None, "factor on the features; none: 1 for ImageNet networks, else measured", above=0
+        None, "factor on the features; none: 1 for ImageNet networks, else measured", above=0, most=1e6
     )
 
     name: ClassVar = "padim"
@@ -84,21 +87,21 @@ class Padim(FeatureDetector):
         self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Draw channels, gather their features, fit a Gaussian at each position and score each image without itself."""
-        features, start = None, 0
+        features = Spool(count)  # N×P×d
         for layers in seen:
-            if features is None:
+            if len(features.shape) == 1:
                 total = sum(layer.shape[-1] for layer in layers)
                 self.indices = draw_channels(total, min(self.channels, total), seed)
                 self.grid = tuple(layers[0].shape[1:3])
-                features = layers[0].new_empty(self.grid[0] * self.grid[1], count, len(self.indices))  # P×N×d
-            end = start + len(layers[0])
-            features[:, start:end] = self.embed(layers)
-            start = end
-        self.scale = self.feature_scale or (1.0 if self.network.raw else measured_scale(features))
-        if self.scale != 1:
-            features *= self.scale
-        held_out, self.gaussians = leave_one_out_and_fit(features, self.ridge)
-        parts = [self.scores(held_out[:, part]).image for part in batches(count, self.batch())]
+            features.append(self.embed(layers).transpose(0, 1).cpu().numpy())
+        shape = features.shape[1], count, features.shape[2]
+
+        def part(positions: slice) -> Tensor:
+            return torch.from_numpy(features.columns(positions)).to(torch_device()).transpose(0, 1).contiguous()
+
+        self.scale = self.feature_scale or (1.0 if self.network.raw else measured_scale(shape, part))
+        held_out, self.gaussians = leave_one_out_and_fit(shape, lambda chunk: part(chunk) * self.scale, self.ridge)
+        parts = [self.scores(held_out[:, images]).image for images in batches(count, self.batch())]
         self.good_scores = np.concatenate(parts)
 
     def score_batch(self, layers: Layers) -> Scores:
@@ -144,6 +147,10 @@ class Padim(FeatureDetector):
         """The inverse of `state`."""
         self.indices, self.grid, self.scale = state["channels"], tuple(state["grid"]), float(state["scale"])
         mean, factor = (torch.as_tensor(state[key]).to(torch_device()) for key in ("mean", "factor"))
+        positions, number = int(np.prod(self.grid)), len(self.indices)
+        wanted = (positions, factor.shape[1], number) if state["dual"] else (positions, number * (number + 1) // 2)
+        if mean.shape != (positions, number) or factor.shape != wanted:
+            raise ValueError(f"mean and factor of {positions} positions and {number} channels have other shapes")
         if not state["dual"]:
             full = mean.new_zeros(len(mean), mean.shape[1], mean.shape[1])
             rows, columns = torch.tril_indices(mean.shape[1], mean.shape[1])
@@ -165,10 +172,17 @@ def draw_channels(total: int, number: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, number, replace=False))
 
 
-def measured_scale(features: Tensor) -> float:
+def measured_scale(shape: tuple[int, int, int], part: Part) -> float:
     """The scalar that brings (P, N, d) features to `REFERENCE_VARIANCE`; 1 when they do not vary at all."""
-    variance = float(torch.stack([chunk.var(1).double().mean() for chunk in features.split(256)]).mean())
+    variances = torch.cat([part(chunk).var(1) for chunk in _chunks(shape)])
+    variance = float(torch.stack([chunk.double().mean() for chunk in variances.split(256)]).mean())
     return float(np.sqrt(REFERENCE_VARIANCE / variance)) if variance > 0 else 1.0
+
+
+def _chunks(shape: tuple[int, int, int]) -> Iterator[slice]:
+    """Positions that are looked at together."""
+    positions, count, dimension = shape
+    return batches(positions, min(CHUNK, max(1, CHUNK_NUMBERS // (count * dimension))))
 
 
 # --- the algebra ------------------------------------------------------------------------------------------------------
@@ -214,15 +228,17 @@ def fit_gaussians(features: Tensor, ridge: float) -> Gaussians:
         >>> fit_gaussians(features, ridge=0.01).distance(features).shape
         torch.Size([1, 20])
     """
-    return leave_one_out_and_fit(features.clone(), ridge, least=2)[1]
+    return leave_one_out_and_fit(features.shape, features.__getitem__, ridge, least=2)[1]
 
 
 def leave_one_out(features: Tensor, ridge: float) -> Tensor:
-    """Distance of every image to the Gaussian of all the others, (P, N); features (P, N, d) stay as they are, N ≥ 3."""
-    return leave_one_out_and_fit(features.clone(), ridge)[0]
+    """Distance of every image to the Gaussian of all the others, (P, N), of features (P, N, d), N ≥ 3."""
+    return leave_one_out_and_fit(features.shape, features.__getitem__, ridge)[0]
 
 
-def leave_one_out_and_fit(features: Tensor, ridge: float, least: int = 3) -> tuple[Tensor, Gaussians]:
+def leave_one_out_and_fit(
+    shape: tuple[int, int, int], part: Part, ridge: float, least: int = 3
+) -> tuple[Tensor, Gaussians]:
     """Distance of every image to the Gaussian of all the others, (P, N), and the Gaussian of all of them.
 
     Nothing is fitted twice. Leaving image i out changes the scatter by one outer product, S₋ᵢ = S − N/(N−1)·δᵢδᵢᵀ, and
@@ -231,20 +247,21 @@ def leave_one_out_and_fit(features: Tensor, ridge: float, least: int = 3) -> tup
     what a threshold needs. In the dual shape the Gram matrix is single precision: exact to 1e-5 while the variance of
     the features stays below 500·ε.
 
-    Features, (P, N, d) float32, are overwritten in the dual shape, whose factor is as large; of `least` = 2 images the
+    Features have the shape (P, N, d), and `part` gives those of some positions, float32. Of `least` = 2 images the
     distances are left empty.
     """
-    positions, count, dimension = features.shape
+    positions, count, dimension = shape
     if count < least:
         what = "hold one out" if least > 2 else "fit a covariance"
         raise DataError(f"{count} good images are too few to {what}: give at least {least}")
     dual = count < dimension
-    mean = features.mean(1)
-    factor = features if dual else features.new_empty(positions, dimension, dimension)
-    held_out = features.new_empty(positions, count)
-    for start in range(0, positions, CHUNK):
-        chunk = slice(start, start + CHUNK)
-        centred = features[chunk] - mean[chunk, None]
+    new = part(slice(0, 0)).new_empty
+    mean, held_out = new(positions, dimension), new(positions, count)
+    factor = new(positions, count if dual else dimension, dimension)
+    for chunk in _chunks(shape):
+        features = part(chunk)
+        mean[chunk] = features.mean(1)
+        centred = features - mean[chunk, None]
         scatter = (centred @ centred.mT).double() if dual else centred.double().mT @ centred.double()
         if count > 2:
             held_out[chunk] = _left_out(centred, scatter, ridge, dual)
@@ -283,4 +300,7 @@ def _ridged_cholesky(scatter: Tensor, divisor: float, ridge: float) -> Tensor:
     """L of scatter / divisor + ridge·I."""
     matrix = scatter / divisor
     matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    return torch.linalg.cholesky(matrix)
+    try:
+        return torch.linalg.cholesky(matrix)
+    except torch.linalg.LinAlgError as problem:
+        raise SettingsError("the ridge is lost beside features of this size: choose a larger one") from problem

@@ -48,16 +48,16 @@ class Pretraining(Options):
     """Options of a"""
 
     objective: str = option("places", "what is asked of the network", among=OBJECTIVES)
-    images: int = option(24_000, "textures, drawn once", least=2)
-    image_size: int = option(128, "of a texture, pixels", least=1)
-    recipes: int = option(500, "kinds of texture", least=1)
-    view: int = option(96, "pixels of what the network sees of it", least=1)
-    views: int = option(128, "a step", least=2)
+    images: int = option(24_000, "textures, drawn once", least=2, most=10_000_000)
+    image_size: int = option(128, "of a texture, pixels", least=1, most=16384)
+    recipes: int = option(500, "kinds of texture", least=1, most=32767)
+    view: int = option(96, "pixels of what the network sees of it", least=1, most=16384)
+    views: int = option(128, "a step", least=2, most=10_000)
     rotation: float = option(3.1416, "largest rotation of a view, radians", least=0)
-    color_jitter: float = option(1.0, "how much light and colours of a view change; 0 is not at all", least=0)
-    steps: int = option(2400, "of training", least=1)
-    lr: float = option(2e-3, "highest learning rate", above=0)
-    seed: int = option(0, "of textures, weights and views", least=0)
+    color_jitter: float = option(1.0, "how much light and colours of a view change; 0 is not at all", least=0, most=10)
+    steps: int = option(2400, "of training", least=1, most=1_000_000)
+    lr: float = option(2e-3, "highest learning rate", above=0, most=1)
+    seed: int = option(0, "of textures, weights and views", least=0, most=2**32 - 1)
 
     PRESETS: ClassVar = {
         "default": {},
@@ -239,6 +239,7 @@ def draw_bank(options: Pretraining, progress: bool = True) -> tuple[np.ndarray, 
     Returns:
         (N, S, S, 3) uint8 images and (N, S, S) int16 recipes, memory-mapped.
     """
+    loading.check_memory(options.images, options.image_size)
     folder = data_folder() / "textures"
     name = f"{options.images}x{options.image_size}-{options.recipes}-{options.seed}-v{textures.VERSION}"
     paths = [folder / f"{name}-{kind}.npy" for kind in ("images", "recipes")]

@@ -27,6 +27,7 @@ def evaluate(
     maps_by_seed: Sequence[ArrayLike] | None = None,
     masks: ArrayLike | None = None,
     resamples: int = 1000,
+    masked: ArrayLike | None = None,
 ) -> dict[str, dict]:
     """Report of one method on one test set: every metric over its seeds, with intervals.
 
@@ -36,6 +37,7 @@ def evaluate(
         maps_by_seed: Raw anomaly maps, S arrays of shape `(N, H, W)`, each used once.
         masks: Ground truth of shape `(N, H, W)`, true where defective; without maps or masks no pixel metrics.
         resamples: Bootstrap resamples for the pixel metrics; the same ones serve all seeds.
+        masked: Shape `(N,)`, true where the mask is known; pixel metrics are of these images. None: of all.
 
     Returns:
         `{"image_auroc", "image_ap", "f1_max", "pixel_auroc", "pixel_ap", "au_pro"}`, each as `over_seeds` gives it,
@@ -65,11 +67,13 @@ def evaluate(
     masks = np.asarray(masks)
     if len(masks) != len(labels):
         raise DataError(f"{len(labels)} labels need {len(labels)} masks, not {len(masks)}")
-    weights = resample_weights(labels, resamples)
+    masked = np.ones(len(labels), bool) if masked is None else np.asarray(masked, bool)
+    labels, masks = labels[masked], masks[masked]
+    defects, weights = int(labels.sum()), resample_weights(labels, resamples)
     values: dict[str, list[float]] = {name: [] for name in _PIXEL}
     resampled = dict.fromkeys(_PIXEL, 0.0)
     for maps in maps_by_seed:
-        histograms = PixelHistograms.from_maps(maps, masks)
+        histograms = PixelHistograms.from_maps(np.asarray(maps)[masked], masks)
         coarse = histograms.coarsen()
         for name, measure in _PIXEL.items():
             values[name].append(measure(histograms))

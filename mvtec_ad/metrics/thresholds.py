@@ -28,10 +28,11 @@ def images_needed(false_alarm_rate: float) -> int:
 
 def _exact(false_alarm_rate: float) -> Fraction:
     """The rate as the fraction that was meant: 0.05 is 1/20, not the binary number next to it."""
-    exact = Fraction(float(false_alarm_rate)).limit_denominator(10**9) if 0 < false_alarm_rate < 1 else Fraction(0)
-    if not 0 < exact < 1:
+    if not 0 < false_alarm_rate < 1:
         raise SettingsError(f"the false-alarm rate must lie between 0 and 1, for example 0.05, not {false_alarm_rate}")
-    return exact
+    exact = Fraction(float(false_alarm_rate))
+    meant = exact.limit_denominator(10**9)
+    return meant if 0 < meant < 1 else exact
 
 
 def check_enough(count: int, false_alarm_rate: float) -> None:

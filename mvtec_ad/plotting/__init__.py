@@ -16,4 +16,15 @@ from mvtec_ad.plotting.images import (
     tiles,
 )
 from mvtec_ad.plotting.inspection import inspection_figure
-from mvtec_ad.plotting.style import ANOMALY_MAP, DEFECT, GOOD, METHOD_COLOURS, STYLE, bare, new_figure, to_png
+from mvtec_ad.plotting.style import (
+    ANOMALY_MAP,
+    DEFECT,
+    GOOD,
+    METHOD_COLOURS,
+    STYLE,
+    bare,
+    file_title,
+    is_figure,
+    new_figure,
+    to_png,
+)

@@ -14,7 +14,7 @@ from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from mvtec_ad.errors import DataError
 from mvtec_ad.metrics import average_precision, format_metric, format_number, image_auroc
-from mvtec_ad.plotting.style import CLASS_COLOURS, CLASS_NAMES, FAINT, INK, METHOD_COLOURS, STYLE, new_figure
+from mvtec_ad.plotting.style import CLASS_COLOURS, CLASS_NAMES, FAINT, INK, METHOD_COLOURS, STYLE, in_font, new_figure
 
 _DASHES = ("-", "--", "-.", ":")
 
@@ -146,7 +146,7 @@ def seeds_strip(metrics_by_name: Mapping[str, Mapping], metric: str = "image AUR
     )
     axes.plot([], [], color=FAINT, alpha=0.45, linewidth=7, label="95 % interval of the mean")
     figure.legend(loc="outside upper center", ncols=4, handletextpad=0.9, columnspacing=1.6)
-    axes.set_yticks(range(len(metrics_by_name)), list(metrics_by_name))
+    axes.set_yticks(range(len(metrics_by_name)), list(map(in_font, metrics_by_name)))  # an axis writes them itself
     axes.set_ylim(len(metrics_by_name) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mvtec_ad.errors import DataError
 from mvtec_ad.metrics import format_metric
-from mvtec_ad.plotting.style import FAINT, INK, METHOD_COLOURS, STYLE, new_figure
+from mvtec_ad.plotting.style import FAINT, INK, METHOD_COLOURS, STYLE, in_font, new_figure
 
 
 @rc_context(STYLE)
@@ -42,7 +42,7 @@ def interval_rows(metrics_by_part: Mapping[str, Mapping[str, Mapping]], trivial:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), list(map(in_font, names)))  # an axis writes them itself
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     for label, name in zip(panels[0].get_yticklabels(), names, strict=True):
         label.set_color(FAINT if name in trivial else INK)

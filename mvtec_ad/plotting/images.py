@@ -24,6 +24,7 @@ from mvtec_ad.plotting.style import (
     MASK,
     STYLE,
     bare,
+    in_font,
     new_figure,
     outlined,
     to_png,
@@ -282,7 +283,7 @@ def tile_rows(rows: Mapping[str, ArrayLike], columns: int = 16, zoom: int = 2) -
     if len({mosaic.shape[:2] for mosaic in mosaics}) != 1:
         raise DataError(f"give at least one row, and as many images of one size in each, not {len(rows)} that differ")
     height, width = mosaics[0].shape[:2]
-    left = 8 + 8 * max(map(len, rows))  # hardly a letter is wider
+    left = 8 + 8 * max(len(in_font(name)) for name in rows)  # hardly a letter is wider
     whole, high = left + width + 8, 8 + (height + 8) * len(rows)
     figure = new_figure((whole + 1e-6) / 90, (high + 1e-6) / 90)
     figure.set_layout_engine("none")

@@ -25,6 +25,7 @@ from mvtec_ad.plotting.style import (
     INK,
     STYLE,
     bare,
+    file_title,
     new_figure,
     outlined,
 )
@@ -52,15 +53,14 @@ def inspection_figure(inspection: Any, truth: int | None = None) -> Figure:
         _nothing(left, inspection.problem or "no picture")
     else:
         size = show_image(left, picture)
-        name = "/".join(Path(inspection.image).parts[-2:])
-        left.set_title(name if len(name) <= 36 else "…" + name[-35:], parse_math=False)
+        left.set_title(file_title(Path(inspection.image)))
     if picture is None or anomaly_map is None:
         _nothing(middle, "no heat map")
     else:
         norm = Normalize(*(inspection.map_scale or map_scale([anomaly_map])), clip=True)
         show_map(middle, picture, anomaly_map, norm)
         _outline(middle, np.asarray(anomaly_map, dtype=np.float64), (norm.vmin + norm.vmax) / 2, size)
-        middle.set_title(f"heat map: {inspection.map_name}" if inspection.map_name else "heat map", parse_math=False)
+        middle.set_title(f"heat map: {inspection.map_name}" if inspection.map_name else "heat map")
         bar = figure.colorbar(ScalarMappable(norm, ANOMALY_MAP), ax=middle, fraction=0.05, pad=0.02, extend="both")
         bar.outline.set_visible(False)
     _way(right, inspection.path)
@@ -71,7 +71,7 @@ def inspection_figure(inspection: Any, truth: int | None = None) -> Figure:
         words += ", right" if CLASS_NAMES[int(truth)] == inspection.verdict else ", wrong"
     elif truth is not None:  # neither right nor wrong
         words += f"; truly {CLASS_NAMES[int(truth)]}"
-    looks = {"fontweight": "bold", "fontsize": 14, "x": 0.01, "ha": "left", "parse_math": False}
+    looks = {"fontweight": "bold", "fontsize": 14, "x": 0.01, "ha": "left"}
     figure.suptitle(words, color=WORD_COLOURS.get(inspection.verdict, INK), **looks)
     return figure
 
@@ -80,7 +80,7 @@ def _nothing(axes: Axes, words: str) -> None:
     """An empty place, and why it is empty."""
     bare(axes)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="#F3F3F1")
-    axes.text(0.5, 0.5, textwrap.fill(words, 28), ha="center", va="center", color=FAINT, parse_math=False)
+    axes.text(0.5, 0.5, textwrap.fill(words, 28), ha="center", va="center", color=FAINT)
 
 
 def _outline(axes: Axes, anomaly_map: np.ndarray, level: float, size: tuple[int, int]) -> None:
@@ -106,9 +106,9 @@ def _way(axes: Axes, path: Sequence[Any]) -> None:
         heights.append(bottom + 0.3)
         axes.plot(0.2, heights[-1], "o", color=colour, markersize=8, zorder=3)
         stage = axes.text(0.6, heights[-1], f"{step.stage}: ", va="center_baseline")
-        looks = {"color": colour, "fontweight": "bold", "va": "bottom", "annotation_clip": False, "parse_math": False}
+        looks = {"color": colour, "fontweight": "bold", "va": "bottom", "annotation_clip": False}
         axes.annotate(step.result, (1, 0), xycoords=stage, **looks)
-        looks = {"fontsize": 8.5, "color": "#555555", "linespacing": 1.3, "parse_math": False}
+        looks = {"fontsize": 8.5, "color": "#555555", "linespacing": 1.3}
         axes.text(0.6, heights[-1] + 0.4, "\n".join(lines), va="top", **looks)
         bottom += 1.0 + 0.5 * len(lines)
     if heights:

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 from mvtec_ad.errors import DataError
 
+LARGEST = 1_000_000  # bytes of a file with one object, and pixels of a side
+
 
 @dataclass(frozen=True)
 class Box:
@@ -61,15 +63,20 @@ def read_annotation(path: str | Path) -> Annotation:
         DataError: the file is missing, is no Pascal VOC, holds no object or several, or a box outside its image.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        content = Path(path).read_bytes()
+        if len(content) > LARGEST or b"<!DOCTYPE" in content.replace(b"\0", b""):  # entities can unfold without end
+            raise ValueError("it is too large, or declares entities")
+        root = ElementTree.fromstring(content)
         size = int(root.findtext("size/height", "")), int(root.findtext("size/width", ""))
         things = root.findall("object")
         if len(things) != 1:
             raise ValueError(f"it has {len(things)} objects, not one")
+        if max(size) > LARGEST:
+            raise ValueError("no image is that large")
         edges = (float(things[0].findtext(f"bndbox/{edge}", "")) for edge in ("xmin", "ymin", "xmax", "ymax"))
         box = Box(*(int(edge) for edge in edges))
         name = things[0].findtext("name", "")
-    except (OSError, ElementTree.ParseError, ValueError) as problem:
+    except (OSError, ElementTree.ParseError, ValueError, LookupError, OverflowError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(f"box {path} cannot be read ({reason}): save it as Pascal VOC, or remove it") from problem
     if not (0 <= box.xmin <= box.xmax <= size[1] and 0 <= box.ymin <= box.ymax <= size[0]):

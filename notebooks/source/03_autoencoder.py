@@ -38,6 +38,7 @@ from mvtec_ad.methods import load_model
 from mvtec_ad.methods.autoencoder import Autoencoder, Vae, difference_map, divergence
 from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.patchcore import Patchcore, greedy, patch_features
+from mvtec_ad.notebooks import leave_out_rest, where_possible
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -48,22 +49,25 @@ detector = Autoencoder.preset(run.name)
 seeds = (0,) if run.name == "quick" else (0, 1, 2)  # of weights, batches and held-out images
 data = artifacts.load("data", profile=run.name)
 source = data.manifest["data_source"]
-categories = [name for name in run.data.categories if name in data.manifest["categories"]]
-first = categories[0]
-turning = "screw" if "screw" in categories else categories[-1]  # lies at any angle
+wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
+root = prepare.unpack(data)
+tables = where_possible(lambda name: benchmark.check_measurable(detector, index.read_category(root, name)), wanted)
+categories = list(tables)
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}, categories: {', '.join(categories)}")
 print(
     f"{detector.crop} px into {detector.latent} numbers, {detector.steps} steps; loss {detector.loss}, map {detector.map}"
 )
+if not categories:
+    leave_out_rest("it measures, and no category is left")
 
 # %% [markdown]
 # ## Five images first
 
 # %%
-root = prepare.unpack(data)
-tables = {name: index.read_category(root, name) for name in categories}
+first = categories[0]
+turning = "screw" if "screw" in categories else categories[-1]  # lies at any angle
 
 
 def images_of(name, size, crop=None):
@@ -75,6 +79,9 @@ def images_of(name, size, crop=None):
 
 
 train, test, masks, test_rows = images_of(first, detector.crop)
+if masks is None:
+    print(f"{first} has no masks: outlines and the figures of its pixels are left out")
+    masks = np.zeros(test.shape[:3], bool)
 labels, defects = test_rows["label"].to_numpy(), list(test_rows["defect"])
 by_size = [rows.index[masks[rows.index].sum((1, 2)).argmax()] for _, rows in test_rows[labels == 1].groupby("defect")]
 six = [*np.flatnonzero(labels == 0)[:2], *by_size, *np.flatnonzero(labels == 1)[:1]][:6]
@@ -183,8 +190,8 @@ plotting.picture_rows(rows, titles=titles, masks=masks[six])
 # One window of 11×11 pixels with Gaussian weights, around a pixel inside a defect:
 
 # %%
-defective = six[2]
-rows_, columns_ = np.nonzero(masks[defective])
+defective = next(i for i in six if labels[i])
+rows_, columns_ = np.nonzero(masks[defective] | ~masks[defective].any())  # without a mask the middle of the image
 y, x = (int(np.clip(np.median(v), 5, detector.crop - 6)) for v in (rows_, columns_))
 offsets = np.arange(-5, 6)
 weights = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * 1.5**2))
@@ -201,9 +208,9 @@ def ssim_of(a, b):
 
 
 window = slice(y - 5, y + 6), slice(x - 5, x + 6)
-pair = test[defective] / 255.0, reconstructions[2] / 255.0
+pair = test[defective] / 255.0, reconstructions[six.index(defective)] / 255.0
 by_hand = 1 - np.mean([ssim_of(pair[0][window][..., c], pair[1][window][..., c]) for c in range(3)])
-by_package = rows["1 − SSIM"][2][y, x]
+by_package = rows["1 − SSIM"][six.index(defective)][y, x]
 print(f"1 − SSIM at row {y}, column {x}: by hand {by_hand:.6f}, package {by_package:.6f}")
 assert np.isclose(by_hand, by_package, atol=1e-4)
 
@@ -251,7 +258,7 @@ plotting.picture_rows(
         "anomaly map": other.maps[seeds[0]][shown],
     },
     titles=list(other.table["defect"].iloc[shown]),
-    masks=other.masks[shown],
+    masks=None if other.masks is None else other.masks[shown],
 )
 
 # %% [markdown]
@@ -266,7 +273,7 @@ plotting.picture_rows(
 # %%
 tiny = detector.options() | {"loss": "mse", "width": 8, "depth": 4, "steps": 120, "patience": 0}
 tiny |= {"image_size": 64, "crop": 64, "sigma": 1.0}
-small_train, small_test, small_masks, _ = images_of(first, 64)
+small_train, small_test, *_ = images_of(first, 64)
 
 
 def trained(name, **changes):

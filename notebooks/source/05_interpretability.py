@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
+from IPython.display import display
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
@@ -50,6 +51,7 @@ from mvtec_ad.methods import classifier, explain
 from mvtec_ad.methods.base import as_tensor, enlarge
 from mvtec_ad.methods.items import MARGIN
 from mvtec_ad.metrics import format_number
+from mvtec_ad.notebooks import where_possible
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -57,7 +59,8 @@ PROFILE = "quick"  # @param ["quick", "full"]
 run = profile(PROFILE)
 attribution = explain.Attribution.preset(run.name)
 packages, data, artifact = (artifacts.load(stage, profile=run.name) for stage in ("packages", "data", "models"))
-category, product = packages.manifest["categories"][0], data.manifest["categories"][0]
+category = packages.manifest["categories"][0]
+product = next((name for name in artifact.manifest["categories"] if name != category), None)
 source = packages.manifest["data_source"]
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
@@ -611,33 +614,47 @@ map_rows(
 #
 # The classifier of the product looks at whole pictures, and its defects have masks.
 
+
 # %%
-split = splits.supervised(index.read_category(prepare.unpack(data), product))
-rows = split[split["part"] == "test"].sort_values("label", ascending=False, kind="stable")
-rows = rows.groupby("label").head(attribution.images // 2).reset_index(drop=True)
-model, description = classifier.restore(
-    artifact, product, next(name for kind, name in classifier.names(artifact) if kind == product)
+def of_product(product):
+    """What the classifier of a product sees of some of its test images, with the maps and their measures."""
+    split = splits.supervised(index.read_category(prepare.unpack(data), product))
+    rows = split[split["part"] == "test"].sort_values("label", ascending=False, kind="stable")
+    rows = rows.groupby("label").head(attribution.images // 2).reset_index(drop=True)
+    model, description = classifier.restore(
+        artifact, product, next(name for kind, name in classifier.names(artifact) if kind == product)
+    )
+    images, transforms = model.cut(rows)
+    whole = SimpleNamespace(name=description["name"], view=product, model=model, network=model.network, rows=rows)
+    whole.images, whole.pixels, whole.labels = images, as_tensor(images), rows["label"].to_numpy()
+    whole.regions, whole.signs = explain.regions_of(rows, transforms, images.shape[1]), 2 * whole.labels - 1
+    names = ["grad_cam", "grad_cam_plus_plus", "occlusion"]
+    whole.maps, _ = attribution.maps(whole.network, whole.network.body, whole.pixels, whole.signs, names)
+    whole.curves = removals(whole)
+    return whole
+
+
+studied_product = where_possible(of_product, [product] if product else [])
+if not studied_product:
+    print("no product has both a classifier and masks, so this section is left out")
+lines = pd.DataFrame(
+    [line for whole in studied_product.values() for line in numbers(whole, 1)], columns=measured.columns
 )
-images, transforms = model.cut(rows)
-whole = SimpleNamespace(name=description["name"], view=product, model=model, network=model.network)
-whole.images, whole.pixels, whole.labels = images, as_tensor(images), rows["label"].to_numpy()
-whole.regions, whole.signs = explain.regions_of(rows, transforms, images.shape[1]), 2 * whole.labels - 1
-names = ["grad_cam", "grad_cam_plus_plus", "occlusion"]
-whole.maps, _ = attribution.maps(whole.network, whole.network.body, whole.pixels, whole.signs, names)
-whole.curves = removals(whole)
-lines = pd.DataFrame(numbers(whole, 1))
-measured = pd.concat([measured, lines], ignore_index=True)
+measured = pd.concat([measured, lines], ignore_index=True) if len(lines) else measured
 lines[["method", "images", "hits", "covered", "gain", "gain_low", "gain_high", "energy", "region_auroc"]].round(2)
 
 # %%
-kinds = rows[rows["label"] == 1].groupby("defect").head(1).index
-map_rows(
-    images[kinds],
-    {name.replace("_", " "): maps[kinds] for name, maps in whole.maps.items()},
-    whole.regions[kinds],
-    list(rows["defect"][kinds]),
-    size=1.6,
-)
+for whole in studied_product.values():
+    kinds = whole.rows[whole.rows["label"] == 1].groupby("defect").head(1).index
+    display(
+        map_rows(
+            whole.images[kinds],
+            {name.replace("_", " "): maps[kinds] for name, maps in whole.maps.items()},
+            whole.regions[kinds],
+            list(whole.rows["defect"][kinds]),
+            size=1.6,
+        )
+    )
 
 # %% [markdown]
 # Three maps of the same network over the same bottle: none of them hits the defect, nor any of the three that were asked about (0 of 3 each). Grad-CAM and occlusion look at the corners,
@@ -693,7 +710,7 @@ plus = measured[(measured["items"] == "damaged")].pivot_table(
 )
 gained = (plus["grad_cam_plus_plus"] - plus["grad_cam"]).dropna()
 completeness = np.nanmedian(np.concatenate([cases[key].errors for key in one_view.values()]))
-last = [value for value in left["grad_cam"] if np.isfinite(value)][-1]
+last = [np.nan, *(value for value in left["grad_cam"] if np.isfinite(value))][-1]
 
 # %%
 claims = [
@@ -766,11 +783,12 @@ for (name, view), case in cases.items():
     files[f"{folder}/maps-{view}.npz"] = {method: maps.astype(np.float16) for method, maps in case.maps.items()}
     picture = map_rows(case.images[:4], {"grad cam": case.maps["grad_cam"][:4]}, case.regions[:4], size=1.7)
     files[f"{folder}/grad-cam-{view}.png"] = plotting.to_png(picture)
-files[f"{product}/{whole.name}/{model.seed}/maps.npz"] = {
-    method: maps.astype(np.float16) for method, maps in whole.maps.items()
-}
+for whole in studied_product.values():
+    files[f"{product}/{whole.name}/{whole.model.seed}/maps.npz"] = {
+        method: maps.astype(np.float16) for method, maps in whole.maps.items()
+    }
 gains = {f"{row.model} {row.view} {row.method} {row.items}": row.gain for row in measured.itertuples()}
-about = {"profile": run.name, "data_source": source, "categories": [category, product], "metrics": gains}
+about = {"profile": run.name, "data_source": source, "categories": [category, *studied_product], "metrics": gains}
 about |= {"options": attribution.options(), "seed": sorted({case.model.seed for case in cases.values()})}
 path = artifacts.save("attributions", files, **about, inputs=[packages, data, artifact])
 artifacts.download(path)

@@ -46,6 +46,7 @@ from mvtec_ad.methods.autoencoder import Autoencoder
 from mvtec_ad.methods.baselines import mean_image
 from mvtec_ad.methods.f_anogan import FAnogan
 from mvtec_ad.methods.gan import Dcgan
+from mvtec_ad.notebooks import leave_out_rest, where_possible
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -457,15 +458,19 @@ plotting.tile_rows(rows, zoom=3)
 
 # %%
 root = prepare.unpack(data)
-tables = {name: index.read_category(root, name) for name in categories}
 detector = FAnogan.preset(run.name)
+tables = where_possible(lambda name: benchmark.check_measurable(detector, index.read_category(root, name)), categories)
+if not tables:
+    leave_out_rest("it measures, and no category is left")
+
+# %%
 seeds = (0,) if run.name == "quick" else (0, 1, 2)  # of weights, batches and held-out images
 results = {
-    name: benchmark.run(detector, tables[name], seeds, data_source=source, keep_models=True) for name in categories
+    name: benchmark.run(detector, table, seeds, data_source=source, keep_models=True) for name, table in tables.items()
 }
 images = {name: detector.load(list(result.table["image_path"])) for name, result in results.items()}
-first = categories[0]
-turning = "screw" if "screw" in categories else categories[-1]
+first, *_, last = [*tables, *tables]
+turning = "screw" if "screw" in tables else last
 
 
 def examples(result, number):
@@ -474,8 +479,15 @@ def examples(result, number):
     return [*np.flatnonzero(result.labels == 0)[:2], *types][:number]
 
 
+def masks_of(result, rows):
+    """Their masks, None where the product has none: then its pixels are not measured either."""
+    if result.masks is None:
+        print(f"{result.category} has no masks: outlines and the figures of its pixels are left out")
+    return None if result.masks is None else result.masks[rows]
+
+
 five, table = examples(results[first], 5), results[first].table
-plotting.gallery(images[first][five], titles=list(table["defect"].iloc[five]), masks=results[first].masks[five])
+plotting.gallery(images[first][five], titles=list(table["defect"].iloc[five]), masks=masks_of(results[first], five))
 
 # %% [markdown]
 # What f-AnoGAN makes of these images, and, in the last row, parts that its generator imagines. The last layer draws the difference to the mean good image, as the autoencoder's did in
@@ -494,7 +506,7 @@ def reconstructions(result, rows):
             "imagined": model.sample(len(rows)),
         },
         titles=list(result.table["defect"].iloc[rows]),
-        masks=result.masks[rows],
+        masks=masks_of(result, rows),
         scales={"anomaly map": plotting.map_scale(maps)},
         size=1.4,
     )

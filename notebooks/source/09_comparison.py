@@ -20,6 +20,8 @@
 # <setup>
 
 # %%
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -30,6 +32,7 @@ from mvtec_ad.benchmark import compare, published
 from mvtec_ad.config import set_seed, transfer_folder
 from mvtec_ad.data import index, loading, prepare
 from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.notebooks import leave_out_rest, where_possible
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
@@ -37,10 +40,17 @@ CATEGORIES = ""  # @param {type:"string"}
 
 run = profile(PROFILE, CATEGORIES)
 data = artifacts.load("data", profile=run.name)
-source = data.manifest["data_source"]
+source, root = data.manifest["data_source"], prepare.unpack(data)
+wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
+simplest = detector_class("knn").preset(run.name)  # what it needs, all methods need
+tables = where_possible(lambda name: benchmark.check_measurable(simplest, index.read_category(root, name)), wanted)
+common = where_possible(lambda name: compare.common_part(tables[name]), tables)
+categories = list(common)
 set_seed(0)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}")
+if not categories:
+    leave_out_rest("it compares on the part of a category that a classifier is tested on, and no category is left")
 
 # %% [markdown]
 # ## Five images first
@@ -48,10 +58,7 @@ print(f"profile {run.name}, images: {source}")
 # Two good ones, and one of each defect type, all from the part that every method will be judged on.
 
 # %%
-root = prepare.unpack(data)
-categories = [name for name in run.data.categories if name in data.manifest["categories"]]
-tables = {name: index.read_category(root, name) for name in categories}
-common = {name: compare.common_part(table) for name, table in tables.items()}
+tables = {name: tables[name] for name in categories}
 first, last = categories[0], categories[-1]
 
 part = tables[first].set_index("image_id").loc[common[first]].reset_index()
@@ -72,20 +79,27 @@ plotting.gallery(
 
 # %%
 STAGES = ("padim", "autoencoder", "patchcore", "gan", "inspection")
-present = [stage for stage in STAGES if stage == "padim" or (transfer_folder() / f"{stage}.zip").is_file()]
+present = [stage for stage in STAGES if (transfer_folder() / f"{stage}.zip").is_file()]
 for stage in STAGES:
     if stage not in present:
         print(
             f"{stage}.zip is not here: its methods are left out (notebooks/{artifacts.PRODUCED_BY[stage]}.ipynb makes it)"
         )
-inputs = [artifacts.load(stage, profile=run.name, data_source=source) for stage in present]
-rows = [row for row in benchmark.load_results(inputs, data) if row.category in categories]
+inputs = {stage: artifacts.load(stage, profile=run.name, data_source=source) for stage in present}
+loaded = where_possible(lambda stage: benchmark.load_results([inputs[stage]], data), present)
+rows = [row for results in loaded.values() for row in results if row.category in categories]
+
+
+def measured_now(method, name):
+    """The result of a method on a category that no artifact holds."""
+    detector = detector_class(method).preset(run.name)
+    return benchmark.run(detector, tables[name], seeds=(0,), data_source=source, progress=False)
+
+
 present_methods = {row.method for row in rows} | {"anogan"}  # which notebook 07 shows beside f-AnoGAN
 for method in [name for name in METHODS if name not in present_methods]:
     print(f"{method} has no artifact here, so it is measured now")
-    detector = detector_class(method).preset(run.name)
-    for name in categories:
-        rows.append(benchmark.run(detector, tables[name], seeds=(0,), data_source=source, progress=False))
+    rows += where_possible(partial(measured_now, method), categories).values()
 pd.DataFrame(
     {
         row.name: {
@@ -346,9 +360,11 @@ compare.wins(contest[first])
 # The same for places instead of images. Maps were kept for one seed of each row, so this is a difference of single seeds:
 
 # %%
-with_maps = [row for row in official[first] if row.maps]
-placed = compare.paired(with_maps, "au_pro")
-difference_matrix(placed, "AUPRO")
+with_maps = [row for row in official[first] if row.maps and row.masks is not None]
+if with_maps:
+    difference_matrix(compare.paired(with_maps, "au_pro"), "AUPRO")
+else:
+    print(f"{first} has no masks: what is said of places is left out")
 
 # %% [markdown]
 # For the same number of images much more is decided, because each image brings thousands of pixels, and a method that finds places finds them on every image. The last row is the distance to the mean image.
@@ -494,7 +510,9 @@ published.verdicts([row.report for row in rows if row.row not in TRIVIAL], by="r
 # All metrics of all rows, the paired differences, and for each row a report on the common part, which `results` puts into a table of its own.
 
 # %%
-path = compare.save(official, shared, measured, contest, profile=run.name, inputs=[data, *inputs])
+path = compare.save(
+    official, shared, measured, contest, profile=run.name, inputs=[data, *(inputs[stage] for stage in loaded)]
+)
 artifacts.download(path)
 
 # %%

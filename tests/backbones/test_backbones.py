@@ -171,6 +171,11 @@ def saved(value: Callable[[dict[str, torch.Tensor]], Any], end: int | None = Non
     return write
 
 
+def odd(state: dict[str, torch.Tensor], key: str, value: float) -> dict[str, torch.Tensor]:
+    """The same with one tensor full of a value."""
+    return {**state, key: torch.full_like(state[key], value)}
+
+
 def text(state: dict[str, torch.Tensor], path: Path) -> None:
     path.write_text("<html>404</html>")
 
@@ -198,8 +203,16 @@ BROKEN: dict[str, tuple[Callable[..., None], str]] = {  # file -> how it is made
     "empty.pth": (saved(lambda state: state, 0), "empty.pth cannot be read as a state dict"),
     "text.pth": (text, "text.pth cannot be read as a state dict"),
     "code.pth": (saved(lambda _: {"weights": Path("needs code")}), "code.pth cannot be read as a state dict"),
-    "half.safetensors": (saved(lambda state: state, 100_000), "half.safetensors are damaged"),
-    "text.safetensors": (text, "text.safetensors are damaged"),
+    "nan.pth": (saved(lambda state: odd(state, "bn1.weight", float("nan"))), "bn1.weight holds what no network can"),
+    "variance.pth": (saved(lambda state: odd(state, "bn1.running_var", -1.0)), "bn1.running_var holds what no network"),
+    "huge.pth": (saved(lambda state: odd(state, "bn1.weight", 3e38)), "huge.pth make features of .* no numbers"),
+    "meta.pth": (saved(lambda state: {k: v.to("meta") for k, v in state.items()}), "lacks .* tensors of resnet18"),
+    "texts.pth": (
+        saved(lambda state: {**state, "bn1.weight": "text"}),
+        "lacks 1 tensors of resnet18, first bn1",
+    ),
+    "half.safetensors": (saved(lambda state: state, 100_000), "half.safetensors cannot be read as a state dict"),
+    "text.safetensors": (text, "text.safetensors cannot be read as a state dict"),
 }
 
 

@@ -179,6 +179,17 @@ def test_weights_are_found_from_anywhere_and_count_by_content(
     assert first == second != third
 
 
+@pytest.mark.parametrize(
+    ("text", "own", "published"),
+    [("padim", 256, 224), ("padim:resnet18", 224, 224), ("padim,crop=200", 200, 200), ("padim,image_size=64", 64, 64)],
+)
+def test_only_own_categories_are_looked_at_whole(text: str, own: int, published: int) -> None:
+    """Unless a preset or a part of the picture is named."""
+    row = parse_row(text)
+    assert [row.on(source).crop for source in ("own", "mvtec_ad", "synthetic")] == [own, published, published]
+    assert parse_row("classifier").on("own").options() == parse_row("classifier").detector.options()
+
+
 def test_rows_need_names_of_their_own() -> None:
     """Also where only capitals differ, for file systems that do not see these."""
     assert [row.name for row in parse_rows(["padim", "padim,name=other"])] == ["padim", "other"]

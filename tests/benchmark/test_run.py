@@ -30,7 +30,7 @@ from mvtec_ad.pages import report_lines
 Maker = Callable[..., Path]
 SMALL = {"weights": "random", "channels": 8, "image_size": 40, "crop": 32, "sigma": 1.0}
 KEYS = {"method", "row", "category", "data_source", "protocol", "backbone", "weights", "seeds", "images", "settings"}
-KEYS |= {"metrics", "false_alarm_rate", "thresholds", "trivial", "seconds", "peak_memory_gb", "model_bytes"}
+KEYS |= {"metrics", "false_alarm_rate", "thresholds", "trivial", "seconds", "peak_memory_gb", "model_bytes", "notes"}
 
 
 def run(root: Path, detector: Any = None, seeds: tuple[int, ...] = (0, 5), **options: Any) -> Result:

@@ -7,6 +7,7 @@ granted, folders that are mixed up, hidden files, boxes of another image.
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -90,20 +91,17 @@ MIXED_UP: dict[str, Callable[[Path, Writer], object]] = {
     r"001_mask\.png has no image in .*: remove one of them": lambda folder, write: (
         folder / "test/patch/001.png"
     ).unlink(),
-    "scratch lacks the mask of 1 images, first 000": lambda folder, write: write(
-        folder / "test/scratch/000.png", black(8, 8, 3)
-    ),
     "masks in .*scratch have no images: .*test/scratch is missing": lambda folder, write: write(
         folder / "ground_truth/scratch/000_mask.png", black(8, 8)
     ),
-    r"000\.png and .*000_mask\.png belong to the same image: remove one of them": lambda folder, write: write(
+    r"masks .*000\.png and .*000_mask\.png belong to the same image: remove one of them": lambda folder, write: write(
         folder / "ground_truth/patch/000.png", black(8, 8)
     ),
-    "two images named part/test/good/000 that differ only in suffix: rename one": lambda folder, write: write(
+    "two images named part/test/good/000: rename one, or move it to ground_truth if": lambda folder, write: write(
         folder / "test/good/000.bmp", black(8, 8, 3)
     ),
-    "train/good holds no image: put at least a few good images there": lambda folder, write: shutil.rmtree(
-        folder / "train/good"
+    r"train/good/ \(or ok, normal, pass\) holds no image: put at least a few good images there": lambda folder, write: (
+        shutil.rmtree(folder / "train/good")
     ),
     "holds neither train/good/ nor images: put good images into": lambda folder, write: (
         [shutil.rmtree(child) for child in folder.iterdir()]
@@ -126,6 +124,10 @@ def test_hidden_files_and_folders_named_like_images_are_none(tmp_path: Path, mak
     for folder in ("train/good", "test/patch", "ground_truth/patch"):
         (tmp_path / "part" / folder / "._000.png").write_bytes(b"\0\5\x16\7")
         (tmp_path / "part" / folder / "more.png").mkdir()
+    for folder in ("train/.good", "test/.thumbnails", "test/__MACOSX", "ground_truth/.thumbnails"):
+        shutil.copytree(tmp_path / "part" / "train" / "good", tmp_path / "part" / folder)
+    (tmp_path / ".hidden" / "train").mkdir(parents=True)
+    assert index.list_categories(tmp_path) == ["part"]
     pd.testing.assert_frame_equal(index.read_category(tmp_path, "part"), expected)
 
 
@@ -335,3 +337,105 @@ def test_the_real_packages(shared: Callable[[str], Path]) -> None:
     assert table["group"].nunique() == 200
     assert ((table["box_path"] != "") == (table["split"] == "test")).all()
     assert {boxes.read_annotation(path).size for path in table["box_path"] if path} == {(540, 960)}
+
+
+NAMES = ["{}_mask", "{}-mask", "{}_Mask", "{}_gt", "{}_GT", "mask_{}", "GT-{}", "{}_label", "{}.seg", "{}"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_are_found_by_one_rule(name: str, tmp_path: Path, make_category: Maker) -> None:
+    """Whatever their folder calls them; the image `000_gt` beside them is no mask."""
+    make_category(tmp_path, defects={"patch": 3}, size=8)
+    truth = tmp_path / "part" / "ground_truth" / "patch"
+    for path in sorted(truth.iterdir()):
+        path.rename(truth / f"{name.format(path.stem.removesuffix('_mask'))}.png")
+    table = index.read_category(tmp_path, "part")
+    masks = [Path(path).name for path in table.loc[table["label"] == 1, "mask_path"]]
+    assert masks == [f"{name.format(f'{number:03d}')}.png" for number in range(3)]
+
+
+def test_masks_by_two_rules_are_refused(tmp_path: Path, make_category: Maker) -> None:
+    """One folder, one rule: else it is a guess which file belongs to what."""
+    make_category(tmp_path, size=8)
+    truth = tmp_path / "part" / "ground_truth" / "patch"
+    (truth / "002_mask.png").rename(truth / "mask_002.png")
+    refused(tmp_path, "part", "lacks the mask of 1 images, first 002")
+
+
+def test_several_masks_of_an_image_and_none_of_another_type(
+    tmp_path: Path, make_category: Maker, write_image: Writer
+) -> None:
+    """MVTec LOCO's folders are one mask path; a type without any mask has none."""
+    make_category(tmp_path, defects={"patch": 2, "dent": 2}, size=8)
+    truth = tmp_path / "part" / "ground_truth"
+    shutil.rmtree(truth / "dent")
+    for path in sorted((truth / "patch").iterdir()):
+        (truth / "patch" / path.stem.removesuffix("_mask")).mkdir()
+        path.rename(truth / "patch" / path.stem.removesuffix("_mask") / "000.png")
+    table = index.read_category(tmp_path, "part").set_index("image_id")["mask_path"]
+    assert table["part/test/patch/001"] == str(truth / "patch" / "001")
+    assert table["part/test/dent/001"] == ""
+
+
+@pytest.mark.parametrize("good", ["Good", "OK", "ok", "NORMAL", "pass"])
+def test_good_is_spelled_in_many_ways(good: str, tmp_path: Path, make_category: Maker) -> None:
+    """And is the same table, but for the paths."""
+    make_category(tmp_path, size=8)
+    expected = index.read_category(tmp_path, "part")
+    for split in ("train", "test"):
+        (tmp_path / "part" / split / "good").rename(tmp_path / "part" / split / good)
+    (tmp_path / "part" / "ground_truth").rename(tmp_path / "part" / "Ground_Truth")
+    table = index.read_category(tmp_path, "part")
+    columns = ["image_id", "split", "defect", "label"]
+    pd.testing.assert_frame_equal(table[columns], expected[columns], check_like=True)
+    assert (table["mask_path"] != "").sum() == 4
+
+
+def test_names_that_differ_only_in_unicode_form(tmp_path: Path, make_category: Maker) -> None:
+    """macOS takes letters with accents apart; images from there meet masks from elsewhere."""
+    make_category(tmp_path, defects={"rasguño": 2}, size=8)
+    folder = tmp_path / "part"
+    apart = unicodedata.normalize("NFD", "rasguño")
+    (folder / "test" / "rasguño").rename(folder / "test" / apart)
+    (folder / "test" / apart / "000.png").rename(folder / "test" / apart / f"{unicodedata.normalize('NFD', 'é')}.png")
+    (folder / "ground_truth" / "rasguño" / "000_mask.png").rename(folder / "ground_truth" / "rasguño" / "é_mask.png")
+    table = index.read_category(tmp_path, "part")
+    assert (table.loc[table["label"] == 1, "mask_path"] != "").all()
+
+
+def test_messages_say_where_to_look(tmp_path: Path, make_category: Maker) -> None:
+    """Whoever is refused a folder is told how to see what is read of it."""
+    make_category(tmp_path, size=8)
+    refused(tmp_path, "nothing", r"; `mvtec-ad check .*` shows what is read as what$")
+    shutil.rmtree(tmp_path / "part" / "train" / "good")
+    refused(tmp_path, "part", r"; `mvtec-ad check .*/part` shows what is read as what$")
+
+
+ENTITIES = '<!DOCTYPE a [<!ENTITY a "a"><!ENTITY b "&a;&a;">]>'
+ODD_BOXES = {
+    "no number": ("nan", "{}", "utf-8"),
+    "infinite": ("inf", "{}", "utf-8"),
+    "too large for a float": ("1e400", "{}", "utf-8"),
+    "no text": ("", "{}", "utf-8"),
+    "entities": ("1", ENTITIES + "{}", "utf-8"),
+    "entities in UTF-16": ("1", ENTITIES + "{}", "utf-16"),
+    "encoding nobody knows": ("1", '<?xml version="1.0" encoding="klingon"?>{}', "utf-8"),
+    "encoding of several bytes": ("1", '<?xml version="1.0" encoding="utf-7"?>{}', "utf-8"),
+    "no XML": ("1", "box: {}", "utf-8"),
+    "too deep": ("1", "<a>" * 200_000 + "{}", "utf-8"),
+    "too large": ("1", "{}" + " " * 1_000_001, "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_BOXES)
+def test_an_odd_box_is_one_line(tmp_path: Path, name: str) -> None:
+    """Whatever the file holds; one in UTF-16 without entities is read."""
+    left, around, encoding = ODD_BOXES[name]
+    path, box = tmp_path / "000.xml", boxes.Annotation((20, 40), "intact", boxes.Box(1, 2, 3, 4))
+    text = box.xml("000.png").decode()
+    path.write_bytes(around.format(text.replace("<xmin>1<", f"<xmin>{left}<")).encode(encoding))
+    with pytest.raises(DataError, match=r"box .*000\.xml cannot be read") as caught:
+        boxes.read_annotation(path)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(text.encode("utf-16"))
+    assert boxes.read_annotation(path) == box

@@ -7,6 +7,7 @@ aliasing, masks that grow, crops off the centre, order lost between threads.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from mvtec_ad.data import loading
+from mvtec_ad.data import formats, loading
 from mvtec_ad.errors import DataError, SettingsError
 
 RNG = np.random.default_rng(0)
@@ -203,29 +204,6 @@ def test_any_name(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read(tmp_path, LOSSLESS["PNG"][0], name), COLOUR)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LOSSLESS | LOSSY if kind != "TIFF, RGBA"])
-def test_masks_are_read_from_every_kind(tmp_path: Path, kind: str) -> None:
-    """The same area as in the picture, above half of its largest gray."""
-    content = (LOSSLESS | LOSSY)[kind][0]
-    (tmp_path / "mask.png").write_bytes(content)
-    found = loading.read_mask(tmp_path / "mask.png")
-    gray = cv2.cvtColor(read(tmp_path, content), cv2.COLOR_RGB2GRAY)
-    clear = np.abs(gray - gray.max() / 2) > 4  # two ways from colours to gray
-    np.testing.assert_array_equal(found[clear], (gray > gray.max() / 2)[clear])
-
-
-@pytest.mark.parametrize("value", [1, 255, 65535])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_mask_may_have_sixteen_bits(tmp_path: Path, kind: str, value: int) -> None:
-    """Labelling tools write 0 and 1, or 0 and 255, into 16 bits: the upper byte alone would be an empty mask."""
-    mask = np.zeros((9, 8), np.uint16)
-    mask[2:5, 3:] = value
-    (tmp_path / "mask.png").write_bytes(encoded(mask, kind))
-    np.testing.assert_array_equal(loading.read_mask(tmp_path / "mask.png"), mask > 0)
-    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(loading.read_mask(tmp_path / "mask.png"), [[False, False, True, True]])
-
-
 JPEG = encoded(NOISY, "JPEG")
 # a whole JPEG, with its own end, in a segment before the picture: where cameras keep a thumbnail
 _THUMBNAIL = encoded(NOISY[::4, ::4].copy(), "JPEG")
@@ -292,6 +270,126 @@ def test_a_wrong_checksum_of_a_note_does_not_matter(tmp_path: Path) -> None:
     content = LOSSLESS["PNG"][0]
     header = 8 + 25  # signature and IHDR
     np.testing.assert_array_equal(read(tmp_path, content[:header] + note + content[header:]), COLOUR)
+
+
+def damaged(whole: bytes, fill: bytes) -> bytes:
+    """A file with a hole in its middle."""
+    middle = len(whole) // 2
+    return whole[:middle] + fill + whole[middle + len(fill) :]
+
+
+LONG = encoded(np.clip(RNG.normal(120, 20, (200, 200, 3)), 0, 255).astype(np.uint8), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize("fill", [bytes(250), b"\xff" * 250, RNG.bytes(2000)], ids=["zeros", "ones", "noise"])
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG, progressive", "PNG"])
+def test_an_image_with_a_hole_is_refused(
+    tmp_path: Path, kind: str, fill: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libjpeg decodes on and tells the console alone, which stays silent; what others print there is not lost."""
+    with Image.open(io.BytesIO(LONG)) as image:
+        whole = encoded(image, kind.split(",")[0], **({"progressive": True} if "," in kind else {}))
+    assert read(tmp_path, whole).shape == (200, 200, 3)
+    with pytest.raises(DataError, match=r"a\.png is cut off or damaged: copy it again or remove it"):
+        read(tmp_path, damaged(whole, fill))
+    assert capfd.readouterr().err == ""
+    with loading.STDERR.damage() as printed:
+        os.write(2, b"of another library\n")
+    assert printed == [False]
+    assert capfd.readouterr().err == "of another library\n"
+
+
+def test_the_hole_is_in_the_image_that_has_it(tmp_path: Path) -> None:
+    """Many threads decode at once and share one console: none is blamed for another's."""
+    paths = [tmp_path / f"{number}.jpg" for number in range(24)]
+    for number, path in enumerate(paths):
+        path.write_bytes(damaged(LONG, RNG.bytes(2000)) if number % 5 == 0 else LONG)
+    images, problems = loading.load_readable(paths, 32)
+    assert sorted(problems) == [0, 5, 10, 15, 20]
+    assert (images == images[0]).all()
+
+
+def test_padding_that_cameras_add_is_no_damage(tmp_path: Path) -> None:
+    """A few bytes before the end of a JPEG, at which libjpeg wonders; and zeros are what a flat picture is coded as."""
+    padded = LONG[:-2] + bytes(4) + LONG[-2:]
+    np.testing.assert_array_equal(read(tmp_path, padded), read(tmp_path, LONG))
+    flat = encoded(np.full((400, 400, 3), 77, np.uint8), "JPEG", optimize=True)
+    assert bytes(64) in flat
+    assert read(tmp_path, flat).shape == (400, 400, 3)
+
+
+def sized(kind: str, width: int, height: int) -> bytes:
+    """An image file whose header tells of so many pixels, whatever follows."""
+    content = bytearray(encoded(COLOUR, kind.split(",")[0], **({"lossless": True} if "lossless" in kind else {})))
+    if kind == "PNG":
+        return (
+            bytes(content[:8]) + png_chunk(b"IHDR", struct.pack(">II", width, height) + content[24:29]) + content[33:]
+        )
+    if kind == "BMP":
+        content[18:26] = struct.pack("<ii", width, -height)
+    elif kind == "JPEG":
+        frame = content.index(b"\xff\xc0")
+        content[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    elif kind == "WEBP":
+        content[26:30] = struct.pack("<HH", width, height)
+    elif kind == "WEBP, lossless":
+        content[21:25] = struct.pack("<I", (width - 1) | (height - 1) << 14)
+    else:  # TIFF: tags 256 and 257 of its first directory, one number each
+        for tag, value in ((256, width), (257, height)):
+            entry = content.index(struct.pack("<HH", tag, 4) + struct.pack("<I", 1))
+            content[entry + 8 : entry + 12] = struct.pack("<I", value)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "WEBP, lossless"])
+def test_a_header_that_promises_too_many_pixels_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images and masks alike, before a decoder takes the memory; Pillow's error and its warning never come up."""
+    assert formats.picture_size(sized(kind, 60, 40)) == (60, 40)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    for width, height in ((15000, 10001), (16000, 16000)) if "WEBP" in kind else ((15000, 10001), (30000, 30000)):
+        path = tmp_path / "bomb.png"
+        path.write_bytes(sized(kind, width, height))
+        for call, word in ((loading.read_image, "image"), (loading.read_mask, "mask")):
+            with pytest.raises(
+                DataError, match=f"{word} .*bomb.png has {width}×{height} pixels, .* at most 150 million"
+            ):
+                call(path)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "WEBP, lossless", "WEBP, EXIF"])
+def test_webp_is_read(tmp_path: Path, kind: str) -> None:
+    """Its three headers; cut off, it is none."""
+    more = {"lossless": {"lossless": True}, "EXIF": {"exif": Image.Exif(), "quality": 95}}.get(
+        kind[6:], {"quality": 95}
+    )
+    content = encoded(COLOUR, "WEBP", **more)
+    found = read(tmp_path, content).astype(int)
+    assert np.abs(found - COLOUR).mean() < (1e-9 if "lossless" in kind else 4)
+    for cut in (20, len(content) // 2, len(content) - 2):
+        with pytest.raises(DataError, match=r"cut off or damaged|cannot be decoded"):
+            read(tmp_path, content[:cut])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PPM", "JPEG2000"])
+def test_other_formats_are_refused(tmp_path: Path, kind: str) -> None:
+    """Nobody here reads what size they promise."""
+    with pytest.raises(DataError, match="cannot be decoded: save it as PNG"):
+        read(tmp_path, encoded(COLOUR, kind))
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe would be waited for, a folder and a link to nowhere hold no picture; a huge file is not even read."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    for name, words in (("pipe", "is no file"), ("folder", "is no file"), ("link", "No such file or directory")):
+        with pytest.raises(DataError, match=f"image .*{name}.png cannot be read.*{words}"):
+            loading.read_image(tmp_path / f"{name}.png")
+    monkeypatch.setattr(loading, "DEEPEST", 1e-6)
+    with pytest.raises(DataError, match="too large"):
+        read(tmp_path, LOSSLESS["PNG"][0])
 
 
 # --- one resize ---

@@ -129,13 +129,18 @@ def test_arrays_files_and_what_cannot_be_read(line: SimpleNamespace, tmp_path: P
     """In order; an array says what its file says, and a bad source costs no other."""
     path, broken = line.paths[-1], tmp_path / "broken.png"
     broken.write_bytes(Path(path).read_bytes()[:200])
-    sources = [path, broken, read_image(path), np.zeros((4, 4), np.uint8), tmp_path / "none.png"]
+    sources = [path, broken, read_image(path), np.zeros((4, 4)), tmp_path / "none.png"]
     file, damaged, array, grey, absent = line.inspector.inspect(sources)
     assert [inspection.verdict for inspection in (damaged, grey, absent)] == [UNREADABLE] * 3
-    assert ["broken.png" in damaged.problem, "is no image" in grey.problem, "none.png" in absent.problem] == [True] * 3
+    assert [
+        "broken.png" in damaged.problem,
+        "must be paths or uint8 RGB" in grey.problem,
+        "none.png" in absent.problem,
+    ] == [True] * 3
     assert array.image == "image 2"
     assert replace(array, image=file.image).as_dict() == file.as_dict()
-    assert list(line.inspector.inspect([])) == []
+    with pytest.raises(DataError, match="no images to look at"):
+        line.inspector.inspect([])
 
 
 def test_what_nobody_can_judge(line: SimpleNamespace) -> None:

@@ -351,3 +351,10 @@ def test_presets() -> None:
         one, other = Anogan.preset(name), FAnogan.preset(name)
         assert other.options() == other.options() | one.options()
         assert one.crop == one.image_size == side
+
+
+def test_larger_images_are_searched_for_fewer_at_a_time() -> None:
+    """As many pixels at once as 64 searches of 64 pixels have."""
+    sizes = {28: 64, 64: 64, 128: 16, 256: 4, 1024: 1}
+    assert {side: Anogan(image_size=side, crop=side).batch() for side in sizes} == sizes
+    assert Anogan(restarts=3).batch() == 21

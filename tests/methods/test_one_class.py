@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from alike import equal
 from PIL import Image
 from scipy import ndimage
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvtec_ad import artifacts
 from mvtec_ad.artifacts import Artifact
 from mvtec_ad.backbones import Backbone, load_backbone, synthetic_weights
+from mvtec_ad.data import spool
 from mvtec_ad.data.loading import resize
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
-from mvtec_ad.methods import METHODS, anogan, autoencoder, detector_class, load_model, pretraining
+from mvtec_ad.methods import (
+    METHODS,
+    anogan,
+    autoencoder,
+    base,
+    detector_class,
+    load_model,
+    patchcore,
+    pretraining,
+)
+from mvtec_ad.methods import padim as padim_file
 from mvtec_ad.methods.base import (
     Detector,
     FeatureDetector,
@@ -223,7 +238,9 @@ def test_files_and_arrays_of_any_size_are_brought_to_its_own(fitted: Detector, d
 def test_what_cannot_be_done_is_said_in_one_line(method: str, images: np.ndarray) -> None:
     """Too few images, scoring before the fit, a negative seed."""
     detector = tiny(method)
-    for count in (0, 1, 2):
+    with pytest.raises(DataError, match="no images to look at"):
+        detector.fit(images[:0])
+    for count in (1, 2):
         with pytest.raises(DataError, match=f"{count} good images are too few to fit {method}: give at least 3"):
             detector.fit(images[:count])
     with pytest.raises(SettingsError, match=rf"this {method} is not fitted: call fit\(images\) first"):
@@ -232,27 +249,123 @@ def test_what_cannot_be_done_is_said_in_one_line(method: str, images: np.ndarray
         if hasattr(detector, name):
             with pytest.raises(SettingsError, match=f"{method} is not fitted"):
                 getattr(detector, name)(given)
-    with pytest.raises(SettingsError, match="seed -1 is negative"):
+    with pytest.raises(SettingsError, match="seed -1 must be a whole number from 0 to 4294967295"):
         detector.fit(images, seed=-1)
+    with pytest.raises(SettingsError, match=r"seed 10+ must be a whole number"):
+        detector.fit(images, seed=10**30)
 
 
-@pytest.mark.parametrize(
-    ("odd", "words"),
-    [
-        (np.zeros((2, SIDE, SIDE), np.uint8), r"\(2, 32, 32\) uint8: convert"),
-        (np.zeros((SIDE, SIDE, 3), np.uint8), r"\(32, 32, 3\) uint8: convert"),
-        (np.zeros((2, 3, SIDE, SIDE), np.uint8), r"\(2, 3, 32, 32\) uint8"),
-        (np.zeros((2, SIDE, SIDE, 3), np.float32), "float32: convert"),
-        ([np.zeros((SIDE, SIDE, 3), np.uint8)], "stack them with numpy.stack"),
-        (np.zeros((0, SIDE, SIDE, 3), np.uint8), "no images to look at"),
-        ([], "no images to look at"),
-        (["nowhere.png"], "nowhere.png"),
-    ],
-)
+def test_images_are_taken_as_people_hold_them(fitted: Detector, images: np.ndarray, tmp_path: Path) -> None:
+    """Each way gives the scores of the plain call, to the bit."""
+    paths = [tmp_path / f"{index}.png" for index in range(len(images))]
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path)
+    frozen, turned, loose = images.copy(), images[::-1, ::-1, ::-1].copy(), np.empty(len(images), object)
+    frozen.setflags(write=False)
+    loose[:] = list(images)
+    first = np.moveaxis(images, -1, 1)  # where torch has the channels
+    ways = {
+        "paths": paths,
+        "texts": tuple(map(str, paths)),
+        "generator": (path for path in paths),
+        "series": pd.Series(list(map(str, paths)), index=range(90, 90 + len(paths))),
+        "array of texts": np.array(list(map(str, paths))),
+        "list": list(images),
+        "objects": loose,
+        "read-only": frozen,
+        "negative strides": turned[::-1, ::-1, ::-1],
+        "Fortran": np.asfortranarray(images),
+        "channels first": first,
+        "a copy of these": first.copy(),
+        "tensor": torch.from_numpy(images),
+        "tensor, channels first": torch.from_numpy(images).permute(0, 3, 1, 2),
+        "list of tensors": list(torch.from_numpy(first.copy())),
+    }
+    expected = fitted.score(images).image.tobytes()
+    assert {name: fitted.score(way).image.tobytes() == expected for name, way in ways.items()} == dict.fromkeys(
+        ways, True
+    )
+    wide = np.concatenate([images[1], images[1]], 1)
+    same(fitted.score([images[0], wide]), fitted.score(np.stack([images[0], resize(wide, SIDE)])))  # sizes of their own
+    again = tiny(fitted.name).fit(iter(turned[::-1, ::-1, ::-1][:GOOD]), seed=3)
+    np.testing.assert_array_equal(again.good_scores, fitted.good_scores)
+    gray = images[..., 1]
+    expected = fitted.score(np.stack([gray] * 3, -1))
+    for way in (gray, gray[..., None], gray[:, None], list(gray), torch.from_numpy(gray[:, None].copy())):
+        same(fitted.score(way), expected)
+
+
+WHITE = np.full((5, SIDE, SIDE, 3), 255, np.uint8)
+ODD = [
+    (WHITE[0], r"not \(32, 32, 3\) uint8: .* put a single image into a list"),
+    (np.moveaxis(WHITE[0], -1, 0), r"not \(3, 32, 32\) uint8"),  # or three gray ones
+    (WHITE[0, ..., 0], r"not \(32, 32\) uint8"),
+    (WHITE[None], r"not \(1, 5, 32, 32, 3\) uint8"),
+    (np.array(3, np.uint8), r"not \(\) uint8"),
+    (np.full((5, SIDE, SIDE, 4), 255, np.uint8), r"not \(5, 32, 32, 4\) uint8: .* leave a fourth channel out"),
+    ([np.full((SIDE, SIDE, 4), 255, np.uint8)], r"not \(32, 32, 4\) uint8"),
+    ((WHITE / 255).astype(np.float32), r"float32: multiply floats in \[0, 1\] by 255 and round"),
+    (torch.from_numpy(WHITE) / 255, "float32: multiply"),
+    ([WHITE[0] / 255], "float64: multiply"),
+    (WHITE.astype(float), "float64: multiply"),
+    (WHITE * np.nan, "float64: multiply"),
+    (WHITE.astype(np.int64), "int64: multiply"),
+    (WHITE > 0, "bool: multiply"),
+    (WHITE.astype(np.uint16) * 257, "uint16: multiply"),
+    (WHITE.astype(complex), "complex128: multiply"),
+    (WHITE.astype(object), "object: multiply"),
+    (WHITE[:, :0], "no images to look at"),
+    ([WHITE[0, :0]], r"not \(0, 32, 3\) uint8"),
+    ([Image.fromarray(WHITE[0])], "not Image: multiply"),
+    ([None], "not NoneType"),
+    ([["a.png"]], "not list"),
+    ([b"a.png"], "not bytes"),
+    (["a.png", WHITE[0]], "images are paths and arrays at once"),
+    ("a.png", r"not a str: give \[path\]"),
+    (b"a.png", "not a bytes: give"),
+    (Path("a.png"), r"not a \w*Path: give \[path\]"),
+    ({"a.png"}, "not a set: give"),
+    ({"a.png": 1}, "not a dict: give"),
+    (pd.DataFrame({"image_path": ["a.png"]}), r"not a DataFrame: give .*list\(table\['image_path'\]\)"),
+    (None, "not a NoneType: give"),
+    (3, "not a int: give"),
+    (WHITE[:0], "no images to look at"),
+    ([], "no images to look at"),
+    (["nowhere.png"], "nowhere.png"),
+    (["a\0b"], "embedded null"),
+]
+
+
+@pytest.mark.parametrize(("odd", "words"), ODD, ids=range(len(ODD)))
 def test_what_are_no_images_is_refused(padim: Detector, odd: Any, words: str) -> None:
-    """In one line, by every method alike."""
-    with pytest.raises(DataError, match=words):
-        padim.score(odd)
+    """In one line, by every method alike, whatever it is asked for."""
+    for ask in (padim.score, padim.load):
+        with pytest.raises(DataError, match=words):
+            ask(odd)
+    with pytest.raises(DataError, match=f"{words}|1 good images are too few"):
+        tiny("padim").fit(odd)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_floats_are_never_taken_for_dark_pixels(method: str, images: np.ndarray) -> None:
+    """Not behind the check of images either, where batches are looked at."""
+    detector = tiny(method)
+    with pytest.raises((DataError, SettingsError), match=r"must be .*uint8"):
+        detector.fit_seen(detector.parts((images / 255).astype(np.float32)), len(images), 0)
+
+
+def test_images_that_no_memory_holds_are_refused_before_they_are_made(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files and from arrays, with what they need and what is free; what fits is taken."""
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 10**9))
+    for given in ([tmp_path / "0.png"] * 3, images[:3]):
+        assert tiny("padim").load(given).shape == (3, SIDE, SIDE, 3)
+        with pytest.raises(
+            SettingsError, match=r"3 images of 16000×16000 pixels need 53[.]5 GB of memory and 2 are free"
+        ):
+            tiny("padim", image_size=16_000, crop=16_000).load(given)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -486,7 +599,7 @@ def test_half_a_model_is_refused(fitted: Detector, tmp_path: Path) -> None:
     network = () if fitted.backbone_name else ("weights", "weights_member")  # nobody asks for them
     for key in set(whole).difference(network):
         message = harmed(fitted, lambda description, _, key=key: description.pop(key), path)
-        assert message.startswith(f"{path} holds no whole model (KeyError '{key}'"), message
+        assert message.startswith(f"{path} holds no whole model (it lacks {key})"), message
     keys = [key for key in fitted.state() if not key.startswith("curve.") and key != "seed"]  # the description has it
     parts = {key.partition(".")[0]: key for key in keys}  # of a network the last weight, and the first
     for key in {*parts.values(), *{key.partition(".")[0]: key for key in reversed(keys)}.values()}:
@@ -574,3 +687,67 @@ def test_images_survive_the_way_through_tensors() -> None:
     assert tensor.shape == (2, 3, 5, 5)
     np.testing.assert_allclose(tensor.cpu().numpy(), pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
     np.testing.assert_array_equal(as_images(tensor), pixels)
+
+
+# --- memory by count --------------------------------------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor that is made meanwhile."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        """As without it."""
+        made = function(*arguments, **(keywords or {}))
+        sizes = [part.nbytes for part in (made if isinstance(made, tuple | list) else [made]) if torch.is_tensor(part)]
+        self.size = max([self.size, *sizes])
+        return made
+
+
+def held(detector: Detector, count: int) -> int:
+    """The most bytes of arrays that a fit on `count` images holds, and those of its largest tensor."""
+    generator = np.random.default_rng(0)
+    seen = (detector.look(generator.integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)) for _ in range(count))
+    tracemalloc.start()
+    try:
+        with Largest() as largest:
+            detector.fit_seen(seen, count, 0)
+        return tracemalloc.get_traced_memory()[1] + largest.size
+    finally:
+        tracemalloc.stop()
+
+
+# method -> options, images, and bytes that an image would take if all were held
+CELLS = (SIDE // 4) ** 2
+BY_COUNT: dict[str, tuple[dict[str, Any], int, int]] = {
+    "padim": ({}, 50, CELLS * TINY["channels"] * 4),
+    "patchcore": ({}, 10, CELLS // 4 * (128 + 256) * 4),
+    **{method: ({}, 100, SIDE * SIDE * 3) for method in ("autoencoder", "f_anogan")},
+}
+
+
+@pytest.mark.parametrize("method", BY_COUNT)
+def test_memory_does_not_grow_with_the_images(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many of them: less than a fifth of what the others would take in memory, and the same model."""
+    monkeypatch.setattr(spool, "HELD", 0)
+    monkeypatch.setattr(padim_file, "CHUNK_NUMBERS", 1024)
+    monkeypatch.setattr(patchcore, "MOST_PATCHES", 64)
+    for module in (base, anogan):
+        monkeypatch.setattr(module, "TOGETHER", 4)
+    options, count, of_one = BY_COUNT[method]
+    detector = tiny(method, **options)
+    held(detector, count)  # what is made once
+    assert held(detector, 2 * count) - held(detector, count) < count * of_one / 5
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore", "autoencoder", "f_anogan"])
+def test_a_file_changes_nothing(method: str, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model and the same threshold, whether features and pixels were held or lay on disk."""
+    monkeypatch.setattr(patchcore, "MOST_PATCHES", 100)
+    in_memory = tiny(method).fit(images[:GOOD], seed=3)
+    monkeypatch.setattr(spool, "HELD", 0)
+    monkeypatch.setattr(padim_file, "CHUNK_NUMBERS", 500)
+    on_disk = tiny(method).fit(images[:GOOD], seed=3)
+    assert equal(on_disk, in_memory)
+    same(on_disk.score(images), in_memory.score(images))

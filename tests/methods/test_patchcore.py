@@ -127,6 +127,24 @@ def test_left_out_images_meet_the_bank_of_the_others(good: np.ndarray, fitted: P
     assert (fitted.good_scores > fitted.score(good).image).all()
 
 
+def test_a_bank_of_drawn_patches(good: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 512 patches 100 are drawn; picks still say where a row comes from, and every image calibrates with all of its
+    own."""
+    monkeypatch.setattr(patchcore, "MOST_PATCHES", 100)
+    detector = small().fit(good, seed=3)
+    features = features_of(good).flatten(1, 2)  # 8×64×384
+    drawn = patchcore.draw_patches(512, 100, 3)
+    assert (len(drawn), len(detector.bank)) == (len(set(drawn)), 25)
+    assert set(detector.picks) <= set(drawn)
+    assert (np.diff(drawn) > 0).all()
+    assert len(set(drawn // 64)) == 8
+    np.testing.assert_array_equal(detector.bank, features.flatten(0, 1)[detector.picks])
+    expected = patchcore.leave_one_out(features, detector.bank, detector.picks // 64, NEIGHBOURS)
+    np.testing.assert_array_equal(detector.good_scores, expected)
+    assert not np.array_equal(drawn, patchcore.draw_patches(512, 100, 4))
+    np.testing.assert_array_equal(patchcore.draw_patches(100, 100, 3), np.arange(100))
+
+
 def test_scores_equal_their_derivation_by_hand(fitted: Patchcore, test_set: TestSet) -> None:
     """Distances by scipy, enlarged and blurred by scipy for the map; the image score knows nothing of the blur."""
     images = test_set[0][4:6]
@@ -166,7 +184,8 @@ def test_a_share_of_one_keeps_all_patches(good: np.ndarray) -> None:
 def test_constant_images_divide_nothing_by_zero(share: float) -> None:
     """Many equal patches, in a bank of one row, of some or of all."""
     images = np.full((3, SIDE, SIDE, 3), 127, np.uint8)
-    detector = small(coreset=share).fit(images)
+    detector = small(coreset=share)
+    detector.fit_seen(detector.parts(images), 3, 0)  # `fit` would take them for one image
     scores = detector.score(images)
     assert np.isfinite(detector.good_scores).all()
     assert np.isfinite(scores.image).all()

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.metrics import (
     calibrated,
+    check_enough,
     evaluate,
     f1_max,
     format_metric,
@@ -99,6 +100,12 @@ def test_what_is_printed():
 # Thresholds ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_tiny_rate_is_a_rate_that_no_number_of_images_reaches():
+    """1e-12 lies between 0 and 1: what is missing is said."""
+    with pytest.raises(DataError, match="a false-alarm rate of 1e-12 needs at least 1000000000000 good images"):
+        check_enough(20, 1e-12)
+
+
 @pytest.mark.parametrize(
     ("rate", "needed"),
     [(0.05, 19), (0.1, 9), (0.01, 99), (0.001, 999), (0.5, 1), (1 / 3, 2), (0.3, 3), (0.1 + 0.2, 3), (0.07, 14)],
@@ -130,7 +137,7 @@ def test_the_false_alarm_rate_is_kept_on_average_and_not_wasted(count):
 
 
 def test_what_cannot_be_calibrated_is_refused():
-    for rate in (0.0, 1.0, -0.1, 5, np.nan, 1e-12):
+    for rate in (0.0, 1.0, -0.1, 5, np.nan):
         with pytest.raises(SettingsError, match="between 0 and 1"):
             calibrated(np.arange(30.0), rate)
     for scores, message in (([1.0, 2.0, np.nan] * 10, "score of image 2 is nan"), ([], "one number per image")):

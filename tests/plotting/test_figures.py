@@ -99,7 +99,8 @@ def test_figures_leave_the_settings_alone_and_are_the_same_twice():
         assert png == to_png(second[name], dpi=60), name
         with Image.open(io.BytesIO(png)) as picture:
             assert picture.size == tuple(np.floor(figure.get_size_inches() * 60 + 1e-6).astype(int))
-            assert not {"Software", "Date", "Creation Time"} & set(picture.info)
+            assert set(picture.info) == {"Software", "dpi"}
+            assert picture.info["Software"] == "mvtec-ad"
     assert dict(matplotlib.rcParams) == settings
 
 
@@ -127,6 +128,43 @@ def test_importing_loads_no_deep_learning_framework():
 
 
 # Images --------------------------------------------------------------------------------------------------------------
+
+
+ODD = ["part_$12_$", r"a$\frac{$", "写真🔩", "\udcff\udcfe", "tab\t bell\a", "$\\mathdefault"]
+
+
+def test_names_are_drawn_as_they_are_spelled():
+    """No mathematics, no missing glyph (a warning), no error; what the font lacks stands there as an escape."""
+    values = evaluate(LABELS, SCORES[None])["image_auroc"]
+    four = ODD[:4]
+    figures = [
+        gallery(IMAGES, four),
+        anomaly_map_gallery(IMAGES, MAPS, titles=four),
+        picture_rows(dict.fromkeys(ODD, IMAGES), four),
+        tile_rows(dict.fromkeys(ODD, DIGITS)),
+        roc_and_pr(LABELS, dict.fromkeys(ODD, SCORES)),
+        seeds_strip(dict.fromkeys(ODD, values), ODD[0]),
+        training_curves(dict.fromkeys(ODD, CURVE), ODD[1]),
+        interval_rows({name: {other: metric(0.9, 0.8, 0.95) for other in ODD} for name in ODD[:2]}),
+    ]
+    for figure in figures:
+        to_png(figure, dpi=40)
+        shown = texts(figure)
+        assert "part_$12_$" in shown
+        assert r"\u5199\u771f\U0001f529" in shown
+        assert r"\udcff\udcfe" in shown
+    plain, odd = (to_png(gallery(IMAGES[:1], [name]), dpi=40) for name in ("part_12_", "part_$12_$"))
+    assert plain != odd
+
+
+def test_powers_along_an_axis_stay_mathematics():
+    """Only names are not: matplotlib's own 10² is a formula."""
+    curve = CURVE.assign(loss=[1e-3, 1e-2, 1e-1, 1, 10, 100])
+    figure = training_curves({"$one$": curve})
+    to_png(figure)
+    labels = [label for label in figure.axes[0].get_yticklabels() if "mathdefault" in label.get_text()]
+    assert labels
+    assert all(label.get_parse_math() for label in labels)
 
 
 def test_gallery_places_images_and_titles_in_the_colours_of_their_class():
