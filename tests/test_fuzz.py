@@ -1,4 +1,7 @@
-"""Mutated files of every kind: each is read, or refused in one line; nothing that is no number comes through."""
+"""Mutated files of every kind: each is read, or refused in one line; nothing that is no number comes through.
+
+More of them, and others: `FUZZ_SEED=1 FUZZ_TIMES=10 python -m pytest tests/test_fuzz.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import random
 import time
 import warnings
@@ -33,6 +37,7 @@ from mvtec_ad.errors import MvtecAdError
 from mvtec_ad.methods import detector_class, load_model
 from mvtec_ad.synthetic.boxes import Annotation, Box, read_annotation
 
+TIMES, SEED = int(os.environ.get("FUZZ_TIMES", 1)), int(os.environ.get("FUZZ_SEED", 0))
 SECONDS = 2.0  # of this process's own time, for one file
 SIZE = 16
 ODD = [
@@ -375,7 +380,7 @@ def test_mutations_are_read_or_refused_in_one_line(
     """No other exception, no number that is none, none for long; and the mutations bite."""
     monkeypatch.setattr(trunk, "trunk", lambda name, until=None: Tiny())
     monkeypatch.setattr(artifacts, "git_commit", functools.cache(artifacts.git_commit))
-    count = KINDS[kind][3]
-    refused, wrong = outcomes(kind, pristine, tmp_path, 0, count)
+    count = KINDS[kind][3] * TIMES
+    refused, wrong = outcomes(kind, pristine, tmp_path, SEED, count)
     assert not wrong, "\n".join([f"{len(wrong)} of {count}", *wrong[:20]])
     assert refused > count // 10

@@ -75,18 +75,44 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 def _tiff_size(content: bytes) -> tuple[int, int]:
     """Of the first page, or of its tiles where these are larger."""
+    tags = _tiff_tags(content)
+    return max(tags.get(256, 0), tags.get(322, 0)), max(tags.get(257, 0), tags.get(323, 0))
+
+
+def _tiff_tags(content: bytes) -> dict[int, int]:
+    """Numbers of the first page's tags: width 256, height 257, orientation 274, of its tiles 322 and 323."""
     order = "<" if content[:2] == b"II" else ">"
     big = content[2:4] in (b"+\0", b"\0+")
     (start,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, start)
-    step, place, lengths = (20, 12, {}) if big else (12, 8, {})
+    step, place, tags = (20, 12, {}) if big else (12, 8, {})
     first = start + (8 if big else 2)
     for entry in range(first, min(first + count * step, len(content)), step):
         tag, kind = struct.unpack_from(order + "HH", content, entry)
-        if tag in (256, 257, 322, 323) and kind in (3, 4, 16):
+        if tag in (256, 257, 274, 322, 323) and kind in (3, 4, 16):
             letter = {3: "H", 4: "I", 16: "Q"}[kind]
-            (lengths[tag],) = struct.unpack_from(order + letter, content, entry + place)
-    return max(lengths.get(256, 0), lengths.get(322, 0)), max(lengths.get(257, 0), lengths.get(323, 0))
+            (tags[tag],) = struct.unpack_from(order + letter, content, entry + place)
+    return tags
+
+
+def shown_shape(content: bytes) -> tuple[tuple[int, int] | None, int]:
+    """(Height, width) of a picture as it is displayed, None where its header does not tell, and the EXIF orientation, 1
+    to 8, that it is stored under."""
+    if content.startswith(TIFF):
+        exif = content
+    elif is_webp(content):
+        exif = content.rpartition(b"EXIF")[2][4:].removeprefix(b"Exif\0\0")
+    else:
+        exif = content.partition(b"eXIf" if content.startswith(PNG) else b"Exif\0\0")[2]
+    try:
+        tags = _tiff_tags(exif) if exif.startswith(TIFF) else {}
+    except (struct.error, IndexError):
+        tags = {}
+    orientation = tags.get(274, 1) if 1 <= tags.get(274, 1) <= 8 else 1
+    size = (tags.get(256, 0), tags.get(257, 0)) if content.startswith(TIFF) else picture_size(content)
+    if not size or 0 in size:
+        return None, orientation
+    return (size if orientation > 4 else size[::-1]), orientation
 
 
 def is_whole(content: bytes) -> bool:

@@ -166,7 +166,10 @@ def _move_unused(folder: Path, table: pd.DataFrame) -> list[str]:
             lines.append(f"{move}  # or {parent.name}/good, where they are good")
         elif len(names) > 2 and names[0] in SPLITS:
             lines.append(_move(parent, folder.joinpath(*parts[:2]), suffixes[parent], parts[-1]))
-    return lines
+        elif len(names) > 1 and names[0] in MASK_FOLDERS and not index.subfolder(folder, "ground_truth"):
+            start, end = (shlex.quote(str(folder / name)) for name in (parts[0], "ground_truth"))
+            lines.append(f"mv -n {start} {end}")
+    return list(dict.fromkeys(lines))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import psutil
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import ImageOps, TiffImagePlugin
 
 from mvtec_ad.data import formats
 from mvtec_ad.data.masks import marked_pixels, turned
 from mvtec_ad.errors import DataError, SettingsError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-ORIENTATION = 274  # EXIF tag
 IN_NETWORK = 200  # bytes a pixel: ResNet-18 holds 64 channels at half the size, several times over
 LARGEST = 150_000_000  # pixels of an image or a mask: a line scan of 100 megapixels passes, decompression bombs do not
 DEEPEST = 8  # bytes of a pixel: four channels of 16 bits
@@ -114,12 +113,13 @@ def read_mask(path: str | Path, image_path: str | Path | None = None) -> np.ndar
     if pixels is None:
         raise DataError(f"mask {path} cannot be decoded: save it as PNG, or remove it")
     marked = marked_pixels(pixels, str(path), lossy=content.startswith((formats.JPEG, b"RIFF")))
-    mask_orientation = _shape_and_orientation(path)[1]
+    _, mask_orientation = formats.shown_shape(content)
     if not content.startswith(formats.TIFF):  # which OpenCV turns even so
         marked = turned(marked, mask_orientation)
     if image_path is None:
         return marked
-    shape, orientation = _shape_and_orientation(image_path)
+    shape, orientation = formats.shown_shape(_content(image_path, "image"))
+    shape = shape or read_image(image_path).shape[:2]
     fitting = [marked]
     if orientation > 1 and mask_orientation == 1:  # drawn on the picture as it is displayed, or as it is stored?
         fitting.append(turned(marked, orientation))
@@ -133,21 +133,6 @@ def read_mask(path: str | Path, image_path: str | Path | None = None) -> np.ndar
             f"{image_path} upright, without EXIF, and draw the mask on that"
         )
     return fitting[0]
-
-
-def _shape_and_orientation(path: str | Path) -> tuple[tuple[int, int], int]:
-    """(Height, width) of an image as it is displayed, and the EXIF orientation, 1 to 8, it is stored under."""
-    try:
-        with Image.open(path) as header:  # reads no pixels
-            (width, height), orientation = header.size, header.getexif().get(ORIENTATION, 1)
-            if header.format != "TIFF" or orientation == 1:
-                return ((width, height) if orientation in (5, 6, 7, 8) else (height, width)), orientation
-    except (
-        OSError,
-        Image.DecompressionBombError,
-    ):  # a kind that only OpenCV decodes, or too large, which is said below
-        orientation = 1
-    return read_image(path).shape[:2], orientation
 
 
 def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:

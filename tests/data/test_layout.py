@@ -30,7 +30,7 @@ def counts(table: pd.DataFrame) -> dict[tuple[str, str], int]:
 def obey(lines: list[str], folder: Path) -> None:
     """Run the commands of a report in its folder, as a user would paste them."""
     commands = [line.removeprefix("  to use more:").strip() for line in lines]
-    commands = [line for line in commands if line.startswith("mkdir")]
+    commands = [line for line in commands if line.startswith(("mkdir", "mv "))]
     assert commands
     for command in commands:
         done = subprocess.run(["bash", "-euc", command], cwd=folder, capture_output=True, text=True)
@@ -201,6 +201,16 @@ def test_images_that_no_folder_of_the_layout_holds(
     obey(lines, tmp_path)
     after = counts(index.read_category(tmp_path, "part"))
     assert after == {**before, ("train", "good"): 8, ("test", "defect"): 1}
+
+
+def test_masks_under_another_name(tmp_path: Path, make_category: Callable[..., Path]) -> None:
+    """One command renames their folder, however many defects it has."""
+    make_category(tmp_path, train=6, size=16, defects={"patch": 2, "dent": 2})
+    (tmp_path / "part" / "ground_truth").rename(tmp_path / "part" / "Masks")
+    lines = check_layout(tmp_path / "part")
+    assert sum("mv -n" in line for line in lines) == 1
+    obey(lines, tmp_path)
+    assert (index.read_category(tmp_path, "part")["mask_path"] != "").sum() == 4
 
 
 def test_what_is_odd(tmp_path: Path, make_category: Callable[..., Path], draw: Draw, write_image: Write) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mvtec_ad.data import loading
+from mvtec_ad.data import formats, loading
 from mvtec_ad.data.masks import marked_pixels, turned
 from mvtec_ad.errors import DataError
 
@@ -142,6 +142,18 @@ def save_turned(path: Path, pixels: np.ndarray, orientation: int) -> Path:
     exif[274] = orientation
     Image.fromarray(pixels).save(path, exif=exif)
     return path
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "bmp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_tells_size_and_orientation(kind: str, orientation: int, tmp_path: Path) -> None:
+    """As Pillow reads them, which warns about odd files."""
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    content = save_turned(tmp_path / f"i.{kind}", pixels, orientation).read_bytes()
+    with Image.open(tmp_path / f"i.{kind}") as picture:
+        expected = ImageOps.exif_transpose(picture)
+        assert formats.shown_shape(content) == (expected.size[::-1], 1 if kind == "bmp" else orientation)
+    assert expected.size[::-1] == loading.read_image(tmp_path / f"i.{kind}").shape[:2]
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
