@@ -75,7 +75,8 @@ def _check_folder(folder: Path) -> list[str]:
     if _is_category(folder):
         return _check_category(folder)
     categories = [folder / name for name in index.list_categories(folder)]
-    if categories and not any(_good_name(path.name) for path in categories):
+    whole = any(index.subfolder(path, "train") for path in categories)
+    if categories and (whole or not any(_good_name(path.name) for path in categories)):
         lines = [] if len(categories) == 1 else [f"{folder}: a folder of {len(categories)} categories"]
         for category in categories:
             lines += [*([""] if lines else []), *_check_category(category)]
@@ -109,10 +110,9 @@ def _check_category(folder: Path) -> list[str]:
         return lines + _rearrange(folder, pictures)
     for (split, defect), rows in table.groupby(["split", "defect"], sort=False):
         masks = int((rows["mask_path"] != "").sum())
+        state = "good" if defect == "good" else "defective"
         use = (
-            "fitted on"
-            if (split, defect) == ("train", "good")
-            else f"tested on as {'good' if defect == 'good' else 'defective'}"
+            f"tested on as {state}" if split == "test" else "fitted on" if state == "good" else "for classifiers alone"
         )
         mask = "" if defect == "good" else f", {masks} with a mask"
         lines.append(f"  {split}/{defect}: {len(rows)} images, {use}{mask}")

@@ -55,6 +55,27 @@ def test_mvtec_layout(tmp_path: Path, make_category: Callable[..., Path], capsys
     assert {f"part, in {tmp_path}", f"second, in {tmp_path}"} < set(lines)
 
 
+def test_a_category_may_have_any_name(tmp_path: Path, make_category: Callable[..., Path]) -> None:
+    """Also one that sounds like a folder of good images: what is in it tells."""
+    for name in ("good_box", "normal_map"):
+        make_category(tmp_path, name, size=8)
+    assert check_layout(tmp_path)[0] == f"{tmp_path}: a folder of 2 categories"
+
+
+def test_a_production_line(tmp_path: Path, draw: Draw, write_image: Write) -> None:
+    """Its damaged training items are no test images, and one-class methods do not see them."""
+    rng = np.random.default_rng(0)
+    for number, (split, state) in enumerate((s, t) for s in ("train", "test") for t in ("intact", "damaged")):
+        write_image(tmp_path / "line" / split / state / "top" / f"{number}_top.png", draw(rng, 16, False)[0])
+    lines = [line.strip().partition(":")[::2] for line in check_layout(tmp_path / "line")[1:5]]
+    assert {name: text.split(",")[1].strip() for name, text in lines} == {
+        "train/good": "fitted on",
+        "train/damaged": "for classifiers alone",
+        "test/good": "tested on as good",
+        "test/damaged": "tested on as defective",
+    }
+
+
 def test_a_flat_folder_is_good_images(
     tmp_path: Path, draw: Draw, write_image: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
