@@ -188,11 +188,18 @@ def _fingerprint(table: pd.DataFrame) -> str:
     """Of image ids, labels and the sizes of all files: quicker than reading them, and it notices other images."""
     rows = table[["image_id", "label", "image_path", "mask_path"]].itertuples(index=False, name=None)
     try:
-        sizes = [[name, int(label), *(os.path.getsize(p) if p else 0 for p in paths)] for name, label, *paths in rows]
+        sizes = [[name, int(label), *map(_bytes, paths)] for name, label, *paths in rows]
     except OSError as problem:
         reason = f"{problem.filename} cannot be read ({problem.strerror})"
         raise DataError(f"{reason}: put it back, or read the folder again") from problem
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+
+
+def _bytes(path: str) -> int:
+    """Of a file, of the masks in a folder, 0 of none."""
+    if os.path.isdir(path):
+        return sum(file.stat().st_size for file in os.scandir(path))
+    return os.path.getsize(path) if path else 0
 
 
 def overview(reports: Sequence[Report]) -> pd.DataFrame:

@@ -327,6 +327,18 @@ def test_what_is_damaged_or_different_is_measured_again(
         assert other.missing(folder) == f"other {reason} than now"
 
 
+def test_a_mask_in_a_folder_of_masks_counts_by_its_size(tmp_path: Path, make_category: Maker) -> None:
+    """MVTec LOCO has several masks an image: another one is another measurement, though its folder is as large."""
+    truth = make_category(tmp_path, train=3, defects={"patch": 1}, size=16) / "part" / "ground_truth" / "patch"
+    (truth / "000").mkdir()
+    mask = (truth / "000_mask.png").rename(truth / "000" / "000.png")
+    (before,) = planned(tmp_path, PADIM, names=("part",))
+    mask.write_bytes(mask.read_bytes() + b"more")
+    (after,) = planned(tmp_path, PADIM, names=("part",))
+    assert before.identity["images"] != after.identity["images"]
+    assert {**before.identity, "images": ""} == {**after.identity, "images": ""}
+
+
 def test_what_cannot_be_planned_is_one_line(root: Path) -> None:
     """An image that is gone is named before anything is measured; one draw given twice would look like two."""
     table = index.read_category(root, "part")
