@@ -299,6 +299,17 @@ def test_an_image_with_a_hole_is_refused(
     assert capfd.readouterr().err == "of another library\n"
 
 
+@pytest.mark.parametrize("length", [70, 100])
+def test_a_run_of_zeros_is_refused_wherever_it_lies(tmp_path: Path, length: int) -> None:
+    """Zeros are codes, of which libjpeg makes a picture without a word: it decodes most of these."""
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8), (5, 5), 1)
+    whole = encoded(smooth, "JPEG", quality=90)
+    scan = whole.rfind(b"\xff\xda") + 20
+    for start in range(scan, len(whole) - length - 4, 97):
+        with pytest.raises(DataError, match="is cut off or damaged"):
+            read(tmp_path, whole[:start] + bytes(length) + whole[start + length :])
+
+
 def test_the_hole_is_in_the_image_that_has_it(tmp_path: Path) -> None:
     """Many threads decode at once and share one console: none is blamed for another's."""
     paths = [tmp_path / f"{number}.jpg" for number in range(24)]
@@ -313,6 +324,8 @@ def test_padding_that_cameras_add_is_no_damage(tmp_path: Path) -> None:
     """A few bytes before the end of a JPEG, at which libjpeg wonders; and zeros are what a flat picture is coded as."""
     padded = LONG[:-2] + bytes(4) + LONG[-2:]
     np.testing.assert_array_equal(read(tmp_path, padded), read(tmp_path, LONG))
+    with pytest.raises(DataError, match="is cut off or damaged"):  # so many were part of the picture
+        read(tmp_path, LONG[:-2] + b"\x11" * 40 + LONG[-2:])
     flat = encoded(np.full((400, 400, 3), 77, np.uint8), "JPEG", optimize=True)
     assert bytes(64) in flat
     assert read(tmp_path, flat).shape == (400, 400, 3)
