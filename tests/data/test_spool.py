@@ -76,7 +76,8 @@ def no_room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         free = ARRAY.nbytes - 1 if request.param == "at once" else ARRAY.nbytes
         patch.setattr(spool.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
-        patch.setattr(spool.tempfile, "TemporaryFile", Full)
+        if request.param == "later":
+            patch.setattr(spool.tempfile, "TemporaryFile", Full)
         yield
 
 
