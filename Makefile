@@ -15,12 +15,11 @@ lint: .venv/installed
 	$(PYTHON) -m ruff format --check .
 
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
-	OMP_NUM_THREADS=1 $(PYTHON) notebooks/build.py  # texts speak of the numbers of one thread
+	$(PYTHON) notebooks/build.py
 
-picture: WEIGHTS ?= synthetic
-picture: .venv/installed  ## the pictures of the README, from synthetic images; WEIGHTS=PATH takes other weights
+picture: .venv/installed  ## the pictures of the README, from synthetic images
 	$(PYTHON) assets/gallery.py
-	$(PYTHON) -m mvtec_ad fit padim --category bottle --source synthetic --weights $(WEIGHTS) --out transfer/picture.zip
+	$(PYTHON) -m mvtec_ad fit padim --category bottle --source synthetic --out transfer/picture.zip
 	$(PYTHON) -m mvtec_ad detect transfer/picture.zip data/synthetic/bottle/test/*/00[0-2].png \
 		--heat-maps none --animation assets/padim.gif
 	$(PYTHON) -m mvtec_ad fit autoencoder --category bottle --source synthetic --steps 200 --out transfer/redrawn.zip

@@ -1,6 +1,6 @@
 """Supervised classification of packages and of a product, on labelled images: what each step is worth.
 
-    python benchmarks/classifier.py --packages ROOT/FOLDER --product ROOT/FOLDER --weights PATH [--publish]
+    python benchmarks/classifier.py --packages ROOT/FOLDER --product ROOT/FOLDER [--publish]
 
 Writes transfer/classifier.json stage by stage; a killed run that is started again goes on where it was (and inside a
 stage where its last checkpoint was). `--publish` writes assets/classifier.json and its tables in docs/results.md.
@@ -30,7 +30,10 @@ from mvtec_ad.metrics import format_metric, format_number, markdown_table
 from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
 PER_VIEW, TOGETHER = "one model per view", "one model for all views"
-SCRATCH = ("mobilenet_v3_large", "efficientnet_b0")
+NETWORKS = {  # heads on other networks that need no hub
+    "EfficientNet-Lite2": {"backbone": "efficientnet_lite2"},
+    "ResNet-18 without photographs": {"backbone": "resnet18", "weights": "synthetic"},
+}
 TRIED = {  # heads on the frozen network, without fine-tuning
     "whole picture, global average": {"roi": "whole", "pyramid": (1,)},
     "whole picture, pyramid": {"roi": "whole"},
@@ -46,10 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", required=True, type=Path, help="folder of packages")
     parser.add_argument("--product", required=True, type=Path, help="folder of a product in MVTec layout")
-    parser.add_argument("--weights", default="imagenet", help="of the ResNet-18")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
-    detector = Classifier(weights=arguments.weights)
+    detector = Classifier()
     results = Results(transfer_folder() / "classifier.json", detector.options())
     product(arguments.product, replace(detector, roi="whole", image_size=128), results)
     packages(arguments.packages, detector, results)
@@ -157,26 +159,26 @@ def packages(folder: Path, detector: Classifier, results: Results) -> None:
     results.stage("trivial rows", no_network)
     results.stage(f"cross-validated, {PER_VIEW}", lambda: validated(detector, PER_VIEW))
     results.stage(f"test items, {PER_VIEW}", lambda: tested(detector, PER_VIEW))
-    results.stage("explanations", lambda: explained(folder.name, test))
+    results.stage("explanations", lambda: explained(folder.name, detector.backbone, test))
     for name, changes in TRIED.items():
         head = replace(detector, steps=0, **changes)
         results.stage(f"head alone: {name}", lambda head=head: validated(head, PER_VIEW))
     results.stage(f"cross-validated, {TOGETHER}", lambda: validated(detector, TOGETHER))
     results.stage(f"test items, {TOGETHER}", lambda: tested(detector, TOGETHER))
-    for backbone in SCRATCH:  # usual pooling, and twice the steps
-        scratch = replace(detector, backbone=backbone, weights="random", pyramid=(1,), steps=2 * detector.steps)
-        results.stage(f"test items, {backbone} from scratch", lambda scratch=scratch: tested(scratch, TOGETHER))
+    for name, changes in NETWORKS.items():
+        head = replace(detector, steps=0, **changes)
+        results.stage(f"head alone: {name}", lambda head=head: validated(head, PER_VIEW))
 
 
-def explained(category: str, test: pd.DataFrame) -> dict[str, Any]:
+def explained(category: str, backbone: str, test: pd.DataFrame) -> dict[str, Any]:
     """Where the models per view look on the test items: completeness, and whether peaks lie in the boxes."""
     rows, errors = [], []
     for view in sorted(test["view"].unique()):
-        artifact = artifacts.load(transfer_folder() / f"classifier-resnet18-{view}.zip")
-        model, _ = classifier.restore(artifact, category, f"resnet18-{view}")
+        artifact = artifacts.load(transfer_folder() / f"classifier-{backbone}-{view}.zip")
+        model, _ = classifier.restore(artifact, category, f"{backbone}-{view}")
         own = test[test["view"] == view].reset_index(drop=True)
         images, transforms = model.cut(own)
-        regions = explain.regions_of(own, transforms, model.settings.image_size)
+        regions = explain.regions_of(own, transforms, model.image_size)
         signs, network = np.where(own["label"] == 1, 1.0, -1.0), model.network
         maps, error = explain.Attribution().maps(network, network.body, as_tensor(images), signs)
         errors += error.tolist()
@@ -201,7 +203,7 @@ def keep(category: str, backbone: str, way: str, models: list[Classifier]) -> No
     """Each trained model in an artifact of its own: transfer/classifier-NAME.zip."""
     for model in models:
         name = f"{backbone}-{'all' if way == TOGETHER else next(iter(model.finders))}"
-        limit = metrics.bayes_threshold(10, 1, model.temperature)
+        limit = metrics.cost_threshold(model.validation["label"], model.validation["score"], 10, 1)
         artifacts.save(
             "models",
             classifier.files(model, category, name, threshold=limit, metrics={}),

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("real", "synthetic"), help="run one half; two halves may run side by side")
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
-    detector = DefectTypes(weights=arguments.weights)
+    detector = DefectTypes(backbone="resnet18", weights=arguments.weights)
     if arguments.only != "synthetic":
         real(arguments.product, detector)
     if arguments.only != "real":

@@ -42,7 +42,7 @@ def measure(root: Path, category: str, weights: str) -> dict[str, Any]:
     source = index.data_source(root, category, table)
     row: dict[str, Any] = {"category": category, "data_source": source, "differences": index.audit(table)}
     for name, kind in (("imagenet", weights), ("random", "random")):
-        found = benchmark.run(Padim(weights=kind), table, data_source=source, progress=False)
+        found = benchmark.run(Padim(backbone="resnet18", weights=kind), table, data_source=source, progress=False)
         row[name] = {key: found.report["metrics"][key] for key in ("image_auroc", "pixel_auroc", "au_pro")}
         if name == "imagenet" and "severity" in found.table:
             row["by_severity"] = by_severity(found)
@@ -81,7 +81,7 @@ def realism(drawn_root: Path, real_root: Path, weights: str) -> list[dict[str, A
     for fitted, other in (("synthetic", "real"), ("real", "synthetic")):
         good = list(tables[fitted].query("split == 'train'")["image_path"])
         for seed in (0, 1, 2):
-            detector = Padim(weights=weights).fit(good, seed)
+            detector = Padim(backbone="resnet18", weights=weights).fit(good, seed)
             own, strange = (detector.score(list(tested[name]["image_path"])).image for name in (fitted, other))
             rows.append({"fitted": fitted, **_gap(own, strange, tested[fitted], tested[other])})
     return rows

@@ -25,13 +25,13 @@ from mvtec_ad.metrics import markdown_table
 SIZE = 256
 FEW_STEPS = ["--steps", "5", "--batch-images", "8"]
 OPTIONS = {
-    "padim": ["--weights", "synthetic"],
-    "patchcore": ["--weights", "synthetic", "--coreset", "0.01"],
+    "padim": [],
+    "patchcore": ["--coreset", "0.01"],
     "autoencoder": FEW_STEPS,
     "vae": FEW_STEPS,
     "anogan": [*FEW_STEPS, "--search-steps", "2"],
     "f_anogan": [*FEW_STEPS, "--encoder-steps", "5"],
-    "knn": ["--weights", "synthetic"],
+    "knn": [],
 }
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     title = f"PatchCore, resnet18, layers 2 and 3, coreset 0.1, {arguments.category}, median of {arguments.runs}"
     text = f"{title}\n\n{table(rows, OURS)}"
     if arguments.coreset_images:
-        detector = Patchcore(weights=arguments.weights)
+        detector = Patchcore(backbone="resnet18", weights=arguments.weights)
         points = projected_patches(root, arguments.category, detector, arguments.coreset_images)
         text += f"\n\n{compare_coresets(points, detector.coreset)}"
     print(f"\n{text}")

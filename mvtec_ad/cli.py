@@ -811,14 +811,15 @@ def add_run(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> Non
     parser.add_argument("notebooks", nargs="*", help="numbers, for example 01 02; all when not given")
     parser.add_argument("--profile", help="quick or full")
     parser.add_argument("--category", nargs="+", help="category folders instead of the profile's")
+    parser.add_argument("--jobs", type=positive, help="notebooks run at once; quick: 2, full: 1, which has the GPU")
 
 
 def run_run(arguments: argparse.Namespace) -> None:
-    """Execute the notebooks in order, in their committed form, write `transfer/runs/`, print the table."""
+    """Execute the notebooks in their committed form, each after those that it reads, and write `transfer/runs/`."""
     import nbformat
 
     from mvtec_ad.benchmark import published
-    from mvtec_ad.notebooks import choose_notebooks, execute_notebook
+    from mvtec_ad.notebooks import choose_notebooks, execute_notebooks
     from mvtec_ad.pages import write_run_page
 
     chosen = profile(arguments.profile)
@@ -827,10 +828,10 @@ def run_run(arguments: argparse.Namespace) -> None:
     os.environ |= {"MVTEC_AD_PROFILE": chosen.name, "MVTEC_AD_HOME": str(root_folder())}
     if arguments.category:
         os.environ["MVTEC_AD_CATEGORIES"] = " ".join(arguments.category)
-    executed = []
-    for path in notebooks:
-        notebook = nbformat.read(path, as_version=4)
-        executed.append((path.stem, notebook, execute_notebook(notebook, folder / path.name)))
+    committed = {folder / path.name: nbformat.read(path, as_version=4) for path in notebooks}
+    jobs = arguments.jobs or (min(2, os.cpu_count() or 1) if chosen.name == "quick" else 1)
+    seconds = execute_notebooks(committed, jobs)
+    executed = [(path.stem, notebook, seconds[path]) for path, notebook in committed.items()]
     page = write_run_page(folder, executed, chosen.name)
     print(f"\n{published.tables(published.from_artifacts())}\n\nlook at {page}")
 

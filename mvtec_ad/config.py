@@ -163,9 +163,12 @@ class DataSettings(Options):
     )
     package_test: int = option(20, "drawn packages to test on", least=1, most=100_000)
     synthetic_seed: int = option(0, "of the drawn images", least=0, most=2**32 - 1)
+    least_severity: float = option(
+        0.1, "of a drawn defect, from 0.1, barely visible, to 1; they are spread evenly above", least=0.1, most=1
+    )
 
     PRESETS: ClassVar = {
-        "quick": {},
+        "quick": {"least_severity": 0.5},
         "full": {
             "categories": ("bottle", "cable", "capsule", "metal_nut", "pill", "screw", "zipper"),
             "synthetic_train": 200,
@@ -245,6 +248,19 @@ def set_seed(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(seed)
+
+
+def pin(run: Profile, seed: int = 0) -> None:
+    """What makes a notebook repeat: `set_seed`, and in quick one thread, so that sums are taken in the same order."""
+    set_seed(seed)
+    if run.name != "quick":
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "1"  # TensorFlow is imported later, and looks here
 
 
 def torch_device() -> str:

@@ -26,6 +26,14 @@ def import_torchvision() -> ModuleType:
     return torchvision
 
 
+def import_timm() -> ModuleType:
+    """timm, which imports torchvision, safe in the same way."""
+    import_torchvision()
+    import timm
+
+    return timm
+
+
 def import_tensorflow() -> Any:
     """TensorFlow, quiet, and without taking the whole GPU for itself (torch may be using it)."""
     if "tensorflow" in sys.modules:

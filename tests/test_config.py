@@ -185,7 +185,7 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "[2, 10000000]": "Pretraining.images",
     "[0, 4294967295]": "synthetic_seed seed",
     "[1, inf)": "neighbours",
-    "[2, inf)": "images randomised",
+    "[2, inf)": "images few randomised",
     "[0, inf)": "patience Patchcore.neighbours rotation widths",
     "[0.01, 1]": "roi_size",
     "(0, 1]": "fit_fraction coreset lr search_lr encoder_lr discriminator_lr",
@@ -200,7 +200,9 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "[0, 0.5)": "DefectTypes.translation",
     "[0, 1]": "feature_share",
     "[0, 180]": "DefectTypes.rotation",
+    "[0.1, 1]": "least_severity",
 }
+LITE = "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2"
 CHOICES = {
     "interpolation": "nearest bilinear",
     "layers": "1 2 3",
@@ -212,8 +214,8 @@ CHOICES = {
     "corruption": "none noise mask",
     "Pretraining.objective": "simclr vicreg recipes places both",
     "objective": "supcon simclr",
-    "Classifier.backbone": "resnet18 resnet50 efficientnet_b0 mobilenet_v3_large",
-    "backbone": "resnet18 resnet50 wide_resnet50_2",
+    "Classifier.backbone": f"{LITE} resnet18 resnet50 wide_resnet50_2 efficientnet_b0 mobilenet_v3_large",
+    "backbone": f"{LITE} resnet18 resnet50 wide_resnet50_2",
     "roi": "whole item registered",
     "trained": "layer3 layer2 layer1 all",
     "look": "whole predicted mask",

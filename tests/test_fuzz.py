@@ -254,7 +254,7 @@ class Tiny(nn.Sequential):
 def pristine(tmp_path_factory: pytest.TempPathFactory, make_category: Callable[..., Path]) -> dict[str, Any]:
     """Kind -> what is changed: bytes, or a state dict, by name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trunk, "trunk", lambda name, until=None: Tiny())
+        patch.setattr(trunk, "trunk", lambda name: Tiny())
         folder = tmp_path_factory.mktemp("pristine")
         table = read_category(make_category(folder, size=SIZE, train=6, test_good=2, defects={"patch": 2}), "part")
         files: dict[str, Any] = {"models": [], "results": [], "images": [], "masks": []}
@@ -378,7 +378,7 @@ def test_mutations_are_read_or_refused_in_one_line(
     kind: str, pristine: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No other exception, no number that is none, none for long; and the mutations bite."""
-    monkeypatch.setattr(trunk, "trunk", lambda name, until=None: Tiny())
+    monkeypatch.setattr(trunk, "trunk", lambda name: Tiny())
     monkeypatch.setattr(artifacts, "git_commit", functools.cache(artifacts.git_commit))
     count = KINDS[kind][3] * TIMES
     refused, wrong = outcomes(kind, pristine, tmp_path, SEED, count)

@@ -132,14 +132,14 @@ def small_world(make_category: Callable[..., Path], home: Path) -> Iterator[dict
         patch.setattr(MvtecAdError, "__init__", Exception.__init__)  # not `conftest`'s: a name may hold a line's end
         patch.chdir(home)
         patch.setenv("MVTEC_AD_HOME", str(home))
-        patch.setattr(backbone, "_load_torchvision", network)
+        patch.setattr(backbone, "_load_trunk", network)
         patch.setattr(keras_networks, "load", lambda name, weights: network(f"keras:{name}", weights))
         patch.setattr(urllib.request, "urlopen", unreachable)
         patch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
         patch.setattr("distributed.Client", unreachable)
         patch.setattr(Run, "__iter__", lambda run: itertools.islice(steps(run), 1))
         patch.setattr(anogan, "search", lambda *images, steps, **how: search(*images, steps=1, **how))
-        patch.setattr(notebooks, "execute_notebook", lambda notebook, target: 0.0)
+        patch.setattr(notebooks, "execute_notebook", lambda notebook, target, environment: 0.0)
         patch.setattr(pretraining, "pretrain", pretrained)
         patch.setattr(pretraining.textures, "draw_many", blank)
         patch.setattr(pretraining, "save_synthetic", lambda *_: None)
@@ -163,7 +163,18 @@ def calls(seed: int, count: int) -> Iterator[list[str]]:
     image, root = "root/part/test/patch/000.png", ["--root", "root", "--category", "part"]
     small = ["--image-size", "32", "--false-alarm-rate", "0.1"]
     quick = {name: ["--weights", "random", "--steps", "1"] for name in WITH_LABELS}
-    quick["defect_types"] = ["--weights", "synthetic", "--look", "mask", "--copies", "2", "--folds", "2"]
+    quick["defect_types"] = [
+        "--backbone",
+        "resnet18",
+        "--weights",
+        "synthetic",
+        "--look",
+        "mask",
+        "--copies",
+        "2",
+        "--folds",
+        "2",
+    ]
     paths = [
         "root",
         "folder",

@@ -69,6 +69,7 @@ def test_umap_comes_without_tensorflow() -> None:
 
 SHAPES = "print([tuple(x.shape) for x in {name}(__import__('numpy').zeros((1, 64, 64, 3), 'uint8'))])"
 RESNET = "[(1, 16, 16, 64), (1, 8, 8, 128), (1, 4, 4, 256)]"
+LITE = "[(1, 16, 16, 24), (1, 8, 8, 40), (1, 4, 4, 112)]"
 MOBILENET = "[(1, 16, 16, 128), (1, 8, 8, 256), (1, 4, 4, 512)]"
 
 
@@ -76,10 +77,18 @@ MOBILENET = "[(1, 16, 16, 128), (1, 8, 8, 256), (1, 4, 4, 512)]"
     ("first", "backbone", "shapes"),
     [
         ("import tensorflow", "resnet18", RESNET),
+        ("import tensorflow", "efficientnet_lite0", LITE),
+        ("import tensorflow", "timm:tf_efficientnet_lite0", LITE),
         ("from mvtec_ad.frameworks import import_tensorflow; import_tensorflow()", "resnet18", RESNET),
         ("import torch, torchvision", "keras:mobilenet", MOBILENET),
     ],
-    ids=["raw tensorflow, torchvision", "tensorflow, torchvision", "torchvision, keras"],
+    ids=[
+        "raw tensorflow, torchvision",
+        "raw tensorflow, timm",
+        "raw tensorflow, timm by name",
+        "tensorflow, torchvision",
+        "torchvision, keras",
+    ],
 )
 def test_either_framework_may_come_first(first: str, backbone: str, shapes: str) -> None:
     """The second framework works, without an abort and without a warning of ours to explain."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import time
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
 
+from mvtec_ad import notebooks, profile
 from mvtec_ad.cli import main
-from mvtec_ad.errors import SettingsError
-from mvtec_ad.notebooks import choose_notebooks, is_progress_bar
+from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.notebooks import READS, choose_notebooks, execute_notebooks, is_progress_bar, lesson
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "source").glob("[0-9][0-9]_*.py"))
@@ -152,6 +154,85 @@ def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:
         choose_notebooks(tmp_path, ["3"])
 
 
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def reads(source: Path) -> set[str]:
+    """The notebooks whose artifacts a source loads, by what it names."""
+    written = {"data": "01", "packages": "01", "padim": "02", "models": "04"}
+    stages = re.findall(r"""(?:artifacts|Result)\.load\("(\w+)\"""", source.read_text(encoding="utf-8"))
+    return {written[stage] for stage in stages if stage in written} - {source.name[:2]}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_every_notebook_waits_for_what_it_loads(source: Path) -> None:
+    """And waits for nothing that waits for it."""
+    number = source.name[:2]
+    assert reads(source) <= set(READS.get(number, "").split())
+    assert all(other < number for other in READS.get(number, "").split())
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What happens instead of running: (begun or ended, number), in order; notebook 03 fails."""
+    happened: list[tuple[str, str]] = []
+
+    def run(notebook: object, target: Path, environment: dict[str, str]) -> float:
+        happened.append(("begun", target.name[:2]))
+        time.sleep(0.02)
+        if notebook == "fails":
+            raise DataError(f"{target.name} stopped")
+        happened.append(("ended", target.name[:2]))
+        assert (environment.get("OMP_NUM_THREADS") == "1") == (notebook == "one thread")
+        return 1.5
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(notebooks, "execute_notebook", run)
+    return happened
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_each_runs_once_after_those_it_reads(recorded: list[tuple[str, str]], jobs: int) -> None:
+    """At most `jobs` at a time; what others wait for goes before what none waits for."""
+    kind = "one thread" if jobs > 1 else "all threads"
+    seconds = execute_notebooks({Path(f"{n:02}_name.ipynb"): kind for n in range(1, 11)}, jobs)
+    assert list(seconds.values()) == [1.5] * 10
+    numbers = [number for event, number in recorded if event == "begun"]
+    assert sorted(numbers) == [f"{n:02}" for n in range(1, 11)]
+    running: set[str] = set()
+    for at, (event, number) in enumerate(recorded):
+        if event == "begun":
+            assert {("ended", other) for other in READS.get(number, "").split()} <= set(recorded[:at])
+        running ^= {number}
+        assert len(running) <= jobs
+    assert jobs > 1 or numbers.index("08") < numbers.index("05")
+
+
+def test_one_alone_does_not_wait_for_what_is_not_asked_for(recorded: list[tuple[str, str]]) -> None:
+    """Its artifacts may lie there from another day."""
+    assert list(execute_notebooks({Path("08_name.ipynb"): "one thread"}, 2)) == [Path("08_name.ipynb")]
+
+
+def test_after_a_failure_none_is_begun(recorded: list[tuple[str, str]]) -> None:
+    """The error is the notebook's own."""
+    which = {Path(f"{n:02}_name.ipynb"): "fails" if n == 3 else "all threads" for n in range(1, 11)}
+    with pytest.raises(DataError, match=r"03_name\.ipynb stopped"):
+        execute_notebooks(which, 1)
+    assert [number for event, number in recorded if event == "begun"][-1] == "03"
+
+
+def test_a_lesson_must_hold_on_quicks_own_images_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Anywhere else it is a line."""
+    quick, other = profile("quick"), profile("quick", "cable")
+    lesson("it works", True, quick, "synthetic")
+    lesson("it works", False, quick, "mvtec_ad")
+    lesson("it works", False, other, "synthetic")
+    lesson("it works", False, profile("full"), "synthetic")
+    assert capsys.readouterr().out.splitlines() == ["it works: yes", *["it works: not on these images"] * 3]
+    with pytest.raises(AssertionError, match="the lesson is lost: it works"):
+        lesson("it works", False, quick, "synthetic")
+
+
 @pytest.fixture
 def home_with_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with one notebook that makes a figure and prints the profile."""
@@ -232,7 +313,7 @@ def test_a_gif_stays_in_a_built_notebook(build: ModuleType, tmp_path: Path, monk
     source.write_text(SMALL_SOURCE.replace("1 + 1", GIF_CELL))
     notebook = build.convert(source, None)
     del notebook.cells[1]  # the setup cell
-    build.execute(notebook, tmp_path / "run.ipynb")
+    build.execute({tmp_path / "99_small.ipynb": notebook}, tmp_path)
     nbformat.validate(notebook)
     (output,) = notebook.cells[-1].outputs
     assert output.data["image/gif"].strip() == GIF

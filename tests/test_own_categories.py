@@ -25,7 +25,7 @@ import jupytext
 import matplotlib.pyplot as plt
 from IPython.core.interactiveshell import InteractiveShell
 from mvtec_ad.config import DataSettings
-from mvtec_ad.methods import autoencoder, classifier, defect_types, knn, padim
+from mvtec_ad.methods import autoencoder, classifier, defect_types, f_anogan, knn, padim
 
 for kind, options in {
     DataSettings: {"image_size": 64, "package_train": 6, "package_test": 2},
@@ -34,6 +34,7 @@ for kind, options in {
     autoencoder.Autoencoder: {"steps": 2, "width": 4},
     classifier.Classifier: {"image_size": 32, "steps": 2},
     defect_types.DefectTypes: {"image_size": 32, "steps": 1, "copies": 2},
+    f_anogan.FAnogan: {"steps": 4, "encoder_steps": 4},
 }.items():
     kind.PRESETS["quick"] = {**kind.PRESETS["quick"], **options}
 plt.show = lambda: plt.close("all")

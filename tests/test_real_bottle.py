@@ -14,7 +14,7 @@ from mvtec_ad.methods.padim import Padim
 def test_padim_reaches_the_published_figures(shared: Callable[[str], Path]) -> None:
     """ResNet-18, 100 channels, 256 → 224 px: .994 to .996 image AUROC and .981 to .983 pixel AUROC are published."""
     root = shared("data/mvtec_anomaly_detection/bottle").parent
-    detector = Padim(weights=str(shared("weights/resnet18_in1k_to_layer3.pth")))
+    detector = Padim(backbone="resnet18", weights=str(shared("weights/resnet18_in1k_to_layer3.pth")))
     table = index.read_category(root, "bottle")
     train, test = (table[table["split"] == split] for split in ("train", "test"))
     scores = detector.fit(list(train["image_path"]), seed=0).score(list(test["image_path"]))

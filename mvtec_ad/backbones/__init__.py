@@ -1,6 +1,6 @@
-"""Feature extractors of torchvision and Keras behind one call.
+"""Feature extractors of torchvision, timm and Keras behind one call.
 
-backbone = load_backbone("resnet18", weights="imagenet")
+backbone = load_backbone("efficientnet_lite0", weights="imagenet")
 layers = backbone(images)        # uint8 (B, H, W, 3) -> [float32 (B, h, w, C) per layer, shallow to deep]
 """
 

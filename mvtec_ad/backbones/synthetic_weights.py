@@ -1,4 +1,4 @@
-"""The ResNet-18 that the package carries, trained on drawn images: `--weights synthetic`.
+"""The ResNet-18 that the package carries, trained on drawn images: `--backbone resnet18 --weights synthetic`.
 
 The weights lie in half precision under torchvision's names (conv1 to layer3), with a card beside them that says how
 they were made and holds their SHA-256.

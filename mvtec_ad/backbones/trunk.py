@@ -1,4 +1,4 @@
-"""The trunk: a torchvision network's convolutional layers under its names. Every network of the suite is cut here."""
+"""The trunk: a network's convolutional layers under its names. Every torch network of the suite is cut here."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from mvtec_ad.backbones import efficientnet_lite
+from mvtec_ad.backbones.backbone import TORCH_TAPS, check_synthetic
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_torchvision
-
-RESIDUAL = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
 @contextmanager
@@ -29,19 +28,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def trunk(name: str, until: str | None = None) -> nn.Sequential:
-    """A network of torchvision without its classifier, or up to a layer, with random weights from torch's generator.
+def trunk(name: str) -> nn.Sequential:
+    """A network's layers down to stride 16, with random weights from torch's generator.
 
-    Its layers stand in order under torchvision's names (`conv1` … `layer4`, or the numbers of `features`):
-    standardised (B, 3, H, W) -> (B, C, h, w).
+    Stride 16, because defects are small and what lies deeper knows more of what things are. The layers stand in order
+    under torchvision's names (`conv1` … `layer3`, or the numbers of `features`); those of EfficientNet-Lite are grouped
+    as `layer1` to `layer3` too. Images standardised by torchvision's mean and deviation, (B, 3, H, W) -> (B, C, h, w).
     """
-    network = import_torchvision().models.get_model(name, weights=None)
-    if "resnet" in name:
-        layers = [(layer, getattr(network, layer)) for layer in RESIDUAL]
+    if name in efficientnet_lite.SHA256:
+        layers = efficientnet_lite.layers_of(name)
     else:
-        layers = list(network.features.named_children())
+        network = import_torchvision().models.get_model(name, weights=None)
+        layers = list((network if "resnet" in name else network.features).named_children())
     names = [layer for layer, _ in layers]
-    return nn.Sequential(OrderedDict(layers[: None if until is None else names.index(until) + 1]))
+    return nn.Sequential(OrderedDict(layers[: names.index(TORCH_TAPS[name][-1]) + 1]))
 
 
 def outputs(layers: nn.Sequential, images: torch.Tensor, at: tuple[str, ...]) -> list[torch.Tensor]:
@@ -57,42 +57,26 @@ def outputs(layers: nn.Sequential, images: torch.Tensor, at: tuple[str, ...]) ->
 def load_trunk(layers: nn.Sequential, name: str, weights: str) -> str:
     """Fill a trunk with trained weights, in place; returns what they are called.
 
-    Where the weights of a residual network end before its `layer4`, the trunk gets another one: `add_last_block`.
-    `weights` are `imagenet` (downloaded once), `synthetic` (carried by the package) or the path of a state dict, which
-    may have more layers than the trunk. Weights that cannot be had, read, or do not fit are a WeightsError.
+    `weights` are `imagenet` (EfficientNet-Lite's are installed, others downloaded once), `synthetic` (carried by the
+    package) or the path of a state dict, which may have more layers than the trunk. Weights that cannot be had, read,
+    or do not fit are a WeightsError.
     """
     state, description = state_of(name, weights)
-    prefix = "" if "resnet" in name else "features."
-    new_block = not prefix and hasattr(layers, "layer4") and not any(key.startswith("layer4.") for key in state)
-    if new_block:
-        add_last_block(layers)
-        description += ", layer4 new"
-    new = ("layer4.",) if new_block else ()
-    needed = {key: tensor for key, tensor in layers.state_dict().items() if not key.startswith(new)}
-    shapes = {f"{prefix}{key}": tuple(tensor.shape) for key, tensor in needed.items() if "num_batches" not in key}
+    needed = layers.state_dict()
+    names = {key: _name_in_file(name, key) for key in needed}
+    shapes = {names[key]: tuple(tensor.shape) for key, tensor in needed.items() if "num_batches" not in key}
     check_state(state, shapes, name, description)
-    given = {key: state.get(f"{prefix}{key}") for key in needed}  # counters of batches may be missing
+    given = {key: state.get(names[key]) for key in needed}  # counters of batches may be missing
     fitting = {key: tensor for key, tensor in given.items() if tensor is not None and tensor.shape == needed[key].shape}
     layers.load_state_dict(fitting, strict=False)
     return description
 
 
-def add_last_block(layers: nn.Sequential) -> None:
-    """Turn `layer4` into one that at first only passes on what reaches it, averaged over 2 × 2 cells.
-
-    For weights that end before it: a random block would bury the trained features under it. So its shortcut averages
-    (He et al. 2019, arXiv:1812.01187, ResNet-D) and copies channels, and its branches begin at zero (Goyal et al.
-    2017, arXiv:1706.02677, section 5.1).
-    """
-    convolution = layers.layer4[0].downsample[0]
-    copy = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1, bias=False)
-    with torch.no_grad():
-        source = torch.arange(convolution.out_channels) % convolution.in_channels
-        copy.weight.copy_(F.one_hot(source, convolution.in_channels)[:, :, None, None].float())
-        for block in layers.layer4:
-            (block.bn3 if hasattr(block, "bn3") else block.bn2).weight.zero_()
-    average = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
-    layers.layer4[0].downsample = nn.Sequential(average, copy, layers.layer4[0].downsample[1])
+def _name_in_file(network: str, key: str) -> str:
+    """What a state dict of the whole network calls a tensor of the trunk."""
+    if network in efficientnet_lite.SHA256:
+        return efficientnet_lite.timm_name(key)
+    return key if "resnet" in network else f"features.{key}"
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -104,10 +88,15 @@ PLAIN = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int6
 
 def state_of(name: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
     """A state dict and what to call it; arguments and errors as in `load_trunk`."""
+    check_synthetic(name, weights)
     if weights == "synthetic":
         from mvtec_ad.backbones.synthetic_weights import load_synthetic
 
         return load_synthetic()
+    if name in efficientnet_lite.SHA256:
+        named = weights == "imagenet"
+        path, description = efficientnet_lite.imagenet_file(name) if named else (Path(weights), describe(weights))
+        return efficientnet_lite.to_timm(read_state(path)), description
     if weights != "imagenet":
         return read_state(Path(weights)), describe(weights)
     entry = import_torchvision().models.get_model_weights(name)[IMAGENET_ENUM]

@@ -82,7 +82,8 @@ def prepare_packages(
             f"{folder / category} is no production line: its images must lie in "
             "{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png"
         )
-    options = {name: getattr(profile.data, name) for name in ("package_train", "package_test", "synthetic_seed")}
+    names = ("package_train", "package_test", "synthetic_seed", "least_severity")
+    options = {name: getattr(profile.data, name) for name in names}
     files = _files({category: folder}, table, None, progress)
     return _save("packages", files, table, sources, profile, {"packages": category, **options}, path)
 

@@ -162,13 +162,14 @@ def _unpacked(archive: Path, category: str, together: Sequence[str]) -> Path:
 
 def _synthetic_root(category: str, settings: DataSettings) -> Path:
     """Where images of a category are drawn, as many as the settings say."""
-    root, seed = data_folder() / "synthetic", settings.synthetic_seed
+    root = data_folder() / "synthetic"
+    common = {"seed": settings.synthetic_seed, "least_severity": settings.least_severity}
     if category == synthetic.PACKAGE:
-        synthetic.write_packages(root, train=settings.package_train, test=settings.package_test, seed=seed)
+        synthetic.write_packages(root, train=settings.package_train, test=settings.package_test, **common)
     elif category in synthetic.CATEGORIES:
         counts = {"train": settings.synthetic_train, "test_good": settings.synthetic_test_good}
         counts["per_defect"] = settings.synthetic_per_defect
-        synthetic.write_category(root, category, **counts, size=settings.image_size, seed=seed)
+        synthetic.write_category(root, category, **counts, size=settings.image_size, **common)
     else:
         raise DataError(
             f"{category} can be drawn by none of our programs (they draw {', '.join(synthetic.CATEGORIES)} and "

@@ -34,14 +34,14 @@ class InspectionOptions(Options):
         "half-widths of the reject band that are tried",
         least=0,
     )
-    backbone: str = option("resnet18", "that tells products apart")
+    backbone: str = option("efficientnet_lite0", "that tells products apart")
     weights: str = option("imagenet", "imagenet | random | synthetic | path of a weights file")
     image_size: int = option(128, "pixels, for telling products apart", least=32, most=16384)
     rejected: float = option(
         0.005, "share of images of known products that may be called none of these", above=0, below=1
     )
 
-    PRESETS: ClassVar = {"default": {}, "quick": {"weights": "synthetic", "image_size": 64}, "full": {}}
+    PRESETS: ClassVar = {"default": {}, "quick": {"image_size": 64}, "full": {}}
 
     def check(self) -> None:
         """Refuse widths that cannot be told apart."""

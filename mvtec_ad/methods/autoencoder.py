@@ -65,8 +65,8 @@ class Autoencoder(TrainedDetector):
     )
     depth: int = option(5, "layers down, each half the size, and as many up", least=1, most=14)
     corruption: str = option("none", "done to the input, must be undone", among=("none", "noise", "mask"))
-    backbone: str = option("resnet18", "network of the loss or map 'features'; not used otherwise")
-    weights: str = option("synthetic", "of that network: imagenet, random, synthetic or the path of a weights file")
+    backbone: str = option("efficientnet_lite0", "network of the loss or map 'features'; not used otherwise")
+    weights: str = option("imagenet", "of that network: imagenet, random, synthetic or the path of a weights file")
     patience: int = option(5, "checks, every 50 steps, without progress before it stops; 0 never does", least=0)
     sigma: float = option(2.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
 
@@ -91,7 +91,7 @@ class Autoencoder(TrainedDetector):
         """The frozen network of the loss or map `features`, loaded when first needed; it must give gradients."""
         backbone = load_backbone(self.backbone, self.weights) if "features" in (self.loss, self.map) else None
         if backbone and backbone.tensors is None:
-            raise SettingsError(f"{self.backbone} gives no gradients here: use a torchvision network, as resnet18")
+            raise SettingsError(f"{self.backbone} gives no gradients here: use a torch network, as efficientnet_lite0")
         return backbone
 
     def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:

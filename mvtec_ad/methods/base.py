@@ -279,7 +279,7 @@ def check_table(table: Any, *columns: str) -> None:
 class FeatureDetector(Detector):
     """A detector over the layers of a frozen backbone, which several seeds share."""
 
-    backbone: str = option("resnet18", "resnet18, resnet50, wide_resnet50_2, efficientnet_b0 or keras:NAME")
+    backbone: str = option("efficientnet_lite0", "efficientnet_lite0, resnet18, …, keras:NAME or timm:NAME")
     weights: str = option("imagenet", "imagenet, random, synthetic or the path of a weights file")
 
     @cached_property

@@ -21,23 +21,21 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from mvtec_ad import artifacts, augment, metrics
-from mvtec_ad.backbones.backbone import DEVIATION, MEAN, SYNTHETIC
-from mvtec_ad.backbones.trunk import add_last_block, load_trunk, seeded, trunk
+from mvtec_ad.backbones.backbone import DEVIATION, MEAN, TORCH_TAPS, batch_size
+from mvtec_ad.backbones.trunk import load_trunk, seeded, trunk
 from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data import loading, splits
 from mvtec_ad.data.loading import read_image
-from mvtec_ad.errors import ArtifactError, DataError, SettingsError, WeightsError
+from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 from mvtec_ad.methods import items
 from mvtec_ad.methods.base import FITTED, Scores, as_tensor, check_table
 from mvtec_ad.schema import parse_json
 from mvtec_ad.training import Run, checkpoint_path
 
-BACKBONES = ("resnet18", "resnet50", "efficientnet_b0", "mobilenet_v3_large")
 CHECKS = 8  # looks at the validation part
 FLOOR = 0.3  # of the median spread: a feature that hardly varies among these images may vary wildly in others
 WATCHED = 16  # training images whose accuracy is drawn beside that of the validation part; it decides nothing
 SCRATCH = 30.0  # times the learning rate, for a network that knows nothing yet
-TOGETHER = 16  # cuts that pass through the network at once, where nothing is learned
 JOINT = "joint"  # the item, from all its views
 
 
@@ -52,17 +50,18 @@ class Classifier(Options):
         network: in evaluation mode.
         weights_name: what it started from, for people and manifests.
         finders: view -> where its items are; empty where whole pictures are looked at.
-        temperature: that calibrates the logits, from the validation part.
-        validation: rows image_id, label and score of the images that chose checkpoint and temperature.
+        temperature: that calibrates the logits, from the validation images.
+        validation: rows image_id, label and score of the images that chose checkpoint and temperature: a part that is
+            held out, or, where there is no fine-tuning, all of them, cross-validated.
         curve: of the fine-tuning.
         checkpoint_files: of the fit; its caller removes them when what was fitted is safe.
 
     Examples:
         >>> Classifier.preset("quick", roi="whole").options()["image_size"]
-        128
+        192
     """
 
-    backbone: str = option("resnet18", "network that is transferred", among=BACKBONES)
+    backbone: str = option("efficientnet_lite0", "network that is transferred", among=tuple(TORCH_TAPS))
     weights: str = option("imagenet", "imagenet, random, synthetic (resnet18) or the path of a state dict")
     roi: str = option("registered", "whole picture, item, or the item registered by its print", among=items.ROIS)
     image_size: int = option(224, "side of that region, pixels", least=32, most=16384)
@@ -75,7 +74,9 @@ class Classifier(Options):
     steps: int = option(64, "training steps, of all layers", least=0, most=1_000_000)
     batch_images: int = option(16, "images a step", least=2, most=100_000)
     lr: float = option(3e-5, "learning rate; a network from scratch takes thirty times as much", above=0, most=1)
-    held_out: float = option(0.2, "share of the items that chooses checkpoint and temperature", above=0, below=1)
+    held_out: float = option(
+        0.2, "share of the items that is held out: to choose checkpoint and temperature", above=0, below=1
+    )
     rotation: float = option(5.0, "largest rotation of a training image, degrees; below the item's margin", least=0)
     translation: float = option(0.03, "its largest shift, share of the image, and change of scale", least=0, below=1)
     color_jitter: float = option(0.1, "its largest change of brightness and contrast", least=0, below=1)
@@ -92,7 +93,7 @@ class Classifier(Options):
     name: ClassVar = "classifier"
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {"weights": "synthetic", "image_size": 128, "steps": 16, "batch_images": 8},
+        "quick": {"image_size": 192, "steps": 0, "batch_images": 8},  # the head alone
         "full": {},
     }
 
@@ -109,6 +110,7 @@ class Classifier(Options):
         seed: int = 0,
         *,
         finders: Mapping[str, items.Finder] | None = None,
+        cuts: Mapping[str, np.ndarray] | None = None,
         checkpoints: Path | None = None,
         progress: bool = False,
     ) -> Classifier:
@@ -116,8 +118,9 @@ class Classifier(Options):
 
         Args:
             table: table of images, of one view or of several; the labels are those of its column.
-            seed: of validation part, new weights, batches and augmentation, 0 or more.
+            seed: of validation part or folds, new weights, batches and augmentation, 0 or more.
             finders: view -> finder, where `find_items` was asked before.
+            cuts: image id -> what `cut` gives of it, where that was asked before.
             checkpoints: folder in which the training keeps its run, and goes on from.
 
         Raises:
@@ -126,19 +129,24 @@ class Classifier(Options):
         """
         check_seed(seed)
         check_table(table, "image_id", "category", "defect", "label", "image_path", "view", "group")
-        held = splits.hold_out(table, self.held_out, seed)
         finders = self.find_items(table, progress=progress) if finders is None else finders
         self.finders = {} if self.roi == "whole" else {view: finders[view] for view in sorted(table["view"].unique())}
         self.network, self.weights_name = self.new_network(seed)
         self.network.to(torch_device(), memory_format=torch.channels_last)
         self.seed, self.checkpoint_files = int(seed), []
-        cuts, labels = self.cut(table)[0], table["label"].to_numpy()
-        if self.network.pretrained:  # otherwise there are no features yet that a head could read
-            self.fit_head(cuts[~held], labels[~held])
+        labels = table["label"].to_numpy()
+        cuts = self.cut(table)[0] if cuts is None else np.stack([cuts[name] for name in table["image_id"]])
         self.curve = pd.DataFrame({"step": [], "loss": []})
-        if self.steps:
-            self.fine_tune(cuts, labels, held, checkpoints, progress)
-        logits = self.logits(cuts[held])
+        if self.network.pretrained and not self.steps:
+            held = np.ones(len(table), bool)  # each by a head that has not seen it
+            logits = self.cross_validated_head(cuts, labels, self.folds(table, seed))
+        else:
+            held = splits.hold_out(table, self.held_out, seed)
+            if self.network.pretrained:  # otherwise there are no features yet that a head could read
+                self.fit_head(cuts[~held], labels[~held])
+            if self.steps:
+                self.fine_tune(cuts, labels, held, checkpoints, progress)
+            logits = self.logits(cuts[held])
         self.temperature = metrics.fit_temperature(labels[held], logits)
         ids = table["image_id"].to_numpy()[held]
         self.validation = pd.DataFrame({"image_id": ids, "label": labels[held], "score": logits})
@@ -155,8 +163,6 @@ class Classifier(Options):
 
     def new_network(self, seed: int = 0) -> tuple[ClassifierNetwork, str]:
         """A network with a new head, in evaluation mode on the CPU, and what its weights are called."""
-        if self.weights == "synthetic" and self.backbone not in SYNTHETIC:
-            raise WeightsError(f"{self.backbone} has no synthetic weights: use resnet18, or --weights random")
         pretrained = self.weights != "random"
         with seeded(seed):
             body = trunk(self.backbone)
@@ -175,18 +181,50 @@ class Classifier(Options):
         The loss is convex, so this head is the best there is. Gradient steps on all layers under a random one would
         spoil what they know (Kumar et al. 2022). Both classes count the same together, however many images they have.
         """
+        self._set_head(*self._regression(self._features(cuts), labels))
+
+    def cross_validated_head(self, cuts: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """`fit_head` on all images; (N,) float32 logits, each by a head that was fitted on the other `folds` (N,)."""
+        features, logits = self._features(cuts), np.empty(len(labels), np.float32)
+        for fold in np.unique(folds):
+            unseen = folds == fold
+            weight, bias = self._regression(features[:, ~unseen], labels[~unseen])
+            logits[unseen] = features[0, unseen] @ weight + bias
+        self._set_head(*self._regression(features, labels))
+        return logits
+
+    def folds(self, table: pd.DataFrame, seed: int) -> np.ndarray:
+        """(N,) int, folds that hold the share `held_out` each, or more where a type of defect has too few items."""
+        fewest = table.groupby(["category", "defect"])["group"].nunique().min()
+        return splits.grouped_folds(table, max(2, min(round(1 / self.held_out), fewest)), seed)
+
+    def _features(self, cuts: np.ndarray) -> np.ndarray:
+        """(1 or 2, N, D) float64: pooled features of the cuts, and of their mirror images where these count."""
         views = [cuts, cuts[:, :, ::-1]] if self.flips else [cuts]
         with torch.no_grad():
-            parts = [view[part] for view in views for part in loading.batches(len(view), TOGETHER)]
+            parts = [view[part] for view in views for part in loading.batches(len(view), batch_size())]
             features = torch.cat([self.network.pooled(as_tensor(part)) for part in parts]).double().numpy(force=True)
+        return features.reshape(len(views), len(cuts), -1)
+
+    def _regression(self, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+        """Weight (D,) and bias of the head.
+
+        It is fitted in the space that the N images span: for a penalty on squares that is the same solution, and N is
+        much smaller than D.
+        """
+        labels, features = np.tile(labels, len(features)), np.concatenate(features)
         mean, scale = features.mean(0), features.std(0)
         scale = np.maximum(scale, FLOOR * np.median(scale))
-        regression = LogisticRegression(C=1 / self.penalty, class_weight="balanced", max_iter=1000)
-        regression.fit((features - mean) / scale, np.tile(labels, len(views)))
-        weight = regression.coef_[0] / scale
-        with torch.no_grad():
-            self.network.head.weight.copy_(torch.from_numpy(weight)[None])
-            self.network.head.bias.fill_(regression.intercept_[0] - weight @ mean)
+        regression = LogisticRegression(C=1 / self.penalty, class_weight="balanced", tol=1e-7, max_iter=1000)
+        basis, coordinates = np.linalg.qr(((features - mean) / scale).T)
+        regression.fit(coordinates.T, labels)
+        weight = basis @ regression.coef_[0] / scale
+        return weight, float(regression.intercept_[0] - weight @ mean)
+
+    @torch.no_grad()
+    def _set_head(self, weight: np.ndarray, bias: float) -> None:
+        self.network.head.weight.copy_(torch.from_numpy(weight)[None])
+        self.network.head.bias.fill_(bias)
 
     def fine_tune(
         self, cuts: np.ndarray, labels: np.ndarray, held: np.ndarray, checkpoints: Path | None, progress: bool
@@ -279,7 +317,7 @@ class Classifier(Options):
             raise SettingsError("this classifier is not fitted: call fit(table) first")
         if cuts.shape[1:] != (size, size, 3):
             raise DataError(f"images must be (N, {size}, {size}, 3), not {cuts.shape}: give what `cut` returns")
-        parts = [self.network(as_tensor(cuts[part])).float() for part in loading.batches(len(cuts), TOGETHER)]
+        parts = [self.network(as_tensor(cuts[part])).float() for part in loading.batches(len(cuts), batch_size())]
         return torch.cat(parts).numpy(force=True)
 
     def score(self, table: pd.DataFrame) -> Scores:
@@ -301,8 +339,6 @@ class Classifier(Options):
         self.seed, self.weights_name = int(state["seed"]), state["weights"]
         with seeded(self.seed):
             body = trunk(self.backbone)
-            if self.weights_name.endswith("layer4 new"):
-                add_last_block(body)
             network = ClassifierNetwork(body, self.pyramid, not self.weights_name.startswith("random"))
         network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
         self.network = network.to(torch_device(), memory_format=torch.channels_last)
@@ -435,13 +471,14 @@ def score_unseen(
     per_view: bool = True,
     seed: int = 0,
     finders: Mapping[str, items.Finder] | None = None,
+    cuts: Mapping[str, np.ndarray] | None = None,
     checkpoints: Path | None = None,
     progress: bool = False,
 ) -> tuple[pd.DataFrame, list[Classifier]]:
     """Calibrated scores of one table by models that were fitted on another.
 
     The models take the classifier's options, one for each view or one for all; it is not fitted itself. `seed`,
-    `finders`, `checkpoints` and `progress` are as in `Classifier.fit`.
+    `finders`, `checkpoints` and `progress` are as in `Classifier.fit`, and `cuts`, of both tables.
 
     Returns:
         Rows image_id, group, view, defect, label and score: the logit divided by the temperature, so that models may be
@@ -449,14 +486,24 @@ def score_unseen(
     """
     frames, models = [], []
     for view, rows in train.groupby("view", sort=True) if per_view else [(None, train)]:
-        model = replace(classifier).fit(
-            rows.reset_index(drop=True), seed, finders=finders, checkpoints=checkpoints, progress=progress
-        )
+        options = {"finders": finders, "cuts": cuts, "checkpoints": checkpoints, "progress": progress}
+        model = replace(classifier).fit(rows.reset_index(drop=True), seed, **options)
         asked = test if view is None else test[test["view"] == view]
         columns = asked[["image_id", "group", "view", "defect", "label"]]
-        frames.append(columns.assign(score=model.score(asked).image.astype(np.float64) / model.temperature))
+        seen = model.cut(asked)[0] if cuts is None else np.stack([cuts[name] for name in asked["image_id"]])
+        frames.append(columns.assign(score=model.logits(seen).astype(np.float64) / model.temperature))
         models.append(model)
     return pd.concat(frames), models
+
+
+def validation_scores(models: Sequence[Classifier], table: pd.DataFrame) -> pd.DataFrame:
+    """Calibrated scores of the validation images of fitted models, as `score_unseen` gives those of a test table.
+
+    What a threshold is chosen on; `table` holds these images, it may hold others.
+    """
+    columns = table[["image_id", "group", "view", "defect"]]
+    frames = [model.validation.assign(score=model.validation["score"] / model.temperature) for model in models]
+    return pd.concat([frame.merge(columns, on="image_id") for frame in frames], ignore_index=True)
 
 
 def joint_verdict(scores: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mvtec_ad.artifacts import Artifact, complete, model_files, read_model
 from mvtec_ad.augment import crop, recolor, standardise, windows_at
+from mvtec_ad.backbones.backbone import TORCH_TAPS
 from mvtec_ad.backbones.trunk import load_trunk, outputs, seeded, trunk
 from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data.loading import batches, load_images, read_mask
@@ -40,7 +41,8 @@ from mvtec_ad.training import Run, checkpoint_path
 
 UNKNOWN = "unknown"
 OBJECTIVES, LOOKS = ("supcon", "simclr"), ("whole", "predicted", "mask")
-BACKBONES, TRAINED = ("resnet18", "resnet50", "wide_resnet50_2"), ("layer3", "layer2", "layer1", "all")
+BACKBONES = tuple(name for name, taps in TORCH_TAPS.items() if taps[0] == "layer1")
+TRAINED = ("layer3", "layer2", "layer1", "all")
 TAPPED = ("layer2", "layer3")  # the embedding is pooled from these
 HIDDEN = 256  # width of the projection head
 HEAD = 10.0  # times the learning rate: the head is new, and the layers below it are not
@@ -78,7 +80,7 @@ class DefectTypes(Options):
     objective: str = option(
         "supcon", "supcon: same type, alike; simclr: same image, alike, which needs no labels", among=OBJECTIVES
     )
-    backbone: str = option("resnet18", "residual network, up to layer3", among=BACKBONES)
+    backbone: str = option("efficientnet_lite0", "network, down to stride 16", among=BACKBONES)
     weights: str = option("imagenet", "imagenet, random, synthetic or the path of a weights file")
     trained: str = option("layer3", "first layer that is trained; those before it stay frozen", among=TRAINED)
     look: str = option("predicted", "whole, predicted: around the peak of an anomaly map, or mask", among=LOOKS)
@@ -112,8 +114,7 @@ class DefectTypes(Options):
     name: ClassVar = "defect_types"
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {"weights": "synthetic", "look": "mask", "image_size": 80, "copies": 6}
-        | {"steps": 10, "batch": 20, "lr": 1e-3},
+        "quick": {"look": "mask", "image_size": 80, "copies": 6} | {"steps": 20, "batch": 20, "lr": 1e-3},
         "full": {},
         "simclr": {"objective": "simclr"},
         "whole": {"look": "whole"},
@@ -355,7 +356,7 @@ class DefectTypes(Options):
         """
         focus, weights = 0.0 if self.look == "whole" else self.focus, "random, from scratch"
         with seeded(seed):
-            layers = trunk(self.backbone, until="layer3")
+            layers = trunk(self.backbone)
             if fill and self.weights != "random":
                 weights = load_trunk(layers, self.backbone, self.weights)
             encoder = Encoder(layers, self.trained, self.weights != "random", self.projection, focus)
@@ -500,7 +501,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """A residual network in two parts, frozen below and trained above, whose pooled features are the embedding.
+    """A network in two parts, frozen below and trained above, whose pooled features are the embedding.
 
     Attributes:
         below, above: frozen layers, possibly none, and trained ones, of `trunk` up to layer3.

@@ -27,6 +27,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from mvtec_ad.backbones import batch_size
 from mvtec_ad.config import Options, option
 from mvtec_ad.data.loading import read_mask
 from mvtec_ad.errors import DataError, SettingsError
@@ -35,7 +36,6 @@ from mvtec_ad.metrics import wilson
 from mvtec_ad.synthetic.boxes import read_annotation
 
 METHODS = ("integrated_gradients", "grad_cam", "grad_cam_plus_plus", "smooth_grad", "occlusion")
-BATCH = 32  # images that go through the network at once
 NOISE = 0.15  # of SmoothGrad, a share of the image's range: Smilkov et al. find 10 to 20 % best
 
 
@@ -51,6 +51,7 @@ class Attribution(Options):
     """
 
     images: int = option(20, "test images of a view that are explained, as many defective as good ones", least=2)
+    few: int = option(20, "of them, for integrated gradients, smooth_grad, deletion and insertion", least=2)
     path_steps: int = option(512, "of integrated gradients, from the baseline to the image", least=2, most=100_000)
     noisy_copies: int = option(25, "of an image, for smooth_grad", least=2, most=10_000)
     windows: int = option(15, "of occlusion along a side, each overlapping the next by half", least=2, most=1000)
@@ -59,7 +60,10 @@ class Attribution(Options):
 
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {"images": 6, "path_steps": 12, "noisy_copies": 6, "windows": 5, "removals": 6, "randomised": 2},
+        "quick": {
+            **{"images": 40, "few": 6, "path_steps": 16, "noisy_copies": 6, "windows": 5, "removals": 5},
+            "randomised": 6,
+        },
         "full": {},
     }
 
@@ -105,7 +109,7 @@ def integrated_gradients(
     answer, images, signs, baseline = _question(network, images, signs, baseline)
     method, maps, errors = captum.attr.IntegratedGradients(answer), [], []
     for image, sign in zip(images.split(1), signs.split(1), strict=True):  # one at a time: its steps fill the batches
-        options = {"n_steps": steps, "method": "gausslegendre", "internal_batch_size": BATCH}
+        options = {"n_steps": steps, "method": "gausslegendre", "internal_batch_size": batch_size()}
         maps.append(method.attribute(image, baseline, additional_forward_args=sign, **options).sum(1))
         with torch.no_grad():
             after, before = answer(torch.cat([image, baseline]), sign).double()
@@ -131,7 +135,7 @@ def grad_cam(
     """
     answer, images, signs, _ = _question(network, images, signs)
     maps = []
-    for part, sign in zip(images.split(BATCH), signs.split(BATCH), strict=True):
+    for part, sign in zip(images.split(batch_size()), signs.split(batch_size()), strict=True):
         if plus_plus:
             activations = captum.attr.LayerActivation(answer, layer).attribute(part, sign)
             gradient = captum.attr.LayerGradientXActivation(answer, layer, multiply_by_inputs=False)
@@ -159,7 +163,7 @@ def smooth_grad(network: nn.Module, images: Tensor, samples: int = 25, seed: int
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             deviation = NOISE * float(image.max() - image.min())
-            options = {"nt_samples": samples, "nt_samples_batch_size": BATCH, "stdevs": deviation, "abs": False}
+            options = {"nt_samples": samples, "nt_samples_batch_size": batch_size(), "stdevs": deviation, "abs": False}
             maps.append(method.attribute(image, additional_forward_args=sign, **options).abs().sum(1))
     return _finite(maps)
 
@@ -174,7 +178,7 @@ def occlusion(
     """
     answer, images, signs, baseline = _question(network, images, signs, baseline)
     method, maps = captum.attr.Occlusion(answer), []
-    options = {"perturbations_per_eval": BATCH, "strides": (3, stride, stride), "baselines": baseline}
+    options = {"perturbations_per_eval": batch_size(), "strides": (3, stride, stride), "baselines": baseline}
     for image, sign in zip(images.split(1), signs.split(1), strict=True):
         with torch.no_grad():  # all colours are covered at once and carry the same value
             maps.append(method.attribute(image, (3, window, window), additional_forward_args=sign, **options)[:, 0])
@@ -310,7 +314,9 @@ def deletion_insertion(
         chosen = (rank < limits)[:, None].to(image.device)  # (steps + 1, 1, H, W)
         for name, shown in (("deletion", ~chosen), ("insertion", chosen)):
             with torch.no_grad():
-                values = [answer(torch.where(part, image, baseline), signs[index]) for part in shown.split(BATCH)]
+                values = [
+                    answer(torch.where(part, image, baseline), signs[index]) for part in shown.split(batch_size())
+                ]
             curves[name][index] = torch.cat(values).sigmoid().cpu().numpy()
     return curves | {f"{name}_area": trapezoid(curve, dx=1 / steps, axis=1) for name, curve in curves.items()}
 

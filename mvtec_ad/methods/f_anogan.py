@@ -49,7 +49,7 @@ class FAnogan(Anogan):
     encodes: ClassVar[bool] = True
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {**Anogan.PRESETS["quick"], "encoder_steps": 80},
+        "quick": {**Anogan.PRESETS["quick"], "encoder_steps": 600},
         "full": {},
         "digits": {**Anogan.PRESETS["digits"], "encoder_steps": 500},
         "digits_quick": {**Anogan.PRESETS["digits_quick"], "encoder_steps": 120},

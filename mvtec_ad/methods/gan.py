@@ -307,7 +307,11 @@ class Dcgan(Options):
     )
     snapshots: int = option(8, "moments at which pictures from fixed noise are kept", least=1, most=1000)
 
-    PRESETS: ClassVar = {"default": {}, "quick": {"digits": "sklearn", "epochs": 10}, "full": {}}
+    PRESETS: ClassVar = {
+        "default": {},
+        "quick": {"digits": "sklearn", "epochs": 10, "width": 16, "discriminator_width": 16},
+        "full": {},
+    }
 
     generator: Generator | None = field(default=None, **FITTED)
     seed: int | None = field(default=None, **FITTED)

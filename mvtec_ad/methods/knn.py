@@ -40,9 +40,10 @@ class Knn(FeatureDetector):
 
     name: ClassVar = "knn"
     PRESETS: ClassVar = {
-        "resnet18": {},
+        "default": {},
+        "resnet18": {"backbone": "resnet18"},
         "wide_resnet50": {"backbone": "wide_resnet50_2"},
-        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192},
+        "quick": {"image_size": 192, "crop": 192},
         "full": {},
     }
 

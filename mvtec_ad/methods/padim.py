@@ -56,12 +56,14 @@ class Padim(FeatureDetector):
     )
     fit_fraction: float = option(1.0, "share of the good images that is fitted on", above=0, most=1)
     feature_scale: float | None = option(
-        None, "factor on the features; none: 1 for ImageNet networks, else measured", above=0, most=1e6
+        None, "factor on the features; none: 1 for the networks of published recipes, else measured", above=0, most=1e6
     )
 
     name: ClassVar = "padim"
     PRESETS: ClassVar = {
-        "resnet18": {},  # the options of the most-cited PyTorch implementation, for the two backbones of the paper
+        "default": {},
+        # The options of the most-cited PyTorch implementation, for the two backbones of the paper.
+        "resnet18": {"backbone": "resnet18"},
         "wide_resnet50": {"backbone": "wide_resnet50_2", "channels": 550},
         # The TensorFlow notebook whose figures are published under keras:resnet50; it smooths its 64×64 map with σ = 4
         # cells, and a cell is 4 pixels here.
@@ -74,7 +76,7 @@ class Padim(FeatureDetector):
         },
     }
     PRESETS |= {
-        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192, "sigma": 3.0, "channels": 64},
+        "quick": {"image_size": 192, "crop": 192, "sigma": 3.0, "channels": 64},
         "full": PRESETS["keras"],
     }
 

@@ -44,7 +44,7 @@ class Patchcore(FeatureDetector):
         >>> good = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
         >>> detector = Patchcore(weights="random", coreset=0.5, image_size=32, crop=32).fit(good, seed=0)
         >>> detector.bank.shape, detector.score(good[:2]).maps.shape
-        (torch.Size([64, 384]), (2, 32, 32))
+        (torch.Size([64, 152]), (2, 32, 32))
     """
 
     layers: tuple[int, ...] = option((2, 3), "depths of the network, of 1, 2 and 3", among=(1, 2, 3))
@@ -57,9 +57,10 @@ class Patchcore(FeatureDetector):
 
     name: ClassVar = "patchcore"
     PRESETS: ClassVar = {
-        "resnet18": {},
+        "default": {},
+        "resnet18": {"backbone": "resnet18"},
         "wide_resnet50": {"backbone": "wide_resnet50_2"},
-        "quick": {"weights": "synthetic", "image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
+        "quick": {"image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
         "full": {},
     }
 

@@ -45,7 +45,7 @@ OBJECTIVES = ("simclr", "vicreg", "recipes", "places", "both")
 
 @dataclass(frozen=True)
 class Pretraining(Options):
-    """Options of a"""
+    """Options of a training."""
 
     objective: str = option("places", "what is asked of the network", among=OBJECTIVES)
     images: int = option(24_000, "textures, drawn once", least=2, most=10_000_000)
@@ -61,7 +61,7 @@ class Pretraining(Options):
 
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {"images": 800, "image_size": 96, "view": 64, "views": 32, "steps": 90},
+        "quick": {"images": 400, "image_size": 96, "view": 64, "views": 16, "steps": 100},
         "full": {},
     }
 
@@ -75,7 +75,7 @@ class Trunk(nn.Sequential):
     """torchvision's ResNet-18 up to layer3, under its names; gives the outputs of its three layers."""
 
     def __init__(self) -> None:
-        super().__init__(OrderedDict(trunk("resnet18", until="layer3").named_children()))
+        super().__init__(OrderedDict(trunk("resnet18").named_children()))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) standardised images -> maps with 64, 128 and 256 channels at strides 4, 8 and 16."""

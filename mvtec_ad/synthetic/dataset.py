@@ -18,6 +18,7 @@ from mvtec_ad.synthetic.tools.drawing import streams
 from mvtec_ad.synthetic.writing import (
     IMAGES,
     LARGEST,
+    LEAST_SEVERITY,
     SMALLEST,
     check_number,
     seed_of,
@@ -60,17 +61,20 @@ def defect_types(category: str) -> tuple[str, ...]:
     return _product(category).DEFECTS
 
 
-def draw(category: str, seed: int, defect: str | None = None, size: int = 256) -> ProductImage:
+def draw(
+    category: str, seed: int, defect: str | None = None, size: int = 256, least_severity: float = LEAST_SEVERITY
+) -> ProductImage:
     """Draws one image, a function of its arguments alone.
 
     With the same seed, the image with a defect and the one without show the same object under the same light and differ
-    only at the defect. Severity is drawn uniformly from 0.1 to 1.
+    only at the defect. Severity is drawn uniformly from the least one to 1.
 
     Args:
         category: One of `CATEGORIES`.
         seed: Non-negative integer.
         defect: One of `defect_types(category)`, or None for a good product.
         size: Image side in pixels, 32 to 4096.
+        least_severity: 0.1, barely visible, to 1, obvious. Another one leaves object, light and noise as they are.
 
     Returns:
         The image, its mask and the severity of its defect.
@@ -87,7 +91,7 @@ def draw(category: str, seed: int, defect: str | None = None, size: int = 256) -
     if defect is None:
         image, mask = product.draw(streams(number, seed), size, None, 0.0)
         return ProductImage(image, mask, 0.0)
-    severity = severity_of(seed, number)
+    severity = severity_of(seed, number, least_severity)
     image, mask = product.draw(streams(number, seed), size, defect, severity)
     return ProductImage(image, mask, severity)
 
@@ -101,6 +105,7 @@ def write_category(
     per_defect: int | Mapping[str, int],
     size: int = 256,
     seed: int = 0,
+    least_severity: float = LEAST_SEVERITY,
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
@@ -118,6 +123,7 @@ def write_category(
         per_defect: Number of images in each of `test/<defect>`, one for all or one for each defect type.
         size: Image side in pixels.
         seed: Of the whole set; no image seed occurs twice in one set.
+        least_severity: As in `draw`.
         workers: Threads that draw.
         progress: Whether to show a progress bar.
 
@@ -130,6 +136,7 @@ def write_category(
     check_number("seed", seed, 0, None)
     check_number("size", size, SMALLEST, LARGEST)
     check_number("workers", workers, 1, None)
+    check_number("least_severity", least_severity, LEAST_SEVERITY, 1)
     if not isinstance(per_defect, Mapping):
         per_defect = dict.fromkeys(defect_types(category), per_defect)
     if tuple(per_defect) != defect_types(category):
@@ -140,8 +147,8 @@ def write_category(
     counts = {"train": train, "test_good": test_good, "per_defect": dict(per_defect)}
     return write_set(
         Path(root) / category,
-        {"category": category, "seed": seed, "size": size, **counts},
-        lambda folder: _write_images(folder, category, plan, size, workers, progress),
+        {"category": category, "seed": seed, "size": size, "least_severity": least_severity, **counts},
+        lambda folder: _write_images(folder, category, plan, size, least_severity, workers, progress),
     )
 
 
@@ -170,14 +177,20 @@ def _plan(
 
 
 def _write_images(
-    folder: Path, category: str, plan: dict[str, tuple[int, str | None]], size: int, workers: int, progress: bool
+    folder: Path,
+    category: str,
+    plan: dict[str, tuple[int, str | None]],
+    size: int,
+    least_severity: float,
+    workers: int,
+    progress: bool,
 ) -> dict[str, dict[str, float]]:
     """Draws and writes all images; returns seed and severity of each by its path."""
     for path in plan:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if plan[path][1]:
             (folder / _mask_path(path)).parent.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_image, folder, category, size)
+    write = partial(_write_image, folder, category, size, least_severity)
     with ThreadPoolExecutor(workers) as pool:  # NumPy and OpenCV let go of the interpreter while they work
         severities = pool.map(write, plan, *zip(*plan.values(), strict=True)) if plan else ()
         severities = list(tqdm(severities, f"drawing {category}", len(plan), disable=not progress, unit="image"))
@@ -185,8 +198,10 @@ def _write_images(
     return {path: {"seed": s, "severity": v} for path, s, v in zip(plan, seeds, severities, strict=True)}
 
 
-def _write_image(folder: Path, category: str, size: int, path: str, seed: int, defect: str | None) -> float:
-    picture = draw(category, seed, defect, size)
+def _write_image(
+    folder: Path, category: str, size: int, least_severity: float, path: str, seed: int, defect: str | None
+) -> float:
+    picture = draw(category, seed, defect, size, least_severity)
     write_png(folder / path, picture.image[..., ::-1])
     if defect:
         write_png(folder / _mask_path(path), picture.mask.astype(np.uint8) * 255)

@@ -21,7 +21,7 @@ MANIFEST = "synthetic.json"
 
 SMALLEST, LARGEST = 32, 4096  # image side in pixels
 _PARTS, IMAGES = 100, 10_000  # room for seeds: parts of a category (train/good, test/crack, ...), images of a part
-_LEAST_SEVERITY = 0.1
+LEAST_SEVERITY = 0.1  # barely visible
 
 
 def seed_of(seed: int, product: int, part: int, index: int) -> int:
@@ -29,13 +29,14 @@ def seed_of(seed: int, product: int, part: int, index: int) -> int:
     return ((seed * _PARTS + product) * _PARTS + part) * IMAGES + index
 
 
-def severity_of(seed: int, product: int) -> float:
-    """Returns the severity that belongs to a seed: uniform, from obvious to barely visible."""
+def severity_of(seed: int, product: int, least: float = LEAST_SEVERITY) -> float:
+    """Returns the severity that belongs to a seed: uniform, from obvious to the least one, at least barely visible."""
+    check_number("least_severity", least, LEAST_SEVERITY, 1)
     # A stream of its own, which no product can change.
-    return float(np.random.default_rng([seed, product, 1]).uniform(_LEAST_SEVERITY, 1.0))
+    return float(np.random.default_rng([seed, product, 1]).uniform(least, 1.0))
 
 
-def check_number(name: str, value: int, least: int, most: int | None) -> None:
+def check_number(name: str, value: float, least: float, most: float | None) -> None:
     """Raises DataError where a setting is out of range."""
     if value < least or (most is not None and value > most):
         allowed = f"at least {least}" if most is None else f"from {least} to {most}"

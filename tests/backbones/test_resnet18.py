@@ -161,7 +161,7 @@ def test_weights_beyond_half_precision_are_not_written(synthetic_file: Path, sta
 
 
 @pytest.mark.parametrize("name", ["resnet50", "keras:mobilenet"])
-def test_other_networks_have_no_drawn_weights(name: str) -> None:
+def test_other_networks_have_no_synthetic_weights(name: str) -> None:
     """And say which have."""
-    with pytest.raises(WeightsError, match=f"{name} has no drawn weights, only resnet18 and keras:resnet18 have"):
+    with pytest.raises(WeightsError, match=f"{name} has no synthetic weights, only resnet18 and keras:resnet18 have"):
         load_backbone(name, "synthetic")

@@ -31,10 +31,10 @@ from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.padim import Padim
 
 Maker = Callable[..., Path]
-PADIM = "padim,weights=random,channels=8,image_size=32,sigma=1,name=padim-small"
+PADIM = "padim,backbone=resnet18,weights=random,channels=8,image_size=32,sigma=1,name=padim-small"
 AUTOENCODER = "autoencoder,steps=4,image_size=32,width=4,latent=8,name=reconstruct"
 CLASSIFIER = "classifier,weights=random,image_size=32,steps=0,batch_images=4,roi=whole,pyramid=1,name=classifier"
-FLAGS = ["--weights", "random", "--channels", "8", "--image-size", "32", "--sigma", "1"]
+FLAGS = ["--backbone", "resnet18", "--weights", "random", "--channels", "8", "--image-size", "32", "--sigma", "1"]
 KEYS = [(category, row) for category in ("part", "piece") for row in ("padim-small", "reconstruct")]
 ZIPS = ["/".join(key) + ".zip" for key in KEYS]
 
@@ -137,7 +137,7 @@ def test_a_row_is_read(text: str, name: str, options: Options) -> None:
     ("text", "message"),
     [
         ("padin", "method 'padin' is unknown: use one of padim, patchcore"),
-        ("padim:kears", "has no preset 'kears': use one of resnet18"),
+        ("padim:kears", "has no preset 'kears': use one of default"),
         ("padim:", "has no preset ''"),
         ("padim,", "'' is no option"),
         ("padim,channels", "'channels' is no option"),

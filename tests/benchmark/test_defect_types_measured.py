@@ -28,7 +28,8 @@ from mvtec_ad.methods.defect_types import Defects, DefectTypes
 from mvtec_ad.methods.padim import Padim
 
 SMALL = DefectTypes(
-    **{"weights": "synthetic", "look": "mask", "roi_size": 0.5, "focus": 0.25, "image_size": 32, "copies": 2},
+    **{"backbone": "resnet18", "weights": "synthetic", "copies": 2},
+    **{"look": "mask", "roi_size": 0.5, "focus": 0.25, "image_size": 32},
     **{"steps": 1, "batch": 6, "projection": 8, "neighbours": 3, "folds": 3, "repeats": 2},
 )
 COLOURS = {"blot": (200, 30, 30), "cut": (20, 20, 20), "dye": (40, 60, 220), "combined": (230, 230, 230)}
@@ -88,7 +89,7 @@ def watched() -> Callable[..., tuple[tuple, list]]:
 
 def test_anomaly_maps_are_padims(table: pd.DataFrame) -> None:
     """Fitted on the good training images, in the order of the defective rows; too few of these are refused."""
-    padim = Padim(image_size=64, crop=64, channels=8, weights="random")
+    padim = Padim(image_size=64, crop=64, channels=8, backbone="resnet18", weights="random")
     maps = measuring.anomaly_maps(table, SMALL, padim, progress=False)
     good = table[(table["split"] == "train") & (table["label"] == 0)]
     detector = replace(padim, weights="synthetic").fit(list(good["image_path"]), 0)
@@ -401,7 +402,8 @@ def test_means_over_types_resample_types() -> None:
 
 # The command ----------------------------------------------------------------------------------------------------------
 
-OPTIONS = ["--weights", "synthetic", "--image-size", "32", "--steps", "1", "--batch", "6", "--folds", "2"]
+OPTIONS = ["--backbone", "resnet18", "--weights", "synthetic", "--image-size", "32"]
+OPTIONS += ["--steps", "1", "--batch", "6", "--folds", "2"]
 BY_MASK = [*OPTIONS, "--look", "mask"]
 
 

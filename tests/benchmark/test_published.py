@@ -55,7 +55,11 @@ def autoencoder_report(settings: dict[str, Any] | None = None, **changes: Any) -
 def classifier_report(settings: dict[str, Any] | None = None, **changes: Any) -> dict:
     """A report of a classifier: a network in its settings, no crop, the test part of the supervised split."""
     known = make_report(method="classifier", protocol="supervised", backbone=None, weights=None)
-    return known | {"settings": Classifier(weights="synthetic").options() | (settings or {})} | changes
+    return (
+        known
+        | {"settings": Classifier(backbone="resnet18", weights="synthetic").options() | (settings or {})}
+        | changes
+    )
 
 
 def rows_of(text: str) -> list[list[str]]:

@@ -28,7 +28,7 @@ from mvtec_ad.methods.padim import Padim
 from mvtec_ad.pages import report_lines
 
 Maker = Callable[..., Path]
-SMALL = {"weights": "random", "channels": 8, "image_size": 40, "crop": 32, "sigma": 1.0}
+SMALL = {"backbone": "resnet18", "weights": "random", "channels": 8, "image_size": 40, "crop": 32, "sigma": 1.0}
 KEYS = {"method", "row", "category", "data_source", "protocol", "backbone", "weights", "seeds", "images", "settings"}
 KEYS |= {"metrics", "false_alarm_rate", "thresholds", "trivial", "seconds", "peak_memory_gb", "model_bytes", "notes"}
 

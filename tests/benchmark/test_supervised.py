@@ -19,9 +19,9 @@ from mvtec_ad.inspection.second_opinion import combined_score
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.padim import Padim
 
-MODEL = Classifier(weights="synthetic", roi="whole", image_size=64, pyramid=(1,), steps=0)
-SECOND = Padim(weights="synthetic", image_size=64, crop=64, channels=8, sigma=1.0)
-SMALL = InspectionOptions(second="padim", weights="synthetic")
+MODEL = Classifier(backbone="resnet18", weights="synthetic", roi="whole", image_size=64, pyramid=(1,), steps=0)
+SECOND = Padim(backbone="resnet18", weights="synthetic", image_size=64, crop=64, channels=8, sigma=1.0)
+SMALL = InspectionOptions(second="padim", backbone="resnet18", weights="synthetic")
 
 
 @pytest.fixture(scope="module")

@@ -35,10 +35,12 @@ from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.defect_types import DefectTypes, around_peaks
 from mvtec_ad.methods.padim import Padim
 
-CLASSIFIER = Classifier(weights="synthetic", roi="whole", image_size=64, pyramid=(1,), steps=0)
-DETECTOR = Padim(weights="synthetic", image_size=64, crop=64, channels=8, sigma=1.0)
-TYPES = DefectTypes(weights="synthetic", roi_size=0.5, image_size=32, copies=2, steps=0, batch=4, neighbours=2)
-OPTIONS = InspectionOptions(weights="synthetic", image_size=64, rejected=0.02)
+CLASSIFIER = Classifier(backbone="resnet18", weights="synthetic", roi="whole", image_size=64, pyramid=(1,), steps=0)
+DETECTOR = Padim(backbone="resnet18", weights="synthetic", image_size=64, crop=64, channels=8, sigma=1.0)
+TYPES = DefectTypes(
+    backbone="resnet18", weights="synthetic", roi_size=0.5, image_size=32, copies=2, steps=0, batch=4, neighbours=2
+)
+OPTIONS = InspectionOptions(backbone="resnet18", weights="synthetic", image_size=64, rejected=0.02)
 THRESHOLD = 9.0  # of the detector; only its place among the scores matters
 GIVEN: dict[str, Any] = {"profile": "custom", "data_source": "own", "categories": [], "options": {}, "seed": 0}
 GREY = np.clip(np.random.default_rng(1).normal(128, 4, (21, 40, 60, 3)), 0, 255).astype(np.uint8)

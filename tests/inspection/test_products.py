@@ -17,7 +17,7 @@ from mvtec_ad.errors import ArtifactError, DataError, SettingsError
 from mvtec_ad.inspection.products import InspectionOptions, ProductClassifier, describe
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
-OPTIONS = InspectionOptions(weights="synthetic", image_size=64, rejected=0.02)
+OPTIONS = InspectionOptions(backbone="resnet18", weights="synthetic", image_size=64, rejected=0.02)
 NETWORK = load_backbone("resnet18", "synthetic")
 
 

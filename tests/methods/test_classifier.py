@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from alike import equal
 from sklearn.linear_model import LogisticRegression
@@ -16,20 +17,32 @@ from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_sco
 from sklearn.preprocessing import StandardScaler
 
 from mvtec_ad import artifacts, metrics
+from mvtec_ad.backbones.backbone import TORCH_TAPS
+from mvtec_ad.backbones.trunk import _name_in_file
 from mvtec_ad.config import torch_device
+from mvtec_ad.data import splits
 from mvtec_ad.data.loading import read_image
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
 from mvtec_ad.frameworks import import_torchvision
 from mvtec_ad.methods import classifier, items
-from mvtec_ad.methods.classifier import BACKBONES, Classifier, joint_minus_better_view, measure, score_unseen
+from mvtec_ad.methods.classifier import Classifier, joint_minus_better_view, measure, score_unseen
 from mvtec_ad.training import Run
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
 Writer = Callable[[Path, np.ndarray], Path]
 SIZE = 64
-SMALL = Classifier(weights="synthetic", roi="whole", image_size=SIZE, pyramid=(1,), steps=4, batch_images=8)
+SMALL = Classifier(
+    backbone="resnet18", weights="synthetic", roi="whole", image_size=SIZE, pyramid=(1,), steps=4, batch_images=8
+)
 HEAD = replace(SMALL, steps=0)
-CHANNELS = {"resnet18": 512, "resnet50": 2048, "efficientnet_b0": 1280, "mobilenet_v3_large": 960}
+CHANNELS = {
+    "resnet18": 256,
+    "resnet50": 1024,
+    "wide_resnet50_2": 1024,
+    "efficientnet_b0": 112,
+    "mobilenet_v3_large": 112,
+}
+CHANNELS |= {"efficientnet_lite0": 112, "efficientnet_lite1": 112, "efficientnet_lite2": 120}
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -38,10 +51,12 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
 
 
 def state_of(backbone: str, without: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    """What torchvision would save, every value random, statistics of batch norm too."""
+    """What torchvision or timm would save, every value random, statistics of batch norm too."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        state = import_torchvision().models.get_model(backbone, weights=None).state_dict()
+        lite = backbone.startswith("efficientnet_lite")
+        make = timm.create_model if lite else import_torchvision().models.get_model
+        state = make(f"tf_{backbone}" if lite else backbone).state_dict()
         for name, value in state.items():
             if "running_mean" in name:
                 value.copy_(0.1 * torch.randn_like(value))
@@ -65,15 +80,14 @@ def fails(error: type[MvtecAdError], message: str, action: Callable[[], object])
 # Networks -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", TORCH_TAPS)
 def test_every_network_gives_one_logit_and_takes_weights(tmp_path: Path, backbone: str) -> None:
-    """All that torchvision's network computes before its classifier, to the bit; a new head on the pyramid's cells."""
+    """The trunk has the weights of the file, to the bit; a new head on the pyramid's cells."""
     state = state_of(backbone)
     network, name = replace(SMALL, backbone=backbone, weights=saved(tmp_path, state), pyramid=(1, 3)).new_network(4)
     assert name.startswith("weights.pth (SHA-256 ")
-    prefix = "" if backbone.startswith("resnet") else "features."
-    loaded = {prefix + name: value for name, value in network.body.state_dict().items()}
-    assert loaded.keys() == {name for name in state if not name.startswith(("fc.", "classifier."))}
+    loaded = {_name_in_file(backbone, name): value for name, value in network.body.state_dict().items()}
+    assert loaded.keys() <= state.keys()
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())
     images = torch.rand(2, 3, SIZE, SIZE)
     with torch.inference_mode():
@@ -86,7 +100,7 @@ def test_every_network_gives_one_logit_and_takes_weights(tmp_path: Path, backbon
     assert in_order == [name for name, _ in network.named_parameters()]  # torch lists them from input to output
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", TORCH_TAPS)
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_only_a_network_from_scratch_estimates_statistics(tmp_path: Path, backbone: str, pretrained: bool) -> None:
     """Batch norm's means and variances stay to the bit, while weights have gradients."""
@@ -102,7 +116,7 @@ def test_only_a_network_from_scratch_estimates_statistics(tmp_path: Path, backbo
 
 @pytest.mark.parametrize("pyramid", [(2,), (1, 2, 4), (3, 5)])
 def test_the_pyramid_averages_cells(pyramid: tuple[int, ...]) -> None:
-    """A loop over cells, on images that are standardised with ImageNet's numbers; a grid of 3 × 3 has uneven ones."""
+    """A loop over cells, on images that are standardised with ImageNet's numbers; a grid of 5 × 5 has uneven ones."""
     network, _ = replace(SMALL, weights="random", pyramid=pyramid).new_network()
     images = torch.rand(2, 3, 96, 96)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -115,34 +129,8 @@ def test_the_pyramid_averages_cells(pyramid: tuple[int, ...]) -> None:
         ends = [(k * side // cells, -(-(k + 1) * side // cells)) for k in range(cells)]
         grid = [[features[:, :, a:b, c:d].mean((2, 3)) for c, d in ends] for a, b in ends]
         expected.append(torch.stack([cell for row in grid for cell in row], 2).flatten(1))  # channels, then cells
-    assert side == 3
+    assert side == 6
     torch.testing.assert_close(pooled, torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("backbone", "size"), [("resnet18", 64), ("resnet18", 80), ("resnet50", 80)])
-def test_a_new_block_passes_on_what_reaches_it_and_learns(tmp_path: Path, backbone: str, size: int) -> None:
-    """Weights without layer4: it averages 2 × 2 cells, at an odd end fewer, and copies channels; but has gradients."""
-    weights = saved(tmp_path, state_of(backbone, without=("layer4", "fc")))
-    network, name = replace(SMALL, backbone=backbone, weights=weights).new_network()
-    assert name.endswith(", layer4 new")
-    images = torch.rand(2, 3, size, size)
-    with torch.inference_mode():
-        features = network.body[:-1](images)
-        passed = network.body(images)
-    grid = features.shape[-1]
-    assert grid == size // 16
-    rows = [
-        torch.stack([features[:, :, r : r + 2, c : c + 2].mean((2, 3)) for c in range(0, grid, 2)], -1)
-        for r in range(0, grid, 2)
-    ]
-    expected = torch.stack(rows, -2).repeat(1, 2, 1, 1)
-    assert expected.std() > 0.01
-    torch.testing.assert_close(passed, expected, rtol=1e-4, atol=1e-5)
-    network.train()(images).sum().backward()
-    for block in network.body.layer4:
-        last = block.bn3 if backbone == "resnet50" else block.bn2
-        assert not last.weight.any()
-        assert last.weight.grad.abs().sum() > 0
 
 
 def test_a_seed_draws_what_is_new() -> None:
@@ -153,7 +141,7 @@ def test_a_seed_draws_what_is_new() -> None:
     first, same, other = (SMALL.new_network(seed)[0] for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
     assert equal(first, same)
-    for part in ("head", "body.layer4.0.conv1", "body.layer3.0.conv1"):
+    for part in ("head", "body.layer3.0.conv1"):
         weights = [network.get_submodule(part).weight for network in (first, other)]
         assert torch.equal(*weights) == ("layer3" in part)
 
@@ -161,10 +149,10 @@ def test_a_seed_draws_what_is_new() -> None:
 @pytest.mark.parametrize(
     ("backbone", "state", "message"),
     [
-        ("resnet18", lambda: state_of("resnet18", ("layer4.1.",)), "lacks .* tensors of resnet18, first layer4.1"),
+        ("resnet18", lambda: state_of("resnet18", ("layer3.1.",)), "lacks .* tensors of resnet18, first layer3.1"),
         ("resnet18", lambda: {"state_dict": torch.zeros(1)}, "lacks .* tensors of resnet18, first conv1.weight"),
         ("efficientnet_b0", lambda: state_of("mobilenet_v3_large"), "of efficientnet_b0|efficientnet_b0 needs"),
-        *((name, None, f"{name} has no synthetic weights.*--weights random") for name in BACKBONES[1:]),
+        *((name, None, f"{name} has no synthetic weights, only resnet18") for name in TORCH_TAPS if name != "resnet18"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(
@@ -189,7 +177,7 @@ def test_the_head_is_that_of_sklearn(hflip: bool, penalty: float) -> None:
     spread = StandardScaler().fit(features).scale_ * (features.std(0) > 0)  # scikit-learn puts 1 for 0
     assert 0 < (spread < 0.3 * np.median(spread)).mean() < 0.5
     features /= np.maximum(spread, 0.3 * np.median(spread))
-    reference = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=1000)
+    reference = LogisticRegression(C=1 / penalty, class_weight="balanced", tol=1e-9, max_iter=10_000)
     expected = reference.fit(features, np.tile(labels, 2 if hflip else 1)).decision_function(features[:20])
     before = {name: value.clone() for name, value in model.network.body.state_dict().items()}
     model.network.to(torch_device())
@@ -326,6 +314,38 @@ def test_no_steps_keep_the_head_and_find_the_temperature(table: pd.DataFrame) ->
     assert model.temperature != 1
     assert (model.curve.columns.tolist(), len(model.curve)) == (["step", "loss"], 0)
     assert equal(model.network.cpu().body, SMALL.new_network()[0].body)
+
+
+def test_without_steps_every_image_is_validated_by_a_head_that_has_not_seen_it(table: pd.DataFrame) -> None:
+    """Five folds of items: the logits are those of heads that were fitted on the other folds; the last head on all."""
+    model = replace(HEAD).fit(table, 3)
+    cuts, labels = model.cut(table)[0], table["label"].to_numpy()
+    folds = splits.grouped_folds(table, 5, 3)
+    assert model.validation["image_id"].tolist() == table["image_id"].tolist()
+    other, everything = replace(HEAD), replace(HEAD)
+    for fitted in (other, everything):
+        fitted.network, _ = fitted.new_network(3)
+        fitted.network.to(torch_device())
+    expected = np.empty(len(table))
+    for fold in range(5):
+        other.fit_head(cuts[folds != fold], labels[folds != fold])
+        expected[folds == fold] = other.logits(cuts[folds == fold])
+    np.testing.assert_allclose(model.validation["score"], expected, atol=1e-3)
+    everything.fit_head(cuts, labels)
+    np.testing.assert_allclose(model.logits(cuts), everything.logits(cuts), atol=1e-4)
+
+
+def test_cuts_that_are_given_are_not_made_again(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores, and a table of validation scores that names view and item."""
+    cuts = dict(zip(table["image_id"], replace(HEAD).cut(table)[0], strict=True))
+    expected, _ = score_unseen(HEAD, table, table)
+    monkeypatch.setattr(Classifier, "cut", lambda *given: pytest.fail("cut again"))
+    scores, models = score_unseen(HEAD, table, table, cuts=cuts)
+    assert scores.equals(expected)
+    held = classifier.validation_scores(models, table)
+    assert sorted(held["image_id"]) == sorted(table["image_id"])
+    rows = table.set_index("image_id").loc[held["image_id"]]
+    assert held["group"].tolist() == rows["group"].tolist()
 
 
 def test_from_scratch(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:

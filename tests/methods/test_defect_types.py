@@ -20,13 +20,15 @@ from sklearn.metrics import silhouette_score
 
 from mvtec_ad import artifacts
 from mvtec_ad.backbones import load_backbone
+from mvtec_ad.backbones.trunk import trunk
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError, TrainingError, WeightsError
 from mvtec_ad.methods import defect_types
 from mvtec_ad.methods.defect_types import UNKNOWN, Defects, DefectTypes, around_masks, around_peaks
 from mvtec_ad.training import Run, checkpoints_folder
 
 SMALL = DefectTypes(
-    **{"weights": "synthetic", "look": "mask", "roi_size": 0.5, "focus": 0.25, "image_size": 32, "copies": 3},
+    **{"backbone": "resnet18", "weights": "synthetic", "copies": 3},
+    **{"look": "mask", "roi_size": 0.5, "focus": 0.25, "image_size": 32},
     **{"steps": 4, "batch": 8, "projection": 8, "neighbours": 3},
 )
 WHOLE = replace(SMALL, look="whole")
@@ -221,30 +223,34 @@ def test_the_defect_is_never_cut_away() -> None:
 
 @pytest.mark.parametrize("trained", ["all", "layer1", "layer2", "layer3"])
 @pytest.mark.parametrize("look", ["whole", "mask"])
-def test_the_embedding_is_pooled_from_the_backbone(trained: str, look: str) -> None:
+@pytest.mark.parametrize(("backbone", "weights"), [("resnet18", "synthetic"), ("efficientnet_lite0", "imagenet")])
+def test_the_embedding_is_pooled_from_the_backbone(trained: str, look: str, backbone: str, weights: str) -> None:
     """Layer2, then layer3, of the same network with the same weights, wherever it is cut: mean and maximum, or the mean
     under a bell around the middle. No layer is lost, and what lies below the cut is frozen."""
     images = noise(3)
-    encoder, description = replace(SMALL, trained=trained, look=look).new_encoder()
-    assert description.startswith("synthetic")
+    detector = replace(SMALL, trained=trained, look=look, backbone=backbone, weights=weights)
+    encoder, description = detector.new_encoder()
+    assert description.startswith(weights)
     views = standardised(replace(WHOLE, image_size=64).cut(images, MIDDLE.repeat(3, 0)))
     with torch.no_grad():
         pooled = encoder(encoder.frozen(views.to(encoder.mean.device)))  # in units of 1 until they are measured
         assert encoder.head(pooled).shape == (3, SMALL.projection)
     expected, bell = [], norm.pdf
-    for layer in load_backbone("resnet18", "synthetic")(images)[1:]:
+    for layer in load_backbone(backbone, weights)(images)[1:]:
         layer = layer.cpu().numpy().astype(np.float64)  # B, h, w, C
         if look == "whole":
             expected += [layer.mean((1, 2)), layer.max((1, 2))]
             continue
-        weights = bell((np.arange(layer.shape[1]) + 0.5) / layer.shape[1], 0.5, SMALL.focus)
-        expected.append(np.einsum("bhwc,h,w->bc", layer, weights, weights) / weights.sum() ** 2)
+        heights = bell((np.arange(layer.shape[1]) + 0.5) / layer.shape[1], 0.5, SMALL.focus)
+        expected.append(np.einsum("bhwc,h,w->bc", layer, heights, heights) / heights.sum() ** 2)
     np.testing.assert_allclose(pooled.cpu().numpy(), np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-3)
     names = [[name for name, _ in part.named_children()] for part in (encoder.below, encoder.above)]
-    assert [*names[0], *names[1]] == ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"]
-    assert names[1][0] == {"all": "conv1"}.get(trained, trained)
-    assert not any(weights.requires_grad for weights in encoder.below.parameters())
-    assert all(weights.requires_grad for weights in [*encoder.above.parameters(), *encoder.head.parameters()])
+    everything = [name for name, _ in trunk(backbone).named_children()]
+    assert [*names[0], *names[1]] == everything
+    assert everything[-3:] == ["layer1", "layer2", "layer3"]
+    assert names[1][0] == {"all": everything[0]}.get(trained, trained)
+    assert not any(numbers.requires_grad for numbers in encoder.below.parameters())
+    assert all(numbers.requires_grad for numbers in [*encoder.above.parameters(), *encoder.head.parameters()])
 
 
 @pytest.mark.parametrize(("weights", "above"), [("synthetic", False), ("random", True)])
@@ -271,7 +277,7 @@ def test_networks_repeat_with_their_seed() -> None:
     assert equal(one.above, two.above)
     assert not torch.equal(one.head[0].weight, two.head[0].weight)
     for change, message in (
-        ({"backbone": "resnet50"}, "resnet50.*wrong network"),
+        ({"backbone": "resnet50"}, "resnet50 has no synthetic weights"),
         ({"weights": "gone.pth"}, "gone.pth"),
     ):
         with pytest.raises(WeightsError, match=message):

@@ -45,7 +45,7 @@ class Answer(nn.Module):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three images are more than one batch."""
-    monkeypatch.setattr(explain, "BATCH", 2)
+    monkeypatch.setattr(explain, "batch_size", lambda: 2)
 
 
 @pytest.fixture(scope="module")

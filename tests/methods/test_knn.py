@@ -11,7 +11,7 @@ from mvtec_ad.methods.knn import Knn
 
 RNG = np.random.default_rng(0)
 GOOD, TEST = (RNG.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (9, 4))
-SMALL = {"weights": "random", "image_size": 32, "crop": 32}
+SMALL = {"backbone": "resnet18", "weights": "random", "image_size": 32, "crop": 32}
 
 
 def pooled(images: np.ndarray, depths: tuple[int, ...]) -> np.ndarray:

@@ -24,7 +24,8 @@ NEIGHBOURS = 9  # of the published recipe
 
 def small(**options: Any) -> Patchcore:
     """Not fitted yet."""
-    default = {"weights": "random", "coreset": 0.25, "projection": 32, "image_size": SIDE, "crop": SIDE}
+    default = {"backbone": "resnet18", "weights": "random", "coreset": 0.25, "projection": 32}
+    default |= {"image_size": SIDE, "crop": SIDE}
     return Patchcore(**{**default, **options})
 
 

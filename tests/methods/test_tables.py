@@ -21,7 +21,7 @@ TABLE = pd.DataFrame({name: ["x"] for name in COLUMNS})
 TABLE = TABLE.assign(label=1)
 ASK: dict[str, Callable[[Any], Any]] = {
     "classifier": lambda table: Classifier(weights="random").fit(table),
-    "defect types": lambda table: DefectTypes(weights="synthetic").fit(table),
+    "defect types": lambda table: DefectTypes(backbone="resnet18", weights="synthetic").fit(table),
     "benchmark": lambda table: benchmark.run(Padim(weights="random"), table, data_source="own"),
 }
 

@@ -170,7 +170,7 @@ def test_layout(tmp_path, digests):
     manifest = json.loads((folder / "synthetic.json").read_text())
     images = manifest.pop("images")
     head = {"drawn_by": "mvtec_ad.synthetic", "version": RENDER_VERSION, "category": "package", "seed": 0}
-    assert manifest == {**head, "size": [90, 160], "train": 2, "test": 2}
+    assert manifest == {**head, "size": [90, 160], "least_severity": 0.1, "train": 2, "test": 2}
     files = set(digests(folder)) - {"synthetic.json"}
     assert {path for path in files if path.endswith(".png")} == set(images)
     assert len(images) == 16

@@ -89,6 +89,28 @@ def test_severity_runs_from_barely_visible_to_obvious(category):
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
+def test_the_least_severity_changes_the_defect_only(category):
+    """Above it severities keep their order; object, light and noise stay, so that all that differs lies at a defect."""
+    for defect in defect_types(category):
+        assert np.array_equal(draw(category, 5, size=128).image, draw(category, 5, size=128, least_severity=0.5).image)
+        for seed in range(40, 43):
+            faint, strong = (draw(category, seed, defect, size=128, least_severity=least) for least in (0.1, 0.5))
+            assert strong.severity == pytest.approx(0.5 + (faint.severity - 0.1) / 0.9 * 0.5)
+            away = distance_transform_edt(~(faint.mask | strong.mask))
+            assert (away[(faint.image != strong.image).any(-1)] <= 3).mean() >= 0.99
+    severities = [draw(category, seed, defect, size=32, least_severity=0.8).severity for seed in range(30)]
+    assert min(severities) >= 0.8
+    assert max(severities) <= 1
+    assert draw(category, 3, defect, size=32, least_severity=1).severity == 1
+
+
+@pytest.mark.parametrize("least", [-1, 0, 0.09, 1.01, 2])
+def test_a_least_severity_out_of_range_is_refused(least):
+    with pytest.raises(DataError, match=f"least_severity is {least}; it must be from 0.1 to 1"):
+        draw("bottle", 0, "contamination", size=32, least_severity=least)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_layout(tmp_path, category, digests):
     folder = written(tmp_path, category)
     assert folder == tmp_path / category
@@ -106,6 +128,7 @@ def test_layout(tmp_path, category, digests):
     manifest = json.loads((folder / "synthetic.json").read_text())
     images = manifest.pop("images")
     head = {"drawn_by": "mvtec_ad.synthetic", "version": RENDER_VERSION, "category": category, "seed": 0}
+    head["least_severity"] = 0.1
     assert manifest == {**head, **COUNTS, "per_defect": dict.fromkeys(defect_types(category), COUNTS["per_defect"])}
     assert set(images) == {path for path in expected if path.endswith(".png") and not path.startswith("ground")}
     for path, entry in images.items():

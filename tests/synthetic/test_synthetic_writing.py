@@ -14,6 +14,7 @@ class Products:
 
     name, good, step = "screw", "train/good", (dataset, "_write_image")
     wrong = ({"seed": -1}, {"size": 8}, {"train": -1}, {"per_defect": 10_001}, {"workers": 0})
+    wrong += ({"least_severity": 0.05}, {"least_severity": 1.5})
 
     def write(self, root, **changes):
         counts = {"train": 3, "test_good": 2, "per_defect": 2, "size": 64, "progress": False}
@@ -25,6 +26,7 @@ class Packages:
 
     name, good, step = "package", "train/intact/top", (packages, "Annotation")
     wrong = ({"seed": -1}, {"height": (8, 160)}, {"width": (90, 5000)}, {"train": -1}, {"test": 10_001}, {"workers": 0})
+    wrong += ({"least_severity": 0.05}, {"least_severity": 1.5})
 
     def write(self, root, **changes):
         changes = {"size" if name in ("height", "width") else name: value for name, value in changes.items()}
@@ -60,6 +62,22 @@ def test_finished_set_is_kept_and_another_one_replaced(tmp_path, monkeypatch, ki
     kind.write(tmp_path, train=1)
     assert json.loads(marker.read_text())["version"] == RENDER_VERSION + 1
     assert [path.name for path in tmp_path.iterdir()] == [kind.name]
+
+
+def test_another_least_severity_is_another_set(tmp_path, kind, digests):
+    """The folder is replaced: good images have the same bytes, and every defect is at least so severe."""
+    folder = kind.write(tmp_path)
+    before = digests(folder)
+    kind.write(tmp_path, least_severity=0.9)
+    after = digests(folder)
+    assert json.loads((folder / "synthetic.json").read_text())["least_severity"] == 0.9
+    good = [path for path in before if path.startswith(kind.good)]
+    assert good
+    assert all(before[path] == after[path] for path in good)
+    assert before != after
+    images = json.loads((folder / "synthetic.json").read_text())["images"].values()
+    assert all(entry["severity"] == 0 or 0.9 <= entry["severity"] <= 1 for entry in images)
+    assert any(entry["severity"] > 0 for entry in images)
 
 
 @pytest.mark.parametrize("before", [None, "older set"])

@@ -10,7 +10,16 @@ from tqdm import tqdm
 
 from mvtec_ad.synthetic.boxes import Annotation, Box
 from mvtec_ad.synthetic.package.item import NUMBER, VIEWS, draw_package, package_number
-from mvtec_ad.synthetic.writing import IMAGES, LARGEST, SMALLEST, check_number, seed_of, write_png, write_set
+from mvtec_ad.synthetic.writing import (
+    IMAGES,
+    LARGEST,
+    LEAST_SEVERITY,
+    SMALLEST,
+    check_number,
+    seed_of,
+    write_png,
+    write_set,
+)
 
 PACKAGE = "package"
 
@@ -22,6 +31,7 @@ def write_packages(
     test: int,
     size: tuple[int, int] = (270, 480),
     seed: int = 0,
+    least_severity: float = LEAST_SEVERITY,
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
@@ -37,6 +47,7 @@ def write_packages(
         test: Number of damaged, and of intact, items to test on.
         size: Height and width of a view in pixels.
         seed: Of the whole set; no item's seed or number occurs twice in one set.
+        least_severity: As in `draw_package`.
         workers: Threads that draw.
         progress: Whether to show a progress bar.
 
@@ -48,14 +59,16 @@ def write_packages(
     """
     check_number("seed", seed, 0, None)
     check_number("workers", workers, 1, None)
+    check_number("least_severity", least_severity, LEAST_SEVERITY, 1)
     for name, count in (("train", train), ("test", test)):
         check_number(name, count, 0, IMAGES)
     for name, side in zip(("height", "width"), size, strict=True):
         check_number(name, side, SMALLEST, LARGEST)
     return write_set(
         Path(root) / PACKAGE,
-        {"category": PACKAGE, "seed": seed, "size": list(size), "train": train, "test": test},
-        lambda folder: _write_items(folder, _plan(seed, train, test), size, workers, progress),
+        {"category": PACKAGE, "seed": seed, "size": list(size), "train": train, "test": test}
+        | {"least_severity": least_severity},
+        lambda folder: _write_items(folder, _plan(seed, train, test), size, least_severity, workers, progress),
     )
 
 
@@ -70,13 +83,13 @@ def _plan(seed: int, train: int, test: int) -> dict[int, str]:
 
 
 def _write_items(
-    folder: Path, plan: dict[int, str], size: tuple[int, int], workers: int, progress: bool
+    folder: Path, plan: dict[int, str], size: tuple[int, int], least_severity: float, workers: int, progress: bool
 ) -> dict[str, dict[str, float]]:
     """Draws and writes all items; returns seed and severity of each image by its path."""
     for part in ("train/intact", "train/damaged", "test/intact", "test/damaged"):
         for view in VIEWS:
             (folder / part / view).mkdir(parents=True)
-    write = partial(_write_item, folder, size)
+    write = partial(_write_item, folder, size, least_severity)
     with ThreadPoolExecutor(workers) as pool:
         severities = pool.map(write, plan.keys(), plan.values())
         severities = list(tqdm(severities, f"drawing {PACKAGE}", len(plan), disable=not progress, unit="item"))
@@ -91,9 +104,9 @@ def _path(part: str, view: str, number: str) -> str:
     return f"{part}/{view}/{number}_{view}.png"
 
 
-def _write_item(folder: Path, size: tuple[int, int], seed: int, part: str) -> float:
+def _write_item(folder: Path, size: tuple[int, int], least_severity: float, seed: int, part: str) -> float:
     stage, kind = part.split("/")
-    item = draw_package(seed, kind == "damaged", size)
+    item = draw_package(seed, kind == "damaged", size, least_severity)
     for view in VIEWS:
         path = folder / _path(part, view, item.number)
         write_png(path, item.views[view][..., ::-1])

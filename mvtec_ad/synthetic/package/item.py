@@ -18,7 +18,7 @@ from mvtec_ad.synthetic.package.scene import BELT_REPEAT, CAMERAS, background, p
 from mvtec_ad.synthetic.package.view import Sight, paint, reach
 from mvtec_ad.synthetic.tools.drawing import Streams, streams, to_mask
 from mvtec_ad.synthetic.tools.optics import camera
-from mvtec_ad.synthetic.writing import LARGEST, SMALLEST, check_number, severity_of
+from mvtec_ad.synthetic.writing import LARGEST, LEAST_SEVERITY, SMALLEST, check_number, severity_of
 
 VIEWS = ("side", "top")
 NUMBER = 99  # stands for this product in its seeds, beyond those of MVTec AD
@@ -61,7 +61,9 @@ def package_number(seed: int) -> str:
     return digits + check_digit(digits)
 
 
-def draw_package(seed: int, damage: bool, size: tuple[int, int] = (540, 960)) -> PackageImages:
+def draw_package(
+    seed: int, damage: bool, size: tuple[int, int] = (540, 960), least_severity: float = LEAST_SEVERITY
+) -> PackageImages:
     """Draws one item, a function of the arguments alone.
 
     The same seed with and without damage shows the same item, place, light and noise.
@@ -70,6 +72,7 @@ def draw_package(seed: int, damage: bool, size: tuple[int, int] = (540, 960)) ->
         seed: Non-negative integer.
         damage: Whether the carton is damaged.
         size: Height and width of a view in pixels.
+        least_severity: Of its damage: 0.1, barely visible, to 1, obvious; it is drawn uniformly up to 1.
 
     Returns:
         Both views, with masks and boxes.
@@ -81,7 +84,7 @@ def draw_package(seed: int, damage: bool, size: tuple[int, int] = (540, 960)) ->
     check_number("height", size[0], SMALLEST, LARGEST)
     check_number("width", size[1], SMALLEST, LARGEST)
     source, number = streams(NUMBER, seed), package_number(seed)
-    severity = severity_of(seed, NUMBER) if damage else 0.0
+    severity = severity_of(seed, NUMBER, least_severity) if damage else 0.0
     pose, offset = _pose(source)
     pixels = size[1] / 12  # of the print, per centimetre: as many as the canvas has where the side camera is near
     flat = carton(source.surface, number, pixels)
