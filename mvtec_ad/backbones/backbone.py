@@ -19,17 +19,14 @@ if TYPE_CHECKING:
 
 # What torchvision's networks expect to be subtracted from, and divided out of, RGB from 0 to 1.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+RESIDUAL = ("resnet18", "resnet50", "wide_resnet50_2")  # published PaDiM figures take their features as they are
 TORCH_TAPS = {
-    "efficientnet_lite0": ("layer1", "layer2", "layer3"),
-    "efficientnet_lite1": ("layer1", "layer2", "layer3"),
-    "efficientnet_lite2": ("layer1", "layer2", "layer3"),
-    "resnet18": ("layer1", "layer2", "layer3"),
-    "resnet50": ("layer1", "layer2", "layer3"),
-    "wide_resnet50_2": ("layer1", "layer2", "layer3"),
+    **dict.fromkeys((*LITE, *RESIDUAL), ("layer1", "layer2", "layer3")),
     "efficientnet_b0": ("2", "3", "5"),
     "mobilenet_v3_large": ("3", "6", "12"),
 }
-FROM_TORCH = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18")  # built here in Keras
+FROM_TORCH = (*LITE, "resnet18")  # built here in Keras
 KERAS_TAPS = {
     **{name: TORCH_TAPS[name] for name in FROM_TORCH},
     "resnet50": ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
@@ -144,7 +141,7 @@ def _load_trunk(name: str, weights: str) -> Backbone:
     with seeded(0):
         layers = trunk(name).eval()
     description = "random (seed 0)" if weights == "random" else load_trunk(layers, name, weights)
-    raw = weights not in ("random", "synthetic") and not name.startswith("efficientnet_lite")
+    raw = name in RESIDUAL and weights not in ("random", "synthetic")
     return as_backbone(lambda pixels: outputs(layers, pixels, taps), layers, name, description, raw)
 
 

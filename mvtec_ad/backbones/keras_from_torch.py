@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mvtec_ad.backbones import efficientnet_lite
-from mvtec_ad.backbones.backbone import DEVIATION, MEAN
+from mvtec_ad.backbones.backbone import DEVIATION, LITE, MEAN
 from mvtec_ad.backbones.trunk import check_state, trunk
 from mvtec_ad.frameworks import import_keras
 
@@ -20,7 +20,7 @@ RESNET_EPSILON, LITE_EPSILON = 1e-5, 1e-3  # of batch norm
 
 def preprocess(name: str, pixels: Any) -> Any:
     """(B, H, W, 3) RGB from 0 to 255 -> as the network wants it."""
-    if name in efficientnet_lite.SHA256:
+    if name in LITE:
         return (pixels / 255 - efficientnet_lite.LITE_MEAN) / efficientnet_lite.LITE_DEVIATION
     return (pixels / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
 
@@ -29,7 +29,7 @@ def build(name: str) -> Any:
     """One flat graph, whose layers `layer1`, `layer2` and `layer3` give its three outputs. Kernels are zero."""
     keras = import_keras()
     image = keras.Input((None, None, 3))
-    outputs = _lite(image, name) if name in efficientnet_lite.SHA256 else _resnet18(image)
+    outputs = _lite(image, name) if name in LITE else _resnet18(image)
     return keras.Model(image, outputs, name=name, trainable=False)
 
 

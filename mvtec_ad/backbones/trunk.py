@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from mvtec_ad.backbones import efficientnet_lite
-from mvtec_ad.backbones.backbone import TORCH_TAPS, check_synthetic
+from mvtec_ad.backbones.backbone import LITE, RESIDUAL, TORCH_TAPS, check_synthetic
 from mvtec_ad.errors import WeightsError
 from mvtec_ad.frameworks import import_torchvision
 
@@ -35,11 +35,11 @@ def trunk(name: str) -> nn.Sequential:
     under torchvision's names (`conv1` … `layer3`, or the numbers of `features`); those of EfficientNet-Lite are grouped
     as `layer1` to `layer3` too. Images standardised by torchvision's mean and deviation, (B, 3, H, W) -> (B, C, h, w).
     """
-    if name in efficientnet_lite.SHA256:
+    if name in LITE:
         layers = efficientnet_lite.layers_of(name)
     else:
         network = import_torchvision().models.get_model(name, weights=None)
-        layers = list((network if "resnet" in name else network.features).named_children())
+        layers = list((network if name in RESIDUAL else network.features).named_children())
     names = [layer for layer, _ in layers]
     return nn.Sequential(OrderedDict(layers[: names.index(TORCH_TAPS[name][-1]) + 1]))
 
@@ -74,9 +74,9 @@ def load_trunk(layers: nn.Sequential, name: str, weights: str) -> str:
 
 def _name_in_file(network: str, key: str) -> str:
     """What a state dict of the whole network calls a tensor of the trunk."""
-    if network in efficientnet_lite.SHA256:
+    if network in LITE:
         return efficientnet_lite.timm_name(key)
-    return key if "resnet" in network else f"features.{key}"
+    return key if network in RESIDUAL else f"features.{key}"
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def state_of(name: str, weights: str) -> tuple[dict[str, torch.Tensor], str]:
         from mvtec_ad.backbones.synthetic_weights import load_synthetic
 
         return load_synthetic()
-    if name in efficientnet_lite.SHA256:
+    if name in LITE:
         named = weights == "imagenet"
         path, description = efficientnet_lite.imagenet_file(name) if named else (Path(weights), describe(weights))
         return efficientnet_lite.to_timm(read_state(path)), description

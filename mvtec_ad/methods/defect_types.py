@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mvtec_ad.artifacts import Artifact, complete, model_files, read_model
 from mvtec_ad.augment import crop, recolor, standardise, windows_at
-from mvtec_ad.backbones.backbone import TORCH_TAPS
+from mvtec_ad.backbones.backbone import LITE, RESIDUAL
 from mvtec_ad.backbones.trunk import load_trunk, outputs, seeded, trunk
 from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data.loading import batches, load_images, read_mask
@@ -41,7 +41,7 @@ from mvtec_ad.training import Run, checkpoint_path
 
 UNKNOWN = "unknown"
 OBJECTIVES, LOOKS = ("supcon", "simclr"), ("whole", "predicted", "mask")
-BACKBONES = tuple(name for name, taps in TORCH_TAPS.items() if taps[0] == "layer1")
+BACKBONES = (*LITE, *RESIDUAL)  # their layers have the names below
 TRAINED = ("layer3", "layer2", "layer1", "all")
 TAPPED = ("layer2", "layer3")  # the embedding is pooled from these
 HIDDEN = 256  # width of the projection head

@@ -16,18 +16,19 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from mvtec_ad.backbones import efficientnet_lite, load_backbone
+from mvtec_ad.backbones.backbone import LITE
 from mvtec_ad.backbones.trunk import load_trunk, read_state, trunk
 from mvtec_ad.config import Options
 from mvtec_ad.errors import SettingsError, WeightsError
 from mvtec_ad.inspection.products import InspectionOptions
-from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.methods import METHODS, detector_class, padim
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.defect_types import DefectTypes
+from mvtec_ad.methods.padim import Padim
 
 # torch complains about the driver's absence when TensorFlow looked for one first.
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA initialization:UserWarning")
 
-LITE = tuple(efficientnet_lite.SHA256)
 PALACE = 698  # class of ImageNet
 
 
@@ -84,6 +85,18 @@ def test_keras_gives_the_same_features(name: str, photograph: np.ndarray) -> Non
     for images in (photograph, photograph[:, :129, :129].copy()):
         for ours, keras in zip(load_backbone(name)(images), load_backbone(f"keras:{name}")(images), strict=True):
             assert float((ours - keras).norm() / ours.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "keras:efficientnet_lite0"])
+def test_padim_brings_their_variance_to_the_reference(name: str, photograph: np.ndarray) -> None:
+    """Raw they vary hundreds of times as much, and a ridge of .01 is lost beside them."""
+    images = np.concatenate([photograph[:, y : y + 64, x : x + 64] for y in (0, 50, 100) for x in (0, 50, 100)])
+    detector = Padim(backbone=name, image_size=64, crop=64, channels=176).fit(images)
+    layers = detector.network(images)
+    grid = [np.repeat(np.repeat(layer.cpu().numpy(), 2**k, 1), 2**k, 2) for k, layer in enumerate(layers)]  # nearest
+    variance = np.concatenate(grid, -1).var(0, ddof=1).mean()
+    assert variance > 30 * padim.REFERENCE_VARIANCE
+    assert detector.scale**2 * variance == pytest.approx(padim.REFERENCE_VARIANCE, rel=1e-3)
 
 
 def test_weights_of_a_file_under_either_names(tmp_path: Path, photograph: np.ndarray) -> None:
