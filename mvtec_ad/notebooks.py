@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -76,8 +75,7 @@ def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:
 def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, float]:
     """Run notebooks of nbformat in place, `jobs` at once; target -> seconds.
 
-    Each waits for those that it reads from. Of several at once each has one thread. After a failure those that run are
-    finished, and none is begun.
+    Each waits for those that it reads from. After a failure those that run are finished, and none is begun.
     """
     targets = {target.name[:2]: target for target in notebooks}
     waits = {number: {name for name in READS.get(number, "").split() if name in targets} for number in targets}
@@ -86,7 +84,6 @@ def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, fl
         """Notebooks from this one to the last that waits for it: the longest are begun first."""
         return 1 + max((chain(other) for other in targets if number in waits[other]), default=0)
 
-    environment = os.environ | ({"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"} if jobs > 1 else {})
     running: dict[Future[float], str] = {}
     seconds: dict[str, float] = {}
     failures: list[BaseException] = []
@@ -97,7 +94,7 @@ def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, fl
             ]
             for name in sorted(ready, key=chain, reverse=True)[: jobs - len(running)]:
                 target = targets[name]
-                running[pool.submit(execute_notebook, notebooks[target], target, environment)] = name
+                running[pool.submit(execute_notebook, notebooks[target], target)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 if future.exception():
@@ -109,11 +106,10 @@ def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, fl
     return {targets[name]: seconds[name] for name in targets}
 
 
-def execute_notebook(notebook: Any, target: Path, environment: Mapping[str, str] | None = None) -> float:
+def execute_notebook(notebook: Any, target: Path) -> float:
     """Run a notebook of nbformat in place, in a fresh kernel that stands in the folder of `target`; seconds.
 
-    The kernel has the environment of this process where no other is given. The notebook is written to `target` as far
-    as it came, without what progress bars wrote: that is for whoever waits.
+    It is written to `target` as far as it came, without what progress bars wrote: that is for whoever waits.
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     begun = time.perf_counter()
@@ -123,7 +119,7 @@ def execute_notebook(notebook: Any, target: Path, environment: Mapping[str, str]
         client.on_cell_complete = lambda cell, cell_index, **_: bar.update(cell.cell_type == "code")
         try:
             # its own `execute` leaves an event loop open in a thread
-            asyncio.run(client.async_execute(env=dict(os.environ if environment is None else environment)))
+            asyncio.run(client.async_execute())
         except CellExecutionError as problem:
             reason = f"{problem.ename}: {problem.evalue} (see {target})"
             raise MvtecAdError(f"notebook {target.name} stopped: {reason}") from problem

@@ -139,7 +139,7 @@ def small_world(make_category: Callable[..., Path], home: Path) -> Iterator[dict
         patch.setattr("distributed.Client", unreachable)
         patch.setattr(Run, "__iter__", lambda run: itertools.islice(steps(run), 1))
         patch.setattr(anogan, "search", lambda *images, steps, **how: search(*images, steps=1, **how))
-        patch.setattr(notebooks, "execute_notebook", lambda notebook, target, environment: 0.0)
+        patch.setattr(notebooks, "execute_notebook", lambda notebook, target: 0.0)
         patch.setattr(pretraining, "pretrain", pretrained)
         patch.setattr(pretraining.textures, "draw_many", blank)
         patch.setattr(pretraining, "save_synthetic", lambda *_: None)
