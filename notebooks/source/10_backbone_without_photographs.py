@@ -298,7 +298,7 @@ def filters(weights):
 pictures = [
     filters(state["conv1.weight"]) for state in (untrained.state_dict(), student.state_dict(), load_synthetic()[0])
 ]
-plotting.gallery(pictures, ["random", "this notebook's", "carried"], columns=3, size=2.8)
+plotting.gallery(pictures, ["random", "this notebook's", "textures"], columns=3, size=2.8)
 
 # %% [markdown]
 # ## What it cannot do
