@@ -1,4 +1,4 @@
-"""PaDiM on real products, where they lie beside the project, at one seed: published figures, and those of the README."""
+"""PaDiM on real products, where they lie beside the project, at one seed: published figures and our own."""
 
 from __future__ import annotations
 
