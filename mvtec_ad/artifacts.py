@@ -16,6 +16,7 @@ import json
 import lzma
 import os
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -84,8 +85,8 @@ class Artifact:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the whole zip."""
-        return file_sha256(self.path)
+        """SHA-256 of what it holds: the same for equal files, whenever and from what they were made."""
+        return hashlib.sha256(json.dumps(self.manifest["members"], sort_keys=True).encode()).hexdigest()
 
     def read(self, name: str) -> bytes:
         """Bytes of one file; ArtifactError where there is none, or the zip is no longer the one that was loaded."""
@@ -212,9 +213,6 @@ def load(stage: str | Path, *, profile: str | None = None, data_source: str | No
             hold code, or of another profile or data source than asked for.
     """
     path = transfer_folder() / f"{stage}.zip" if str(stage) in PRODUCED_BY else Path(stage)
-    if not path.is_file() and "google.colab" in sys.modules:
-        print(f"{path.name} is not here yet: choose the one that an earlier notebook offered for download")
-        upload()
     if not path.is_file():
         notebook = PRODUCED_BY.get(path.stem)
         way = f"run notebooks/{notebook}.ipynb, which makes it" if notebook else "check the path"
@@ -567,9 +565,14 @@ def device() -> str:
 # --- Colab
 
 
+def in_colab() -> bool:
+    """Whether this is a kernel of Google Colab."""
+    return "google.colab" in sys.modules
+
+
 def download(path: str | Path) -> None:
     """In Colab, offer the artifact to the browser; elsewhere say where it lies."""
-    if "google.colab" in sys.modules:
+    if in_colab():
         sys.modules["google.colab"].files.download(str(path))
     else:
         size = Path(path).stat().st_size / 1e6
@@ -577,11 +580,27 @@ def download(path: str | Path) -> None:
 
 
 def upload() -> list[Path]:
-    """In Colab, ask for artifacts and put them into `transfer/`; elsewhere do nothing."""
-    if "google.colab" not in sys.modules:
+    """In Colab, ask for files and put them into `transfer/`, `models (1).zip` as models.zip; elsewhere do nothing.
+
+    The dialog takes several at once; whoever cancels it gets an empty list.
+    """
+    if not in_colab():
         return []
-    paths = []
+    paths, here = [], set(Path().iterdir())
     for name, content in sys.modules["google.colab"].files.upload().items():
-        paths.append(transfer_folder() / PurePosixPath(name).name)
+        paths.append(transfer_folder() / re.sub(r" ?\(\d+\)(?=\.\w+$)", "", PurePosixPath(name).name))
         write_file(paths[-1], content)
+    for copy in set(Path().iterdir()) - here - {Path(transfer_folder().name)}:
+        copy.unlink()  # Colab's own, beside the notebook
     return paths
+
+
+def check_upload(path: Path, profile: str | None) -> None:
+    """Load what was uploaded; what is damaged, or of another profile, is removed, so that it is asked for again."""
+    try:
+        load(path, profile=profile)
+    except ArtifactError as problem:
+        size = path.stat().st_size
+        path.unlink()
+        received = f"of {path.name} {size:,} bytes were received, and removed again: {problem}"
+        raise ArtifactError(f"{received}; run this cell again") from problem

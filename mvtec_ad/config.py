@@ -186,6 +186,11 @@ class Profile:
     name: str
     data: DataSettings
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of trainings: three in full, one in quick."""
+        return (0,) if self.name == "quick" else (0, 1, 2)
+
 
 def profile(name: str | None = None, categories: str = "") -> Profile:
     """The profile to run under, `quick` or `full`, as a notebook's form field gives it; without a name it is `quick`.

@@ -30,6 +30,7 @@ FLOORS = [
     "benchmark",
     "pages",
     "notebooks",
+    "stages",
     "cli",
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "mvtec_ad"

@@ -16,8 +16,6 @@ from mvtec_ad import notebooks, profile
 from mvtec_ad.artifacts import PRODUCED_BY
 from mvtec_ad.cli import main
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.inspection.inspector import stage_of
-from mvtec_ad.methods import METHODS
 from mvtec_ad.notebooks import READS, choose_notebooks, execute_notebooks, is_progress_bar, lesson
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -174,19 +172,18 @@ def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:
 
 
 def reads(source: Path) -> set[str]:
-    """The notebooks whose artifacts a source may open: stages that it loads, one by one or in a loop over names."""
+    """The notebooks whose artifacts a source reads: the stages of its `need`, and of the tuple that is optional."""
     code = source.read_text(encoding="utf-8")
-    calls = re.findall(r"""(?:artifacts\.load|Result\.load|STAGES = |for stage in )\(([^)]*)\)""", code)
+    calls = re.findall(r"""(?:need|STAGES = |more = )\(([^)]*)\)""", code)
     stages = set(re.findall(r"""["'](\w+)["']""", " ".join(calls)))
-    stages |= {stage_of(method) for method in METHODS} if "artifacts.load(stage_of(" in code else set()
-    return {PRODUCED_BY[stage][:2] for stage in stages & set(PRODUCED_BY)} - {source.name[:2]}
+    return {PRODUCED_BY[stage][:2] for stage in stages & set(PRODUCED_BY)}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_notebook_waits_for_what_it_loads(source: Path) -> None:
     """And waits for nothing that waits for it."""
     number = source.name[:2]
-    assert reads(source) <= set(READS.get(number, "").split()), reads(source)
+    assert reads(source) == set(READS.get(number, "").split())
     assert all(other < number for other in READS.get(number, "").split())
 
 

@@ -18,8 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from mvtec_ad import metrics
-from mvtec_ad.errors import DataError
-from mvtec_ad.methods.defect_types import Defects, DefectTypes
+from mvtec_ad.artifacts import Artifact
+from mvtec_ad.benchmark.result import Result
+from mvtec_ad.errors import ArtifactError, DataError
+from mvtec_ad.methods.defect_types import Defects, DefectTypes, check_types
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.training import checkpoints_folder
 
@@ -104,7 +106,31 @@ def answers(
     return by_way, fitted
 
 
+def padim_maps(padim: Artifact, table: pd.DataFrame, preset: str) -> np.ndarray:
+    """PaDiM's maps of the defective images of a category, (N, H, W) float32: from `padim.zip`, or fitted here.
+
+    `preset` is that of the PaDiM which is fitted where the artifact has no row of this category.
+    """
+    rows = table[table["label"] == 1]
+    try:
+        result = Result.load(padim, category=rows["category"].iloc[0], row="padim").only(list(rows["image_id"]))
+        return result.maps[result.seeds[0]].astype(np.float32)
+    except (ArtifactError, DataError) as problem:
+        print(f"PaDiM is fitted here instead: {problem}")
+        return anomaly_maps(table, DefectTypes.preset(preset), Padim.preset(preset), progress=False)
+
+
 # --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def check_folds(table: pd.DataFrame, detector: DefectTypes) -> pd.DataFrame:
+    """The table of a category that has two types of defect, and as many of each as there are folds; else DataError."""
+    types = table.loc[(table["label"] == 1) & ~table["defect"].isin(detector.mixtures), "defect"]
+    check_types(types.to_numpy())
+    counts = types.value_counts()
+    if counts.min() < detector.folds:
+        raise DataError(f"{counts.min()} images of {counts.idxmin()} are too few for {detector.folds} folds")
+    return table
 
 
 def cross_validate(

@@ -96,9 +96,12 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
     if not marker.is_file() or train is None:
         return table
     try:
-        images = parse_json(marker.read_bytes(), _Marker)["images"]
-        names = [Path(path).relative_to(folder).as_posix() for path in table["image_path"]]
-        return table.assign(severity=[images[name]["severity"] for name in names])
+        images = parse_json(marker.read_bytes(), _Marker)["images"].items()
+        severities = {
+            Path(name).with_suffix(""): image["severity"] for name, image in images
+        }  # `prepare` may re-encode
+        names = [Path(path).relative_to(folder).with_suffix("") for path in table["image_path"]]
+        return table.assign(severity=[severities[name] for name in names])
     except (OSError, ValueError, KeyError) as problem:
         raise DataError(
             f"{marker} does not describe the images beside it ({problem}): remove that file if they are your own"

@@ -127,21 +127,23 @@ def _read(folders: dict[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:
 def _files(folders: dict[str, Path], table: pd.DataFrame, size: int | None, progress: bool) -> dict[str, bytes | Path]:
     """Everything of the layout, encoded or to be copied: images, masks and boxes, and what drew them.
 
-    Where nothing is resized, an image is copied: a photographed JPEG would triple its size as a PNG, and be none the
-    better.
+    Where nothing is resized, a photograph is copied: a JPEG would triple its size as a PNG, and be none the better.
+    What was drawn becomes a JPEG, as cameras give them: its noise makes a PNG four times as large.
     """
     files: dict[str, bytes | Path] = {}
+    synthetic = {category for category, folder in folders.items() if (folder / category / index.SYNTHETIC).is_file()}
     for row in tqdm(list(table.itertuples()), desc="prepare", unit="image", disable=not progress):
         path = Path(row.image_path)
         image = loading.read_image(path)  # also where it is copied as it is: a broken one must not get far
-        copied = size is None and path.suffix.lower() in artifacts.SUFFIXES
-        name = f"{row.image_id}{path.suffix.lower() if copied else '.png'}"
-        files[name] = path if copied else _png(image, size)
+        copied = size is None and path.suffix.lower() in artifacts.SUFFIXES and row.category not in synthetic
+        suffix = path.suffix.lower() if copied else ".jpg" if size is None else ".png"
+        name = f"{row.image_id}{suffix}"
+        files[name] = path if copied else _encoded(suffix, image, size)
         if getattr(row, "box_path", ""):
             files[f"{row.image_id}.xml"] = _box(row.box_path, image.shape[:2], size, Path(name).name)
         if row.mask_path:
             mask = loading.read_mask(row.mask_path, path)
-            files[f"{row.category}/ground_truth/{row.defect}/{path.stem}_mask.png"] = _png(mask, size)
+            files[f"{row.category}/ground_truth/{row.defect}/{path.stem}_mask.png"] = _encoded(".png", mask, size)
     for category, folder in folders.items():
         marker = folder / category / index.SYNTHETIC
         if marker.is_file():
@@ -186,11 +188,12 @@ def _box(path: str, before: tuple[int, int], size: int | None, filename: str) ->
     return Annotation(after, annotation.name, annotation.box.scaled(before, after)).xml(filename)
 
 
-def _png(pixels: np.ndarray, size: int | None) -> bytes:
-    """(H, W, 3) uint8 RGB or (H, W) bool, resized and encoded."""
+def _encoded(suffix: str, pixels: np.ndarray, size: int | None) -> bytes:
+    """(H, W, 3) uint8 RGB or (H, W) bool, resized and encoded as PNG, or as JPEG of quality 95 with full colour."""
     pixels = pixels if size is None else loading.resize(pixels, size)
     pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels.view(np.uint8) * 255
-    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, encoded = cv2.imencode(suffix, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3] if suffix == ".png" else quality)
     if not done:
-        raise DataError("an image could not be encoded as PNG")
+        raise DataError(f"an image could not be encoded as {suffix}")
     return encoded.tobytes()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mvtec_ad import artifacts, augment, metrics
 from mvtec_ad.backbones.backbone import DEVIATION, MEAN, TORCH_TAPS, batch_size
 from mvtec_ad.backbones.trunk import load_trunk, seeded, trunk
-from mvtec_ad.config import Options, check_seed, option, torch_device
+from mvtec_ad.config import NAMED_WEIGHTS, Options, check_seed, option, torch_device
 from mvtec_ad.data import loading, splits
 from mvtec_ad.data.loading import read_image
 from mvtec_ad.errors import ArtifactError, DataError, SettingsError
@@ -271,6 +271,9 @@ class Classifier(Options):
                 run.minimise(loss(logits, labels[batch]))
                 if run.due():
                     check(run)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(parameter.half())  # as they are kept, so that the file gives the same scores
         network.eval()
         self.curve = run.curve()
 
@@ -326,9 +329,21 @@ class Classifier(Options):
 
     # --- keeping ------------------------------------------------------------------------------------------------------
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the layers below the head are still those of a network that anybody can load by its name."""
+        return not self.steps and self.weights in NAMED_WEIGHTS and self.weights != "random"
+
     def state(self) -> dict[str, Any]:
-        """What a fit has found: arrays of network and finders, two tables, and JSON data."""
-        state = {name: weights.numpy(force=True) for name, weights in self.network.state_dict().items()}
+        """What a fit has found: arrays of network and finders, two tables, and JSON data.
+
+        Of a frozen network the head alone; parameters of a tuned one in half precision, to which `fine_tune` rounds.
+        """
+        layers = self.network.head.state_dict(prefix="head.") if self.frozen else self.network.state_dict()
+        tuned = dict(self.network.named_parameters()) if self.steps else {}
+        state = {
+            name: (weights.half() if name in tuned else weights).numpy(force=True) for name, weights in layers.items()
+        }
         for view, finder in self.finders.items():
             state |= {f"finder.{view}.{key}": array for key, array in asdict(finder).items()}
         state |= {"seed": self.seed, "weights": self.weights_name, "views": sorted(self.finders)}
@@ -337,10 +352,17 @@ class Classifier(Options):
     def load_state(self, state: Mapping[str, Any]) -> Classifier:
         """The inverse of `state`; returns the classifier."""
         self.seed, self.weights_name = int(state["seed"]), state["weights"]
-        with seeded(self.seed):
-            body = trunk(self.backbone)
-            network = ClassifierNetwork(body, self.pyramid, not self.weights_name.startswith("random"))
-        network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
+        if self.frozen:
+            network, here = self.new_network(self.seed)
+            if here != self.weights_name:
+                raise ValueError(f"its frozen layers are {self.weights_name}, here they would be {here}")
+        else:
+            with seeded(self.seed):
+                body = trunk(self.backbone)
+                network = ClassifierNetwork(body, self.pyramid, not self.weights_name.startswith("random"))
+        layers = network.state_dict()
+        stored = [name for name in layers if name.startswith("head.") or not self.frozen]
+        network.load_state_dict(layers | {name: torch.from_numpy(state[name]) for name in stored})
         self.network = network.to(torch_device(), memory_format=torch.channels_last)
         keys = items.Finder.__dataclass_fields__
         self.finders = {

@@ -76,7 +76,7 @@ class Padim(FeatureDetector):
         },
     }
     PRESETS |= {
-        "quick": {"image_size": 192, "crop": 192, "sigma": 3.0, "channels": 64},
+        "quick": {"image_size": 192, "crop": 192, "sigma": 3.0, "channels": 50},
         "full": PRESETS["keras"],
     }
 

@@ -13,7 +13,7 @@
 # * **watch it fail** on parts that lie at any angle, and repair the failure with a few lines of geometry;
 # * **measure** how much the answer depends on a random draw that most papers mention in half a sentence.
 #
-# **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: about a minute on a CPU, drawn
+# **It reads** `data.zip` of [01 · Data preparation](01_data_preparation.ipynb); where it is missing, it is made here. Profile *quick*: about a minute on a CPU, drawn
 # products, EfficientNet-Lite0 with ImageNet weights, which is installed with the package. Profile *full*: real MVTec AD, Keras
 # ResNet50 with ImageNet weights, a GPU.
 #
@@ -39,21 +39,23 @@ from mvtec_ad.data import index, loading, prepare
 from mvtec_ad.methods import load_model
 from mvtec_ad.methods.padim import Padim, fit_gaussians, leave_one_out
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE, CATEGORIES)
+pin(run)
 detector = Padim.preset(run.name)
 seeds = (0, 1, 2)  # draws of channels
-data = artifacts.load("data", profile=run.name)
+data = need(run, "data", other_profile=OTHER_PROFILE)["data"]
 source = data.manifest["data_source"]
 wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
 root = prepare.unpack(data)
 tables = where_possible(lambda name: benchmark.check_measurable(detector, index.read_category(root, name)), wanted)
 categories = list(tables)
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}, categories: {', '.join(categories)}")
 print(f"{detector.backbone}, weights: {detector.weights}, {detector.channels} channels, {detector.crop} px")

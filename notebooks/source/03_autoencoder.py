@@ -13,7 +13,7 @@
 #   autoencoder that has collapsed;
 # * **compare** with PCA, and with methods that draw nothing: PatchCore, by hand and at scale, and PaDiM.
 #
-# **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb) and `padim.zip` from [02 · PaDiM](02_padim.ipynb).
+# **It reads** `data.zip` of [01 · Data preparation](01_data_preparation.ipynb) and `padim.zip` of [02 · PaDiM](02_padim.ipynb); what is missing is made here.
 # Profile *quick*: a minute and a half on a CPU, drawn products. Profile *full*: real MVTec AD, seven products, a GPU.
 #
 # The methods: Bergmann, Löwe, Fauser, Sattlegger, Steger, *Improving Unsupervised Defect Segmentation by Applying Structural
@@ -39,21 +39,23 @@ from mvtec_ad.methods.autoencoder import Autoencoder, Vae, difference_map, diver
 from mvtec_ad.methods.base import as_tensor, peak, smooth
 from mvtec_ad.methods.patchcore import Patchcore, greedy, patch_features
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE, CATEGORIES)
+pin(run)
 detector = Autoencoder.preset(run.name)
-seeds = (0,) if run.name == "quick" else (0, 1, 2)  # of weights, batches and held-out images
-data = artifacts.load("data", profile=run.name)
+seeds = run.seeds  # of weights, batches and held-out images
+data, padim = need(run, "data", "padim", other_profile=OTHER_PROFILE).values()
 source = data.manifest["data_source"]
 wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
 root = prepare.unpack(data)
 tables = where_possible(lambda name: benchmark.check_measurable(detector, index.read_category(root, name)), wanted)
 categories = list(tables)
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}, categories: {', '.join(categories)}")
 print(
@@ -570,7 +572,7 @@ lesson("at any angle it is ahead of the autoencoder", ahead["low"] > 0, run, sou
 # autoencoder of the beginning, in colour, at the size and with the map of the autoencoder.
 
 # %%
-padim_result = benchmark.Result.load("padim", category=first, row="padim")
+padim_result = benchmark.Result.load(padim, category=first, row="padim")
 methods = {"autoencoder": first_result, "vae": vae_result, "patchcore": memory_result, "padim": padim_result}
 
 flat, flat_test = (images.reshape(len(images), -1) / 255.0 for images in (train, test))

@@ -11,7 +11,7 @@
 # * **judge** them: per class, per view, jointly from two views, against rows that need no network;
 # * **calibrate** probabilities, and choose a threshold by what a missed defect and a false alarm cost.
 #
-# **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: a minute on
+# **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb); what is missing is made here. Profile *quick*: a minute on
 # 2 CPU cores, drawn parts. Profile *full*: larger pictures, more networks, a GPU.
 #
 # Yosinski, Clune, Bengio, Lipson, *How transferable are features in deep neural networks?*, 2014, [arXiv:1411.1792](https://arxiv.org/abs/1411.1792); He et
@@ -41,20 +41,21 @@ from mvtec_ad.methods.base import as_tensor
 from mvtec_ad.methods.baselines import trivial_rows
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.notebooks import lesson, where_possible
+from mvtec_ad.stages import FALSE_ALARM, MISS, need, save_models
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE)
+pin(run)
 detector = Classifier.preset(run.name)
-packages = artifacts.load("packages", profile=run.name)
-data = artifacts.load("data", profile=run.name)
+packages, data = need(run, "packages", "data", other_profile=OTHER_PROFILE).values()
 category, root = packages.manifest["categories"][0], prepare.unpack(data)
 product_cuts = where_possible(
     lambda name: splits.supervised(index.read_category(root, name), seed=0), data.manifest["categories"]
 )
 source = packages.manifest["data_source"]
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}; packages: {source}; products: {', '.join(product_cuts)} ({data.manifest['data_source']})")
 print(
@@ -445,10 +446,9 @@ plt.show()
 # either view does*, and for the joint verdict, on the test part:
 
 # %%
-MISS, ALARM = 10.0, 1.0
 held = classifier.joint_verdict(classifier.validation_scores(view_models, train))
-by_validation = {way: metrics.cost_threshold(held["label"], held[way], MISS, ALARM) for way in (*views, "score")}
-by_costs = dict.fromkeys(by_validation, metrics.bayes_threshold(MISS, ALARM))  # these logits are calibrated
+by_validation = {way: metrics.cost_threshold(held["label"], held[way], MISS, FALSE_ALARM) for way in (*views, "score")}
+by_costs = dict.fromkeys(by_validation, metrics.bayes_threshold(MISS, FALSE_ALARM))  # these logits are calibrated
 lines = {}
 for how, limits in {"from the costs": by_costs, "cheapest on validation": by_validation}.items():
     excess = {way: (joint[way] - limit).to_numpy() for way, limit in limits.items()}
@@ -456,7 +456,7 @@ for how, limits in {"from the costs": by_costs, "cheapest on validation": by_val
     for rule, over in {**rules, "joint": excess["score"]}.items():
         (_, alarms), (missed, _) = metrics.confusion(labels, over > 0)
         line = {"missed": missed, "false alarms": alarms}
-        lines[rule, how] = line | {"cost per item": round(metrics.mean_cost(labels, over, 0.0, MISS, ALARM), 2)}
+        lines[rule, how] = line | {"cost per item": round(metrics.mean_cost(labels, over, 0.0, MISS, FALSE_ALARM), 2)}
 lines["stop all", ""] = {"missed": 0, "false alarms": int((labels == 0).sum()), "cost per item": (labels == 0).mean()}
 costs = pd.DataFrame(lines).T
 costs
@@ -626,31 +626,11 @@ pd.DataFrame(
 # ## Save the artifact
 
 # %%
-tables = scores | {f"{product}, whole pictures": scored for product, (scored, *_) in products.items()}
-files = {"scores.csv": pd.concat([table.assign(method=name, split="test", seed=0) for name, table in tables.items()])}
 seen = {f"{detector.backbone}-{view}": rows for view, rows in per_view.groupby("view")}
 seen |= {f"{detector.backbone}-all": together, "resnet18-all": textures}
-
-
-def cheapest_threshold(model):
-    """On raw logits, chosen on the model's validation images by cost."""
-    return metrics.cost_threshold(model.validation["label"], model.validation["score"], MISS, ALARM)
-
-
-for name, model in models.items():
-    numbers = {"image_auroc": metrics.image_auroc(seen[name]["label"], seen[name]["score"])}
-    files |= classifier.files(model, category, name, threshold=cheapest_threshold(model), metrics=numbers)
-for product, (_, model, numbers) in products.items():
-    limit = cheapest_threshold(model)
-    files |= classifier.files(model, product, detector.backbone, threshold=limit, metrics=numbers)
-aurocs = {f"{name}, {view}": m["image_auroc"]["mean"] for name, each in measured.items() for view, m in each.items()}
-about = {
-    "profile": run.name,
-    "data_source": source,
-    "categories": [category, *products],
-    "options": detector.options(),
-}
-path = artifacts.save("models", files, **about, seed=[0], inputs=[packages, data], metrics=aurocs)
+trained = {(category, name): (seen[name], model) for name, model in models.items()}
+trained |= {(product, detector.backbone): (scored, model) for product, (scored, model, _) in products.items()}
+path = save_models(run, packages, data, detector, trained)
 artifacts.download(path)
 
 # %%

@@ -13,8 +13,8 @@
 # * **find** how much of the evidence is not on the item at all, but on the belt;
 # * **watch it fail**: explanations that look convincing, of verdicts that are wrong.
 #
-# **You need** `packages.zip` and `data.zip` from [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` from
-# [04 · Supervised classification](04_supervised_classifier.ipynb). Profile *quick*: a minute on 2 CPU cores.
+# **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` of
+# [04 · Supervised classification](04_supervised_classifier.ipynb); what is missing is made here. Profile *quick*: a minute on 2 CPU cores.
 #
 # The methods: Sundararajan, Taly, Yan, *Axiomatic Attribution for Deep Networks*, 2017, [arXiv:1703.01365](https://arxiv.org/abs/1703.01365);
 # Selvaraju et al., *Grad-CAM*, 2017, [arXiv:1610.02391](https://arxiv.org/abs/1610.02391); Chattopadhay et al., *Grad-CAM++*, 2018,
@@ -52,17 +52,19 @@ from mvtec_ad.methods.base import as_tensor, enlarge
 from mvtec_ad.methods.items import MARGIN
 from mvtec_ad.metrics import format_number
 from mvtec_ad.notebooks import lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE)
+pin(run)
 attribution = explain.Attribution.preset(run.name)
-packages, data, artifact = (artifacts.load(stage, profile=run.name) for stage in ("packages", "data", "models"))
+packages, data, artifact = need(run, "packages", "data", "models", other_profile=OTHER_PROFILE).values()
 category = packages.manifest["categories"][0]
 product = next((name for name in artifact.manifest["categories"] if name != category), None)
 source = packages.manifest["data_source"]
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 table = index.read_category(prepare.unpack(packages), category)
 test = table[table["split"] == "test"].reset_index(drop=True)

@@ -11,7 +11,7 @@
 # * **say "unknown"** to a type that was never seen, and learn it from one, two or four images without training;
 # * **draw the map** of how defects relate, and ask which of its features are stable.
 #
-# **You need** `data.zip` from [01](01_data_preparation.ipynb) and `padim.zip` from [02](02_padim.ipynb) (without it, PaDiM is fitted here). Profile
+# **It reads** `data.zip` of [01](01_data_preparation.ipynb) and `padim.zip` of [02](02_padim.ipynb); what is missing is made here. Profile
 # *quick*: about a minute on 2 CPU cores, two drawn products. Profile *full*: seven products. The network has ImageNet weights in both.
 #
 # Chen, Kornblith, Norouzi, Hinton, *SimCLR*, 2020, [arXiv:2002.05709](https://arxiv.org/abs/2002.05709); Khosla et al., *Supervised Contrastive
@@ -38,40 +38,29 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from mvtec_ad import artifacts, benchmark, metrics, pages, plotting, profile
+from mvtec_ad import artifacts, metrics, pages, plotting, profile
 from mvtec_ad.benchmark import defect_types as measuring
 from mvtec_ad.config import pin, transfer_folder
 from mvtec_ad.data import index, loading, prepare
-from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.frameworks import import_umap
 from mvtec_ad.methods import defect_types
 from mvtec_ad.methods.defect_types import LOOKS, DefectTypes, around_masks, around_peaks, nt_xent, supcon
-from mvtec_ad.methods.padim import Padim
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE)
-detector = DefectTypes.preset(run.name)
-data = artifacts.load("data", profile=run.name)
-source, root = data.manifest["data_source"], prepare.unpack(data)
-
-
-def with_types(name):
-    """The table of a product with two types of defect or more, as many of each as there are folds."""
-    table = index.read_category(root, name)
-    types = table.loc[(table["label"] == 1) & ~table["defect"].isin(detector.mixtures), "defect"]
-    defect_types.check_types(types.to_numpy())
-    counts = types.value_counts()
-    if counts.min() < detector.folds:
-        raise DataError(f"{counts.min()} images of {counts.idxmin()} are too few for {detector.folds} folds")
-    return table
-
-
-tables = where_possible(with_types, data.manifest["categories"])
-categories = list(tables)
 pin(run)
+detector = DefectTypes.preset(run.name)
+data, padim = need(run, "data", "padim", other_profile=OTHER_PROFILE).values()
+source, root = data.manifest["data_source"], prepare.unpack(data)
+tables = where_possible(
+    lambda name: measuring.check_folds(index.read_category(root, name), detector), data.manifest["categories"]
+)
+categories = list(tables)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}; {source}: {', '.join(categories)}")
 print(
@@ -119,17 +108,7 @@ if not masked:
     detector = replace(detector, look="predicted" if detector.look == "mask" else detector.look)
 
 
-def maps_from_padim(name):
-    """PaDiM's maps of the defective images: from `padim.zip`, or fitted here."""
-    try:
-        result = benchmark.Result.load("padim", category=name, row="padim").only(list(defects[name]["image_id"]))
-        return result.maps[result.seeds[0]].astype(np.float32)
-    except ArtifactError as problem:
-        print(problem, "- fitting PaDiM here instead")
-        return measuring.anomaly_maps(tables[name], detector, Padim.preset(run.name), progress=False)
-
-
-anomaly = {name: maps_from_padim(name) for name in categories}
+anomaly = {name: measuring.padim_maps(padim, tables[name], run.name) for name in categories}
 shown = firsts[firsts["category"] == first].index
 pictures = loading.load_images(list(defects[first].loc[shown, "image_path"]), 192)
 masks = loading.load_masks(defects[first], 192)

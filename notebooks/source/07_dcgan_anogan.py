@@ -13,7 +13,7 @@
 # * **compare** both with an autoencoder and with PCA, which needs no network: on digits, then on products;
 # * **say plainly** where it fails.
 #
-# **You need** `data.zip` from [01 · Data preparation](01_data_preparation.ipynb). Profile *quick*: about a minute and a half on 2 CPU cores,
+# **It reads** `data.zip` of [01 · Data preparation](01_data_preparation.ipynb); where it is missing, it is made here. Profile *quick*: about a minute and a half on 2 CPU cores,
 # scikit-learn's small digits and drawn products. Profile *full*: MNIST, 50 epochs, real products at 64 pixels, a GPU.
 #
 # The methods: Goodfellow et al., *Generative Adversarial Nets*, 2014, [arXiv:1406.2661](https://arxiv.org/abs/1406.2661); Radford, Metz, Chintala,
@@ -48,16 +48,18 @@ from mvtec_ad.methods.baselines import mean_image
 from mvtec_ad.methods.f_anogan import FAnogan
 from mvtec_ad.methods.gan import Dcgan
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE, CATEGORIES)
-data = artifacts.load("data", profile=run.name)
+pin(run)
+data = need(run, "data", other_profile=OTHER_PROFILE)["data"]
 source = data.manifest["data_source"]
 categories = [name for name in run.data.categories if name in data.manifest["categories"]]
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, products: {source}, categories: {', '.join(categories)}")
 
@@ -476,7 +478,7 @@ if not tables:
     leave_out_rest("it measures, and no category is left")
 
 # %%
-seeds = (0,) if run.name == "quick" else (0, 1, 2)  # of weights, batches and held-out images
+seeds = run.seeds  # of weights, batches and held-out images
 first, *_, last = [*tables, *tables]
 turning = "screw" if "screw" in tables else last
 recipes = dict.fromkeys(tables, detector)

@@ -13,9 +13,9 @@
 # * **measure** what the second opinion changes, paired: where it pays, and where it does not; and what each stage costs in time;
 # * **discuss** ten cases, wrong ones first, and a defect that nobody has ever shown to the classifier.
 #
-# **You need** `data.zip` and `packages.zip` from [01](01_data_preparation.ipynb), and the models of [02](02_padim.ipynb),
-# [03](03_autoencoder.ipynb), [04](04_supervised_classifier.ipynb), [06](06_contrastive_typing.ipynb) and [07](07_dcgan_anogan.ipynb); a stage whose
-# models are missing is skipped, and the inspector says so. Profile *quick*: a minute on 2 CPU cores.
+# **It reads** `data.zip` and `packages.zip` of [01](01_data_preparation.ipynb), and the models of [02](02_padim.ipynb),
+# [03](03_autoencoder.ipynb), [04](04_supervised_classifier.ipynb), [06](06_contrastive_typing.ipynb) and [07](07_dcgan_anogan.ipynb); what is missing is
+# made here, but for the second opinions of 03 and 07, which are left out then. Profile *quick*: a minute on 2 CPU cores.
 #
 # Lee, Lee, Lee, Shin, *A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks*, 2018,
 # [arXiv:1807.03888](https://arxiv.org/abs/1807.03888); Chow, *On optimum recognition error and reject tradeoff*, 1970; Elkan, *The Foundations
@@ -38,7 +38,7 @@ from sklearn.covariance import ledoit_wolf
 from mvtec_ad import artifacts, benchmark, metrics, plotting, profile, synthetic
 from mvtec_ad.backbones import load_backbone
 from mvtec_ad.benchmark import supervised
-from mvtec_ad.config import pin, transfer_folder
+from mvtec_ad.config import pin
 from mvtec_ad.data import index, prepare
 from mvtec_ad.data.loading import read_image
 from mvtec_ad.inspection import InspectionOptions, Inspector, ProductClassifier, choose_reject_band
@@ -47,16 +47,21 @@ from mvtec_ad.inspection.products import describe
 from mvtec_ad.methods import METHODS, classifier
 from mvtec_ad.methods.base import Scores
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 from mvtec_ad.synthetic.textures import draw_composition
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE, CATEGORIES)
+pin(run)
 options = InspectionOptions.preset(run.name, second="padim")
-data, packages = artifacts.load("data", profile=run.name), artifacts.load("packages", profile=run.name)
-trained = artifacts.load("models", profile=run.name)
+more = ("autoencoder", "patchcore", "gan")  # second opinions
+at_hand = need(run, "data", "packages", "models", "padim", "contrastive", optional=more, other_profile=OTHER_PROFILE)
+accepted = None if OTHER_PROFILE else run.name
+data, packages, trained = (at_hand[stage] for stage in ("data", "packages", "models"))
 source, line = data.manifest["data_source"], packages.manifest["categories"][0]
 wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
 tables = {name: index.read_category(prepare.unpack(data), name) for name in wanted}
@@ -65,15 +70,14 @@ categories = list(parts)
 with_classifier = [name for name in categories if name in dict(classifier.names(trained))]
 detectors = {}  # method -> product -> a model with its calibrated threshold
 for method in METHODS:
-    if (transfer_folder() / f"{stage_of(method)}.zip").is_file():
-        detectors[method] = load_detectors(artifacts.load(stage_of(method), profile=run.name), method)
+    if by_product := load_detectors(at_hand.get(stage_of(method)), method):
+        detectors[method] = by_product
 ready = [
     (method, name)
     for name in with_classifier
     for method in (options.second, *detectors)
     if name in detectors.get(method, {})
 ]
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, products: {source}, {', '.join(categories)}; packages: {packages.manifest['data_source']}")
 print(f"second opinion: {options.second}; a miss costs {options.miss:g}, a false alarm {options.false_alarm:g}")
@@ -201,7 +205,7 @@ assert reject_band.width == min(by_hand, key=by_hand.get)
 # which they had on the held-out ones (`alarm_probabilities`). Now the real models, on the classifier's validation images:
 
 # %%
-_, classify, *_ = Inspector.load(second=options.second, profile=run.name).stages
+_, classify, *_ = Inspector.load(second=options.second, profile=accepted).stages
 
 
 def colours(model, held):
@@ -244,7 +248,7 @@ plt.show()
 learned = {"bands.json": entries, **known.files()}
 about = {"profile": run.name, "data_source": source, "categories": [*categories, line], "options": options.options()}
 artifacts.save("inspection", learned, **about, seed=0, inputs=[data, packages, trained])
-inspector = Inspector.load(second=options.second, profile=run.name)
+inspector = Inspector.load(second=options.second, profile=accepted)
 print("missing:", "; ".join(inspector.missing) or "nothing")
 print("stages:", ", ".join(type(stage).__name__ for stage in inspector.stages))
 
@@ -642,7 +646,7 @@ path = artifacts.save("inspection", files, **about, seed=0, inputs=[data, packag
 artifacts.download(path)
 
 # %%
-again = Inspector.load(second=options.second, profile=run.name)
+again = Inspector.load(second=options.second, profile=accepted)
 few = list(test["image_path"][:4])
 before, after = (
     [inspection.as_dict() for inspection in line.inspect(few, anomaly_maps=False)] for line in (inspector, again)

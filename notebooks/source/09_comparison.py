@@ -12,14 +12,16 @@
 # * **look** at defect types one by one, and at what each method costs;
 # * **watch it fail**: below the first places, a ranking that another cut of the same images turns round.
 #
-# **You need** `data.zip` from [01](01_data_preparation.ipynb) and `padim.zip` from [02](02_padim.ipynb); what else lies in `transfer/` joins in:
-# `autoencoder.zip` and `patchcore.zip` ([03](03_autoencoder.ipynb)), `gan.zip` ([07](07_dcgan_anogan.ipynb)), and `inspection.zip` from notebook 08. What no artifact holds (k-NN) is measured here.
+# **It reads** `data.zip` of [01](01_data_preparation.ipynb), which is made here where it is missing; what else lies in `transfer/` joins in: `padim.zip` ([02](02_padim.ipynb)),
+# `autoencoder.zip` and `patchcore.zip` ([03](03_autoencoder.ipynb)), `gan.zip` ([07](07_dcgan_anogan.ipynb)), and `inspection.zip` of notebook 08. What no artifact holds is measured here
+# (in *full* PaDiM and k-NN alone).
 # Profile *quick*: half a minute on 2 CPU cores.
 
 # %%
 # <setup>
 
 # %%
+from dataclasses import replace
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -28,25 +30,33 @@ import pandas as pd
 import seaborn as sns
 
 from mvtec_ad import artifacts, benchmark, metrics, plotting, profile
-from mvtec_ad.benchmark import compare, published
-from mvtec_ad.config import pin, transfer_folder
+from mvtec_ad.benchmark import compare, published, supervised
+from mvtec_ad.benchmark.cells import SUPERVISED
+from mvtec_ad.config import pin
 from mvtec_ad.data import index, loading, prepare
+from mvtec_ad.inspection import InspectionOptions
 from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.methods.classifier import Classifier
+from mvtec_ad.methods.padim import Padim
 from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
+from mvtec_ad.stages import need
 
 # %%
 PROFILE = "quick"  # @param ["quick", "full"]
 CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
 
 run = profile(PROFILE, CATEGORIES)
-data = artifacts.load("data", profile=run.name)
+pin(run)
+STAGES = ("padim", "autoencoder", "patchcore", "gan", "inspection")
+inputs = need(run, "data", optional=STAGES, other_profile=OTHER_PROFILE)
+data = inputs.pop("data")
 source, root = data.manifest["data_source"], prepare.unpack(data)
 wanted = [name for name in run.data.categories if name in data.manifest["categories"]]
 simplest = detector_class("knn").preset(run.name)  # what it needs, all methods need
 tables = where_possible(lambda name: benchmark.check_measurable(simplest, index.read_category(root, name)), wanted)
 common = where_possible(lambda name: compare.common_part(tables[name]), tables)
 categories = list(common)
-pin(run)
 plt.rcParams.update(plotting.STYLE)
 print(f"profile {run.name}, images: {source}")
 if not categories:
@@ -78,26 +88,23 @@ plotting.gallery(
 # `data.zip` is refused, since its scores would belong to other images.
 
 # %%
-STAGES = ("padim", "autoencoder", "patchcore", "gan", "inspection")
-present = [stage for stage in STAGES if (transfer_folder() / f"{stage}.zip").is_file()]
-for stage in STAGES:
-    if stage not in present:
-        print(
-            f"{stage}.zip is not here: its methods are left out (notebooks/{artifacts.PRODUCED_BY[stage]}.ipynb makes it)"
-        )
-inputs = {stage: artifacts.load(stage, profile=run.name, data_source=source) for stage in present}
-loaded = where_possible(lambda stage: benchmark.load_results([inputs[stage]], data), present)
+loaded = where_possible(lambda stage: benchmark.load_results([inputs[stage]], data), inputs)
 rows = [row for results in loaded.values() for row in results if row.category in categories]
 
 
 def measured_now(method, name):
     """The result of a method on a category that no artifact holds."""
+    if method in SUPERVISED:
+        options, second = InspectionOptions.preset(run.name, second="padim"), Padim.preset(run.name)
+        whole = replace(Classifier.preset(run.name), roi="whole")
+        return supervised.run(method, tables[name], whole, data_source=source, inspection=options, second=second)
     detector = detector_class(method).preset(run.name)
     return benchmark.run(detector, tables[name], seeds=(0,), data_source=source, progress=False)
 
 
+missing = (*METHODS, *SUPERVISED) if run.name == "quick" else ("padim", "knn")  # in full the others take long
 present_methods = {row.method for row in rows} | {"anogan"}  # which notebook 07 shows beside f-AnoGAN
-for method in [name for name in METHODS if name not in present_methods]:
+for method in [name for name in missing if name not in present_methods]:
     print(f"{method} has no artifact here, so it is measured now")
     rows += where_possible(partial(measured_now, method), categories).values()
 pd.DataFrame(
