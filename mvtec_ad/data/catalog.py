@@ -69,6 +69,12 @@ class Category:
         """Number of defective test images."""
         return sum(self.defects.values())
 
+    @property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Images by split and defect, as in `index.read_category`."""
+        tested = {("test", defect): count for defect, count in self.defects.items()}
+        return {("train", "good"): self.train, ("test", "good"): self.test_good, **tested}
+
 
 # name, kind, training images, good test images: test images of each defect type
 _TABLE = """

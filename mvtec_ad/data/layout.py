@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mvtec_ad.data import archives, index
+from mvtec_ad.data import archives, index, official
 from mvtec_ad.data.copies import content_hash, image_notes
 from mvtec_ad.data.loading import (
     IMAGE_SUFFIXES,
@@ -116,6 +116,7 @@ def _check_category(folder: Path) -> list[str]:
         )
         mask = "" if defect == "good" else f", {masks} with a mask"
         lines.append(f"  {split}/{defect}: {len(rows)} images, {use}{mask}")
+    lines += [f"  {line}" for line in [official.report(table)] if line]
     lines += [f"  not used: {line}" for line in unused(folder, table)]
     lines += [f"  odd: {line}" for line in _odd(table)]
     lines += [f"  to use more: {line}" for line in _move_unused(folder, table)]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mvtec_ad import artifacts
 from mvtec_ad.config import DataSettings, Profile, data_folder
-from mvtec_ad.data import index, loading
+from mvtec_ad.data import index, loading, official
 from mvtec_ad.data.catalog import LICENCE, SYNTHETIC_LICENCE, USER_LICENCE, category_name
 from mvtec_ad.data.sources import locate, locate_packages
 from mvtec_ad.errors import WAY_OUT, ArtifactError, DataError
@@ -43,7 +43,8 @@ def prepare(
     """Write `data.zip`, every image resized to the profile's size; returns its path.
 
     The profile's `data` settings say which categories and what size; `root` and `source` are as in `sources.locate`;
-    `path` is where to write, `transfer/data.zip` when None.
+    `path` is where to write, `transfer/data.zip` when None. What of each category is MVTec AD's (`official.report`) is
+    printed, and stands in the manifest's metrics.
 
     Raises:
         DataError: a category is a path, or categories come from different sources; a number from drawn images must not
@@ -54,9 +55,12 @@ def prepare(
     if len(set(sources.values())) > 1:
         listed = ", ".join(f"{category}: {name}" for category, name in sources.items())
         raise DataError(f"categories come from different data sources ({listed}): prepare them one source at a time")
+    lines = [official.report(rows, progress) for _, rows in table.groupby("category", sort=False)]
+    reports = [line for line in lines if line]
+    print("".join(f"{line}\n" for line in reports), end="")
     files = _files(folders, table, profile.data.image_size, progress)
     options = replace(profile.data, categories=tuple(folders)).options()
-    return _save("data", files, table, sources, profile, options, path)
+    return _save("data", files, table, sources, profile, options, path, reports)
 
 
 def prepare_packages(
@@ -159,10 +163,12 @@ def _save(
     profile: Profile,
     options: dict[str, Any],
     path: str | Path | None,
+    reports: Sequence[str] = (),
 ) -> Path:
-    """Write the artifact: what `_files` gives, and beside it the table and the licence."""
+    """Write the artifact: what `_files` gives, and beside it the table and the licence; `reports` into its metrics."""
     data_source = next(iter(sources.values()))
     listed = table.drop(columns=["image_path", "mask_path", "box_path"], errors="ignore")
+    metrics = {"images": len(table), "defective": int(table["label"].sum())}
     return artifacts.save(
         stage,
         {**files, "index.csv": listed, "licence.json": {"licence": LICENCES[data_source]}},
@@ -171,7 +177,7 @@ def _save(
         categories=list(sources),
         options=options,
         seed=profile.data.synthetic_seed,
-        metrics={"images": len(table), "defective": int(table["label"].sum())},
+        metrics=metrics | ({"official": reports} if reports else {}),
         path=path,
     )
 

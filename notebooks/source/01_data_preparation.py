@@ -27,7 +27,7 @@ import seaborn as sns
 from IPython.display import display
 
 from mvtec_ad import artifacts, metrics, plotting, profile, synthetic
-from mvtec_ad.data import catalog, index, loading, prepare, splits
+from mvtec_ad.data import catalog, index, loading, official, prepare, splits
 from mvtec_ad.methods.baselines import trivial_scores
 from mvtec_ad.notebooks import where_possible
 from mvtec_ad.synthetic import boxes
@@ -95,12 +95,12 @@ plotting.gallery(images, titles=list(chosen["defect"]), masks=masks, labels=list
 
 # %%
 rows = [(c.name, c.kind, c.train, c.test_good, c.test_defective, len(c.defects)) for c in catalog.CATEGORIES.values()]
-official = pd.DataFrame(rows, columns=["category", "kind", "train", "test good", "test defective", "defect types"])
-print(official[["train", "test good", "test defective", "defect types"]].sum().to_dict())
+overview = pd.DataFrame(rows, columns=["category", "kind", "train", "test good", "test defective", "defect types"])
+print(overview[["train", "test good", "test defective", "defect types"]].sum().to_dict())
 
 colors = {"train": plotting.GOOD, "test good": plotting.METHOD_COLOURS[2], "test defective": plotting.DEFECT}
 figure, axes = plt.subplots(figsize=(10, 3.2), layout="constrained")
-official.plot.bar(x="category", y=list(colors), stacked=True, color=colors, rot=40, width=0.8, ax=axes)
+overview.plot.bar(x="category", y=list(colors), stacked=True, color=colors, rot=40, width=0.8, ax=axes)
 axes.set(xlabel="", ylabel="images", title="MVTec AD, official counts", ylim=(0, 620))
 axes.legend(loc="upper left", ncols=3)
 plt.show()
@@ -112,16 +112,21 @@ plt.show()
 # ## An audit before an experiment
 #
 # A missing mask or a doubled image spoils a result silently. `index.read_category` refuses such folders; `index.audit`
-# compares the counts with the official ones.
+# compares the counts with the official ones. Equal counts may still be other pictures: a copy saved at half the size, a
+# file cut off in a download, training and test images exchanged. `official.report` compares every file with the
+# SHA-256 that it has in the official archive, and names what is damaged, missing, resized, moved, renamed or foreign.
 
 # %%
 for category in run.data.categories:
-    differences = index.audit(table[table["category"] == category])
+    rows = table[table["category"] == category]
+    differences = index.audit(rows)
     print(f"{category}: {'equals the official counts' if not differences else '; '.join(differences[:2]) + ' …'}")
+    if line := official.report(rows, progress=False):
+        print(line)
 
 # %% [markdown]
-# Drawn images differ from the official counts, and say so. They are labelled `synthetic` in every table and artifact
-# that follows, so that their numbers are never mistaken for published ones.
+# Drawn images differ from the official counts, and say so; their bytes are compared with nothing. They are labelled
+# `synthetic` in every table and artifact that follows, so that their numbers are never mistaken for published ones.
 #
 # ## Products drawn by code
 #
@@ -451,7 +456,7 @@ for category in run.data.categories:
     known = catalog.CATEGORIES.get(category)
     yours = f"{counts['train']} + {counts.get('test', 0)}"
     reported = f"{known.train} + {known.test_good + known.test_defective}" if known else "–"
-    verdict = "the official images" if sources[category] == "mvtec_ad" else f"{sources[category]}: not comparable"
+    verdict = "the official counts" if sources[category] == "mvtec_ad" else f"{sources[category]}: not comparable"
     lines.append([category, yours, reported, verdict])
 pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "verdict"])
 

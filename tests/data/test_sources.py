@@ -24,7 +24,7 @@ import pytest
 from mvtec_ad import artifacts
 from mvtec_ad.cli import main
 from mvtec_ad.config import DataSettings, Profile
-from mvtec_ad.data import archives, catalog, index, sources
+from mvtec_ad.data import archives, catalog, index, official, sources
 from mvtec_ad.data.prepare import prepare, prepare_packages, read_all, unpack
 from mvtec_ad.errors import DataError, MvtecAdError
 from mvtec_ad.synthetic import write_category, write_packages
@@ -145,9 +145,13 @@ def whole(images: Path) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def small_mvtec(monkeypatch: pytest.MonkeyPatch, whole: bytes) -> None:
+def small_mvtec(monkeypatch: pytest.MonkeyPatch, images: Path, whole: bytes) -> None:
     """For the package, that data set is the official one."""
     for name in ("bottle", "screw"):
+        folder = images / name
+        files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.glob("t*/*/*")}
+        digests = {image: hashlib.sha256(path.read_bytes()).digest()[:12] for image, path in files.items()}
+        monkeypatch.setitem(official.IMAGES, name, digests)
         monkeypatch.setitem(catalog.CATEGORIES, name, catalog.Category(name, "object", 2, 1, {"cut": 1}))
     monkeypatch.setattr(catalog, "ARCHIVE_BYTES", len(whole))
     monkeypatch.setattr(catalog, "ARCHIVE_SHA256", hashlib.sha256(whole).hexdigest())
@@ -485,7 +489,8 @@ def test_prepare_downloads(mirror: Mirror, whole: bytes, capsys: pytest.CaptureF
     assert "8 images of bottle, screw (2 defective), source mvtec_ad" in capsys.readouterr().out
     artifact = artifacts.load("data")
     assert (artifact.manifest["data_source"], artifact.manifest["categories"]) == ("mvtec_ad", ["bottle", "screw"])
-    assert artifact.manifest["metrics"] == {"images": 8, "defective": 2}
+    lines = ["bottle: 4 of 4 official", "screw: 4 of 4 official"]
+    assert artifact.manifest["metrics"] == {"images": 8, "defective": 2, "official": lines}
     assert "CC BY-NC-SA" in artifact.json("licence.json")["licence"]
     assert len(mirror.asked) == 1
 
