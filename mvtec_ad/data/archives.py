@@ -29,8 +29,10 @@ from typing import IO, NamedTuple
 from tqdm import tqdm
 
 from mvtec_ad.data import catalog
+from mvtec_ad.data.index import DEEPEST, DEFECT_OF
 from mvtec_ad.data.loading import IMAGE_SUFFIXES
 from mvtec_ad.errors import WAY_OUT, DataError, writing
+from mvtec_ad.synthetic import PACKAGE
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 4  # in a row without a megabyte of progress
@@ -161,6 +163,9 @@ def _reason(problem: Exception) -> str:
 # --- on disk ----------------------------------------------------------------------------------------------------------
 
 
+_Place = tuple[str, tuple[str, ...], tuple[str, ...]]  # category, what stands before it, the path below it
+
+
 class _Entry(NamedTuple):
     name: str
     kind: str  # file | folder | other
@@ -172,17 +177,20 @@ class _Entry(NamedTuple):
         """The path, also where a Windows program wrote it."""
         return PurePosixPath(self.name.replace("\\", "/")).parts
 
-    def place(
-        self, wanted: Collection[str] | None, content_of: str | None = None
-    ) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-        """Category, what stands before it, and the path below it; None for what nobody wants.
+    @property
+    def hidden(self) -> bool:
+        """Whether a part of the path is hidden, or there is none."""
+        return not self.parts or any(part.startswith(".") or part == "__MACOSX" for part in self.parts)
+
+    def place(self, wanted: Collection[str] | None, content_of: str | None = None) -> _Place | None:
+        """Where it belongs; None for what nobody wants.
 
         Category folders lie at the top or below one folder. Mac programs add `__MACOSX` and `._` files. Where the
         archive is the content of a category, or images of it, `content_of` names it; where nothing is `wanted` in
         particular, all is.
         """
         parts = self.parts
-        if not parts or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if self.hidden:
             return None
         if wanted is None:
             return parts[0], (), parts[1:]
@@ -195,6 +203,23 @@ class _Entry(NamedTuple):
                 return parts[depth], parts[:depth], parts[depth + 1 :]
         return None
 
+    def line_place(self) -> _Place | None:
+        """The same for items of a production line, which are `package` wherever they lie (`index.category_folder`)."""
+        parts = self.parts
+        if self.hidden or len(parts) < 3 or parts[-3] not in DEFECT_OF:
+            return None
+        start = len(parts) - 3
+        start -= start > 0 and parts[start - 1].casefold() in ("train", "test")
+        around = parts[:start]
+        if start > DEEPEST or any(part.casefold() in _CONTENT for part in around):
+            return None
+        return PACKAGE, around, parts[start:]
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is named as an image of an item of a production line."""
+        return self.line_place() is not None and PurePosixPath(self.parts[-1]).stem.endswith(f"_{self.parts[-2]}")
+
 
 def unpack(
     archive: Path,
@@ -206,10 +231,10 @@ def unpack(
 ) -> None:
     """Unpack `category` into `folder/category`, and those of `together` that the archive holds beside it.
 
-    An archive has category folders at its top or below one folder, or is the content of `category`, or images of it.
-    They are written into a temporary folder and renamed when all is there, so a killed run leaves no half a category;
-    a category folder that exists already is left as it is. `check` sees the temporary folder and each category first;
-    it raises to refuse it.
+    An archive has category folders at its top or below one folder, or is the content of `category`, or images of it;
+    `package` is the production line in it where no folder has that name. They are written into a temporary folder and
+    renamed when all is there, so a killed run leaves no half a category; a category folder that exists already is left
+    as it is. `check` sees the temporary folder and each category first; it raises to refuse it.
 
     Raises:
         ArchiveError: the archive is damaged, holds a link or a path that leaves the folder, or lacks the category.
@@ -233,11 +258,15 @@ def unpack(
         unfinished = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=folder))
         try:
             categories = _write(archive, unfinished, wanted)
+            if category in wanted and category == PACKAGE and not (unfinished / category).is_dir():
+                _write(archive, unfinished, wanted, line=True)
             if category in wanted and not categories and not (unfinished / category).is_dir():
                 _write(archive, unfinished, wanted, category)
             if category in wanted and not (unfinished / category).is_dir():
                 listed = ", ".join(sorted(categories)) or "none at its top or below one folder"
-                raise ArchiveError(f"{archive} holds no category folder {category}: it holds {listed}")
+                way = f"; `mvtec-ad prepare --root {archive} --packages` reads its packages"
+                hint = way if holds(archive, PACKAGE) else ""
+                raise ArchiveError(f"{archive} holds no category folder {category}: it holds {listed}{hint}")
             for name in sorted(path.name for path in unfinished.iterdir()):
                 if check:
                     check(unfinished, name)
@@ -259,7 +288,7 @@ def unpack_all(archive: Path, folder: Path) -> None:
 def holds(archive: Path, category: str) -> bool:
     """Whether anything in the archive belongs to `category`; one that is damaged or unreadable is a DataError."""
     with _reading(archive), contextlib.closing(_entries(archive)) as entries:
-        return any(entry.place({category}) for entry in entries)
+        return any(entry.place({category}) or (category == PACKAGE and entry.is_view) for entry in entries)
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:
@@ -297,8 +326,11 @@ def _reading(archive: Path, refusal: str = "", end: str = "") -> Iterator[None]:
         raise DataError(f"{refusal} ({reason}){end}" if refusal else f"{archive} cannot be read: {reason}") from problem
 
 
-def _write(archive: Path, target: Path, wanted: Collection[str] | None, content_of: str | None = None) -> set[str]:
-    """Write the wanted entries below `target`; returns the names of all category folders that were seen."""
+def _write(
+    archive: Path, target: Path, wanted: Collection[str] | None, content_of: str | None = None, line: bool = False
+) -> set[str]:
+    """Write the wanted entries, or those of a production line, below `target`; returns the names of all category
+    folders that were seen."""
     categories, prefixes = set(), {}
     with contextlib.closing(_entries(archive, f"unpack {', '.join(sorted(wanted or [archive.name]))}")) as entries:
         for entry in entries:
@@ -308,7 +340,7 @@ def _write(archive: Path, target: Path, wanted: Collection[str] | None, content_
             if entry.kind == "other":
                 raise ArchiveError(f"{archive}: member {entry.name!r} is a link or a device: do not trust this file")
             categories |= {folder for folder, inside in pairwise(parts[:3]) if inside == "train"}
-            place = entry.place(wanted, content_of)
+            place = entry.line_place() if line else entry.place(wanted, content_of)
             if place is None:
                 continue
             category, prefix, inside = place

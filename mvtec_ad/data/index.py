@@ -19,6 +19,7 @@ from mvtec_ad.data.catalog import CATEGORIES, category_name
 from mvtec_ad.data.loading import is_hidden, is_image
 from mvtec_ad.errors import DataError
 from mvtec_ad.schema import parse_json
+from mvtec_ad.synthetic import PACKAGE
 from mvtec_ad.synthetic.boxes import read_annotation
 
 COLUMNS = ["image_id", "category", "split", "defect", "label", "image_path", "mask_path", "view", "group"]
@@ -26,6 +27,8 @@ GOOD_NAMES = ("good", "ok", "normal", "pass")  # of folders, in any case
 MASK_WORDS = ("mask", "gt", "label", "seg", "groundtruth", "ground_truth")  # beside an image's name, in any case
 SYNTHETIC = "synthetic.json"  # stands beside drawn images and says how each was drawn
 DEFECT_OF = {"intact": "good", "damaged": "damaged"}  # folder of a production line -> `defect`
+TEST_SHARE = 0.1  # of the items of a production line that comes without train/ and test/
+DEEPEST = 2  # folders that may stand around a production line, as zips have them
 Row = dict[str, str | int]
 
 
@@ -39,7 +42,7 @@ class _Marker(TypedDict):
 
 def list_categories(root: str | Path) -> list[str]:
     """Names of the folders below `root` that hold images of one product."""
-    return [path.name for path in _subfolders(_existing(root)) if subfolder(path, "train") or _images(path)]
+    return [path.name for path in _subfolders(_existing(root)) if has_layout(path) or _images(path)]
 
 
 def read_category(root: str | Path, category: str) -> pd.DataFrame:
@@ -48,12 +51,14 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
     Four forms are understood: the full MVTec layout; the same without masks of some or all defect folders (pixel
     metrics are then of the rest) or without `test` (fit and calibrate only); a plain folder of good images; and the
     layout of a production line, `{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png`, with the box of the damage, or of
-    the item where it is intact, in a `NUMBER_VIEW.xml` beside an image or not. `layout.check_layout` tells of a folder
-    what is read as what, and how any other layout becomes one of these.
+    the item where it is intact, in a `NUMBER_VIEW.xml` beside an image or not. A line without train/ and test/ is cut
+    by item: of the damaged and of the intact items, the tenth with the lowest numbers is tested on (at least one item
+    each), the others are learnt from. `layout.check_layout` tells of a folder what is read as what, and how any other
+    layout becomes one of these.
 
     Args:
         root: folder that holds one folder per category.
-        category: folder name (`catalog.category_name`); any works.
+        category: folder name (`catalog.category_name`); any works. `package` may have another: `category_folder`.
 
     Returns:
         One row per image, sorted by split, defect and file name. Drawn categories have one more column, `severity`:
@@ -61,22 +66,23 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
 
     Raises:
         DataError: the category is a path; the folder is missing, holds no good training image or repeats a name; some
-            masks are missing or belong to no image; an item of a production line lacks a view or is in two folders.
+            masks are missing or belong to no image; an item of a production line lacks a view or is in two folders, or
+            it is the only one of its kind and cannot be cut.
     """
     category = category_name(category)
     root = _existing(root)
-    folder = root / category
+    folder = category_folder(root, category)
     if not folder.is_dir():
         held = ", ".join(list_categories(root)) or "none"
         raise DataError(f"no category {category!r} in {root}: it holds {held}; {look_at(root)}")
     train = subfolder(folder, "train")
-    if train is None:
+    if is_line(folder):
+        rows = _production_line(folder, category)
+    elif train is None:
         rows = [_row(category, "train", "good", path) for path in _images(folder)]
         if not rows:
             way = f"put good images into {folder / 'train' / 'good'}/"
             raise DataError(f"{folder} holds neither train/good/ nor images: {way}; {look_at(folder)}")
-    elif any((train / state).is_dir() for state in DEFECT_OF):
-        rows = _production_line(folder)
     else:
         rows = [_row(category, "train", "good", path) for good in _good_folders(train) for path in _images(good)]
         if not rows:
@@ -106,6 +112,56 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
         raise DataError(
             f"{marker} does not describe the images beside it ({problem}): remove that file if they are your own"
         ) from problem
+
+
+def category_folder(root: Path, category: str) -> Path:
+    """The folder of a category, which need not be there: `root/category`.
+
+    Packages come under many names, and zips put folders around them. So `package` is the production line that
+    `root/package` is, or where that is no folder, `root`, or the one up to two folders below.
+
+    Raises:
+        DataError: several production lines lie there.
+    """
+    folder = root / category
+    if category != PACKAGE or has_layout(folder):
+        return folder
+    top = folder if folder.is_dir() else root
+    around = {path.parent for depth in range(DEEPEST + 2) for path in top.glob("*/" * depth + "intact")}
+    folders = {path.parent if path != top and path.name in ("train", "test") else path for path in around}
+    below = {path: path.relative_to(top) for path in sorted(folders)}
+    near = [path for path, part in below.items() if len(part.parts) <= DEEPEST and not is_hidden(part)]
+    lines = [path for path in near if is_line(path)]
+    if len(lines) > 1 and lines[0] != top:
+        raise DataError(f"{top} holds two production lines, {lines[0]} and {lines[1]}: give the folder of one as root")
+    return lines[0] if lines else folder
+
+
+def has_layout(folder: Path) -> bool:
+    """Whether a folder is a category by the folders in it; one of plain images is not."""
+    return subfolder(folder, "train") is not None or is_line(folder)
+
+
+def is_line(folder: Path) -> bool:
+    """Whether a folder holds items of a production line: in train/ and test/ or, as their authors ship them, not."""
+    if train := subfolder(folder, "train"):
+        return any((train / state).is_dir() for state in DEFECT_OF)
+    return folder.name not in ("train", "test") and all(
+        any(path.stem.endswith(f"_{view.name}") for view in _subfolders(folder / state) for path in _images(view))
+        for state in DEFECT_OF
+    )
+
+
+def describe_items(folder: Path, table: pd.DataFrame) -> str:
+    """How many items of a production line are learnt from and tested on, and who has cut them."""
+    counts = table.drop_duplicates("group").groupby(["split", "defect"], sort=False).size()
+    parts = [
+        f"{split}: {', '.join(f'{count} {defect}' for (_, defect), count in of_split.items())}"
+        for split, of_split in counts.groupby("split", sort=False)
+    ]
+    cut = "" if subfolder(folder, "train") else "; cut by item, the lowest tenth of the numbers is tested on"
+    views = " and ".join(sorted(set(table["view"])))
+    return f"{table['group'].nunique()} items in {views} view, {'; '.join(parts)}{cut}"
 
 
 def data_source(root: str | Path, category: str, table: pd.DataFrame) -> str:
@@ -248,31 +304,59 @@ def _good_folders(folder: Path) -> list[Path]:
     return [path for path in _subfolders(folder) if is_good(path)]
 
 
-def _production_line(folder: Path) -> list[Row]:
+def _production_line(folder: Path, category: str) -> list[Row]:
     """Rows of items seen from several sides: `view` is the folder of the view, and `group` the item."""
+    cut = subfolder(folder, "train") is not None
     files = [
         (split, state, path)
-        for split in ("train", "test")
+        for split in (("train", "test") if cut else ("",))
         for state in DEFECT_OF
         for view in _subfolders(folder / split / state)
         for path in _images(view)
     ]
     rows = []
-    for split, state, path in files:
-        view, box = path.parent.name, path.with_suffix(".xml")
-        number = path.stem.removesuffix(f"_{view}")
+    for split, state, path in files if cut else _cut_by_item(files, folder):
+        view, box, number = path.parent.name, path.with_suffix(".xml"), _number(path)
         if number in (path.stem, ""):
             raise DataError(
                 f"image {path} must be named NUMBER_{view}{path.suffix}: its number ties the views together"
             )
         name = read_annotation(box).name if box.is_file() else state
         if name in DEFECT_OF and name != state:
-            raise DataError(f"box {box} says {name!r} but lies in {split}/{state}: move or correct it")
-        row = _row(folder.name, split, DEFECT_OF[state], path) | {"view": view, "group": f"{folder.name}/{number}"}
-        row["image_id"] = f"{folder.name}/{split}/{state}/{view}/{path.stem}"
+            raise DataError(f"box {box} says {name!r} but lies in {_state_folder(box, folder)}: move or correct it")
+        row = _row(category, split, DEFECT_OF[state], path) | {"view": view, "group": f"{category}/{number}"}
+        row["image_id"] = f"{category}/{split}/{state}/{view}/{path.stem}"
         rows.append(row | {"box_path": str(box) if box.is_file() else ""})
     _check_items(rows, folder)
     return rows
+
+
+def _number(path: Path) -> str:
+    """The item's, out of the name of one of its images."""
+    return path.stem.removesuffix(f"_{path.parent.name}")
+
+
+def _state_folder(path: Path, folder: Path) -> str:
+    """Where a file of a production line lies: `train/intact`, or `intact`."""
+    return path.parent.parent.relative_to(folder).as_posix()
+
+
+def _cut_by_item(files: list[tuple[str, str, Path]], folder: Path) -> list[tuple[str, str, Path]]:
+    """The files with their split: of each state's items, the lowest numbers are tested on.
+
+    By number and not at random: so the published data set is cut here as the figures in docs/results.md have it.
+    """
+    tested: set[tuple[str, str]] = set()
+    for state in DEFECT_OF:
+        numbers = {_number(path) for _, its_state, path in files if its_state == state}
+        if len(numbers) < 2:
+            raise DataError(
+                f"{folder / state} holds a single item: add one, for one is to learn from and one to test on"
+            )
+        lowest = sorted(numbers, key=lambda number: (len(number), number))
+        tested |= {(state, number) for number in lowest[: max(1, round(TEST_SHARE * len(lowest)))]}
+    split = [("test" if (state, _number(path)) in tested else "train", state, path) for _, state, path in files]
+    return sorted(split, key=lambda file: file[0] == "test")
 
 
 def _check_items(rows: list[Row], folder: Path) -> None:
@@ -282,8 +366,8 @@ def _check_items(rows: list[Row], folder: Path) -> None:
     for row in rows:
         items.setdefault(str(row["group"]), []).append(row)
     for group, images in items.items():
-        item = f"item {group.removeprefix(f'{folder.name}/')} of {folder}"
-        folders = sorted({f"{row['split']}/{row['defect']}" for row in images})
+        item = f"item {group.partition('/')[2]} of {folder}"
+        folders = sorted({_state_folder(Path(str(row["image_path"])), folder) for row in images})
         if len(folders) > 1:
             raise DataError(f"{item} is in {' and in '.join(folders)}: remove it from one of them")
         seen = [row["view"] for row in images]

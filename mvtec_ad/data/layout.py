@@ -30,6 +30,7 @@ from mvtec_ad.data.loading import (
     stored_bits,
 )
 from mvtec_ad.errors import DataError
+from mvtec_ad.synthetic import PACKAGE
 
 PICTURES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif", ".raw", ".dng", ".cr2", ".nef", ".ppm", ".pgm", ".npy")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -51,15 +52,15 @@ def check_layout(path: str | Path) -> list[str]:
     path = Path(path).expanduser()
     if path.is_file():
         with tempfile.TemporaryDirectory() as folder:
-            inside = Path(folder).resolve() / path.name.split(".")[0]
+            inside = Path(folder).resolve() / (PACKAGE if archives.holds(path, PACKAGE) else path.name.split(".")[0])
             archives.unpack_all(path, inside)
             lines, root = _check_folder(inside), f"--root {shlex.quote(str(path))}"
         name = shlex.quote(inside.name)
         way = f"    python -m zipfile -e {shlex.quote(str(path))} {name}"
         if path.suffix.lower() != ".zip":
             way = f"    mkdir {name} && tar -xf {shlex.quote(str(path))} -C {name}"
-        for start in (f"--root {inside}", f"--root {inside.parent}"):
-            lines = [re.sub(f"{re.escape(start)}(?=\\s)", lambda _: root, line) for line in lines]
+        flag = f"--root ('?){re.escape(str(inside.parent))}.*?\\1(?= --)"
+        lines = [re.sub(flag, lambda _: root, line) for line in lines]
         if any(line.startswith("    mkdir") for line in lines):
             lines[1:1] = ["  unpack it first, for these are commands on the folder:", way]
         return [line.replace(str(inside), name).replace(f", in {inside.parent}", f", in {path}") for line in lines]
@@ -75,13 +76,16 @@ def _check_folder(folder: Path) -> list[str]:
     if _is_category(folder):
         return _check_category(folder)
     categories = [folder / name for name in index.list_categories(folder)]
-    whole = any(index.subfolder(path, "train") for path in categories)
+    whole = any(index.has_layout(path) for path in categories)
     if categories and (whole or not any(_good_name(path.name) for path in categories)):
         lines = [] if len(categories) == 1 else [f"{folder}: a folder of {len(categories)} categories"]
         for category in categories:
             lines += [*([""] if lines else []), *_check_category(category)]
         return lines
-    deeper = sorted({path.parent for path in paths_below(folder) if path.is_dir() and index.subfolder(path, "train")})
+    below = [path for path in paths_below(folder) if path.is_dir() and index.has_layout(path)]
+    if len(below) == 1 and index.is_line(below[0]):
+        return _check_category(below[0])
+    deeper = sorted({path.parent for path in below})
     if deeper and not categories:
         lines = [f"{folder}: no category in it, but further below"]
         for root in deeper:
@@ -92,8 +96,8 @@ def _check_folder(folder: Path) -> list[str]:
 
 
 def _is_category(folder: Path) -> bool:
-    """Whether it holds train/, or images and no folder of images."""
-    return index.subfolder(folder, "train") is not None or any(is_image(path) for path in folder.iterdir())
+    """Whether it has the layout of one, or holds images and no folder of images."""
+    return index.has_layout(folder) or any(is_image(path) for path in folder.iterdir())
 
 
 # --- a category that is read ------------------------------------------------------------------------------------------
@@ -106,6 +110,8 @@ def _check_category(folder: Path) -> list[str]:
         table = index.read_category(root, name)
     except DataError as problem:
         lines += [f"  not read: {str(problem).partition('; `mvtec-ad check')[0]}"]
+        if index.is_line(folder):
+            return lines
         pictures = [path for path in paths_below(folder) if is_image(path)]
         return lines + _rearrange(folder, pictures)
     for (split, defect), rows in table.groupby(["split", "defect"], sort=False):
@@ -117,6 +123,8 @@ def _check_category(folder: Path) -> list[str]:
         mask = "" if defect == "good" else f", {masks} with a mask"
         lines.append(f"  {split}/{defect}: {len(rows)} images, {use}{mask}")
     lines += [f"  {line}" for line in [official.report(table)] if line]
+    if index.is_line(folder):
+        lines.append(f"  {index.describe_items(folder, table)}")
     lines += [f"  not used: {line}" for line in unused(folder, table)]
     lines += [f"  odd: {line}" for line in _odd(table)]
     lines += [f"  to use more: {line}" for line in _move_unused(folder, table)]
@@ -127,6 +135,8 @@ def _check_category(folder: Path) -> list[str]:
         lines.append(f"  mvtec-ad evaluate patchcore {flags}")
     else:
         lines.append("  `evaluate` needs good and defective test images: put some into test/good/ and test/DEFECT/")
+    if index.is_line(folder):
+        lines.append(f"  mvtec-ad prepare --root {shlex.quote(str(folder))} --packages")
     return lines
 
 

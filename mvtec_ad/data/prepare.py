@@ -81,11 +81,13 @@ def prepare_packages(
     category = category_name(category or profile.data.packages)
     folder = locate_packages(category, root=root, source=source, settings=profile.data)
     table, sources = _read({category: folder})
+    items = index.category_folder(folder, category)
     if (table["view"] == "").any():
         raise DataError(
-            f"{folder / category} is no production line: its images must lie in "
-            "{train,test}/{damaged,intact}/VIEW/NUMBER_VIEW.png"
+            f"{items} is no production line: its images must lie in {{train,test}}/{{damaged,intact}}/VIEW/"
+            "NUMBER_VIEW.png, or in {damaged,intact}/VIEW/NUMBER_VIEW.png"
         )
+    print(f"{items}: {index.describe_items(items, table)}")
     names = ("package_train", "package_test", "synthetic_seed", "least_severity")
     options = {name: getattr(profile.data, name) for name in names}
     files = _files({category: folder}, table, None, progress)

@@ -106,7 +106,8 @@ def locate_packages(
     """`locate` for items of a production line, of which MVTec AD has none.
 
     So `package`, the line that we can draw, is drawn wherever it is not on disk, and a printed line says so: also where
-    `source` asks for real images, and where `root` holds other categories only. Any other name must be on disk.
+    `source` asks for real images, and where `root` holds other categories only. On disk it may have another name
+    (`index.category_folder`). Any other category must be on disk.
     """
     category = category_name(category)
     if category != synthetic.PACKAGE:
@@ -119,7 +120,7 @@ def locate_packages(
             return _synthetic_root(category, settings or DataSettings())
         paths = [os.environ.get("MVTEC_AD_ROOT"), mvtec_folder(), transfer_folder() / RAW_DATA]
     for path in (Path(path).expanduser() for path in paths if path):
-        if archives.holds(path, category) if path.is_file() else (path / category).is_dir():
+        if archives.holds(path, category) if path.is_file() else index.category_folder(path, category).is_dir():
             return locate(category, root=path)
     print(f"no folder {category} in {root or 'any place where images are looked for'}: packages are drawn")
     return _synthetic_root(category, settings or DataSettings())
@@ -144,7 +145,7 @@ def _real_root(category: str, together: Sequence[str]) -> Path | None:
     if roots and roots[0].is_file():
         return _unpacked(roots[0], category, together)
     for folder in (*roots, mvtec_folder()):
-        if (folder / category / "train").is_dir():
+        if index.has_layout(index.category_folder(folder, category)):
             return folder
     archive = transfer_folder() / RAW_DATA
     return _unpacked(archive, category, together) if archive.is_file() and archives.holds(archive, category) else None

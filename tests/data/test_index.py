@@ -307,8 +307,8 @@ def second_suffix(line: Path) -> None:
 _OBJECT = voc("intact")[voc("intact").index("<object>") : voc("intact").index("</annotation>")]
 MIXED_LINES: dict[str, Callable[[Path], object]] = {
     r"item \d+ of .*line has no side view: add it": lambda line: first(line, "train/intact/side").unlink(),
-    r"item 1001 of .* is in train/damaged and in train/good": lambda line: copy_item(line, "train/damaged"),
-    r"item 1001 of .* is in test/good and in train/good": lambda line: copy_item(line, "test/intact"),
+    r"item 1001 of .* is in train/damaged and in train/intact": lambda line: copy_item(line, "train/damaged"),
+    r"item 1001 of .* is in test/intact and in train/intact": lambda line: copy_item(line, "test/intact"),
     r"1001\.png must be named NUMBER_side\.png": lambda line: first(line, "train/intact/side").rename(
         line / "train/intact/side/1001.png"
     ),
