@@ -87,7 +87,8 @@ def prepare_packages(
             f"{items} is no production line: its images must lie in {{train,test}}/{{damaged,intact}}/VIEW/"
             "NUMBER_VIEW.png, or in {damaged,intact}/VIEW/NUMBER_VIEW.png"
         )
-    print(f"{items}: {index.describe_items(items, table)}")
+    if sources[category] != "synthetic":
+        print(f"{items}: {index.describe_items(items, table)}")
     names = ("package_train", "package_test", "synthetic_seed", "least_severity")
     options = {name: getattr(profile.data, name) for name in names}
     files = _files({category: folder}, table, None, progress)

@@ -307,7 +307,9 @@ parts.reindex(columns=["train", "validation", "test"])
 #
 # On a packing line two cameras look at each carton, one from the side and one from the top. It is the example for
 # classifiers, because damaged cartons exist to *learn* from as well. MVTec AD has no such product, so cartons are drawn,
-# beside real products too; a folder `package` of your own, where the products lie, takes their place. They go into an
+# beside real products too; a folder `package` of your own, where the products lie, takes their place, or a zip of one as
+# `transfer/raw-data.zip`: also as the authors of *Industrial Quality Control of Packages* ship it (`data/README.md`), in
+# `{damaged,intact}/{side,top}/`, where the tenth with the lowest numbers becomes the test part. They go into an
 # artifact of their own, `packages.zip`, and are not resized: the next cell says why.
 
 # %%
@@ -330,8 +332,11 @@ def inside_box(box_path):
 
 
 intact, damaged = (packages.query(f"split == 'test' and label == {label}") for label in (0, 1))
-covered = [100 * inside_box(path).mean() for path in damaged["box_path"]]
-print(f"the box of a damage covers {np.median(covered):.1f} % of the picture, at least {min(covered):.1f} %")
+covered = [100 * inside_box(path).mean() for path in damaged["box_path"] if path]
+if covered:
+    print(f"the box of a damage covers {np.median(covered):.1f} % of the picture, at least {min(covered):.1f} %")
+else:
+    print("these packages came without boxes: none are drawn below")
 
 items = [*intact["group"].unique()[:1], *damaged["group"].unique()[:2]]
 shown = packages[packages["group"].isin(items)].sort_values(["view", "label", "group"])

@@ -330,6 +330,130 @@ def test_an_item_that_does_not_fit_is_named(line: Path, words: str) -> None:
     refused(line.parent, "line", words)
 
 
+# --- a production line as its authors ship it -------------------------------------------------------------------------
+
+
+def number_names(count: int, first: int) -> list[str]:
+    return [str(first + 7 * step) for step in range(count)]
+
+
+def make_shipped(folder: Path, intact: list[str], damaged: list[str]) -> Path:
+    """`{intact,damaged}/{side,top}/NUMBER_VIEW.png`, of files that nobody decodes."""
+    for state, numbers in (("intact", intact), ("damaged", damaged)):
+        for view in ("side", "top"):
+            (folder / state / view).mkdir(parents=True)
+            for number in numbers:
+                (folder / state / view / f"{number}_{view}.png").write_bytes(number.encode())
+    return folder
+
+
+PARTS = [("train", "good"), ("train", "damaged"), ("test", "good"), ("test", "damaged")]
+INTACT, DAMAGED = number_names(26, 8), number_names(11, 90)  # 8, 15, 22 … and 90, 97, 104 …
+
+
+def test_a_line_without_train_and_test_is_cut_by_item(tmp_path: Path) -> None:
+    """A tenth of 26 and 11 items are 3 and 1; numbers are compared as numbers, and no name of a folder tells."""
+    table = index.read_category(make_shipped(tmp_path / "line", INTACT, DAMAGED).parent, "line")
+    assert set(table.loc[table["split"] == "test", "group"]) == {f"line/{number}" for number in ("8", "15", "22", "90")}
+    assert table.groupby("group")["split"].nunique().max() == 1
+    assert table.groupby(["split", "defect", "view"]).size().to_dict() == {
+        (split, defect, view): count
+        for (split, defect), count in zip(PARTS, (23, 10, 3, 1), strict=True)
+        for view in ("side", "top")
+    }
+    assert list(table["split"]) == sorted(table["split"], reverse=True)
+    assert table["image_id"].is_unique
+    assert "line/test/damaged/side/90_side" in set(table["image_id"])
+    assert Path(table["image_path"].iloc[-1]).parent == tmp_path / "line" / "damaged" / "top"
+    again = index.read_category(make_shipped(tmp_path / "other", DAMAGED, INTACT).parent, "other")
+    assert set(again.loc[again["split"] == "test", "group"]) == {
+        f"other/{number}" for number in ("8", "15", "22", "90")
+    }
+    assert index.list_categories(tmp_path) == ["line", "other"]
+
+
+@pytest.mark.parametrize("inside", ["", "package", "archive", "package/images", "a/b", "package/a/b"])
+def test_packages_are_the_line_that_a_root_holds(tmp_path: Path, make_category: Maker, inside: str) -> None:
+    """The root itself, any folder in it, or one folder deeper; beside products. Other names are taken at their word."""
+    make_category(tmp_path / "root", "bottle", train=1, test_good=1, defects={}, size=8)
+    make_shipped(tmp_path / "root" / inside, INTACT, DAMAGED)
+    (tmp_path / "root" / "__MACOSX" / "damaged").mkdir(parents=True)
+    table = index.read_category(tmp_path / "root", "package")
+    assert set(table["category"]) == {"package"}
+    assert set(table["group"]) == {f"package/{number}" for number in INTACT + DAMAGED}
+    assert {Path(path).parents[2] for path in table["image_path"]} == {tmp_path / "root" / inside}
+    refused(tmp_path / "root", "packages", "no category 'packages' in")
+
+
+def test_a_line_with_train_and_test_may_have_any_name_too(line: Path) -> None:
+    """Of the folder around it, as of its own; the parts of it are no lines."""
+    expected = index.read_category(line.parent, "line")["image_path"].tolist()
+    for root in (line, line.parent):
+        assert index.read_category(root, "package")["image_path"].tolist() == expected
+    refused(line / "train", "package", "no category 'package' in")
+
+
+def test_which_of_two_lines_is_not_guessed(tmp_path: Path) -> None:
+    """Nor is one looked for three folders down."""
+    make_shipped(tmp_path / "a" / "b" / "c", INTACT, DAMAGED)
+    refused(tmp_path, "package", "no category 'package' in")
+    make_shipped(tmp_path / "a" / "d", INTACT, DAMAGED)
+    assert len(index.read_category(tmp_path, "package")) == 74
+    refused(
+        tmp_path / "a", "package", "a holds two production lines, .*/a/b/c and .*/a/d: give the folder of one as root"
+    )
+
+
+def rename(line: Path, view: str, name: str) -> None:
+    (line / "damaged" / view / f"97_{view}.png").rename(line / "damaged" / view / name)
+
+
+MIXED_SHIPPED: dict[str, Callable[[Path], object]] = {
+    "item 97 of .*line has no side view: add it, or remove": lambda line: (line / "damaged/side/97_side.png").unlink(),
+    "item 8 of .*line is in damaged and in intact: remove it from one": lambda line: [
+        shutil.copy(line / f"intact/{view}/8_{view}.png", line / f"damaged/{view}") for view in ("side", "top")
+    ],
+    r"97\.png must be named NUMBER_side\.png": lambda line: rename(line, "side", "97.png"),
+    "item 97 of .*line has no top view": lambda line: rename(line, "top", "98_top.png"),
+    "line/intact holds a single item: add one": lambda line: [
+        path.unlink() for path in line.glob("intact/*/*") if not path.name.startswith("8_")
+    ],
+    r"97_top\.xml says 'intact' but lies in damaged: move": lambda line: (line / "damaged/top/97_top.xml").write_text(
+        voc("intact")
+    ),
+}
+
+
+@pytest.mark.parametrize("words", MIXED_SHIPPED)
+def test_an_item_that_does_not_fit_is_named_there_too(tmp_path: Path, words: str) -> None:
+    """As in train/ and test/."""
+    MIXED_SHIPPED[words](make_shipped(tmp_path / "line", INTACT, DAMAGED))
+    refused(tmp_path, "line", words)
+
+
+def test_classes_without_views_are_no_line(tmp_path: Path) -> None:
+    """Nor is one state alone: `check` says how such folders become a category."""
+    make_shipped(tmp_path / "line", INTACT, DAMAGED)
+    for path in (tmp_path / "line").glob("*/side/*"):
+        path.rename(path.parents[1] / path.name)
+    shutil.rmtree(tmp_path / "line" / "damaged" / "top")
+    refused(tmp_path, "line", "line holds neither train/good/ nor images")
+
+
+def test_the_published_packages_are_cut_as_our_figures_have_it(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    """Without its train/ and test/, every item comes into the part that it had."""
+    root = shared("data/packages").parent
+    before = index.read_category(root, "packages")
+    for path in map(Path, before["image_path"]):
+        place = tmp_path / "packages" / path.relative_to(root / "packages" / path.parents[2].name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path)
+    after = index.read_category(tmp_path, "packages")
+    assert dict(zip(after["image_id"], after["group"], strict=True)) == dict(
+        zip(before["image_id"], before["group"], strict=True)
+    )
+
+
 def test_the_real_packages(shared: Callable[[str], Path]) -> None:
     """180 items to learn from, 20 to be tested on, two views each, a box beside every test image."""
     table = index.read_category(shared("data/packages").parent, "packages")

@@ -76,6 +76,48 @@ def test_a_production_line(tmp_path: Path, draw: Draw, write_image: Write) -> No
     }
 
 
+def ship_line(folder: Path, write_image: Write) -> Path:
+    """Three intact items and two damaged ones, as the authors of such sets ship them."""
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (2, 16, 16, 3), np.uint8)
+        for view, image in zip(("side", "top"), pixels, strict=True):
+            write_image(folder / ("intact" if number < 3 else "damaged") / view / f"{number}_{view}.png", image)
+    return folder
+
+
+@pytest.mark.parametrize("around", ["", "archive", "a/b"])
+def test_a_production_line_as_it_is_shipped(tmp_path: Path, write_image: Write, around: str) -> None:
+    """It is read, so nothing is to be moved; the commands that use it name a root that holds it, folder or zip."""
+    line = ship_line(tmp_path / "top" / around, write_image)
+    lines = check_layout(tmp_path / "top")
+    assert lines[:6] == [
+        f"{line.name}, in {line.parent}",
+        "  train/good: 4 images, fitted on",
+        "  train/damaged: 2 images, for classifiers alone, 0 with a mask",
+        "  test/good: 2 images, tested on as good",
+        "  test/damaged: 2 images, tested on as defective, 0 with a mask",
+        "  5 items in side and top view, train: 2 good, 1 damaged; test: 1 good, 1 damaged; cut by item, the lowest "
+        "tenth of the numbers is tested on",
+    ]
+    assert f"  mvtec-ad evaluate patchcore --root {line.parent} --category {line.name}" in lines
+    assert lines[-1] == f"  mvtec-ad prepare --root {line} --packages"
+    archive = pack(tmp_path / "kaggle.zip", tmp_path / "top")
+    lines = check_layout(archive)
+    assert lines[-1] == f"  mvtec-ad prepare --root {archive} --packages"
+    name = line.name if around else "package"
+    assert f"  mvtec-ad evaluate patchcore --root {archive} --category {name}" in lines
+    for category in {name, "package"}:
+        assert len(index.read_category(sources.locate(category, root=archive), category)) == 10
+
+
+def test_a_line_that_is_not_read_is_not_to_be_moved(tmp_path: Path, write_image: Write) -> None:
+    """The item that does not fit is all there is to mend."""
+    line = ship_line(tmp_path / "line", write_image)
+    (line / "damaged" / "top" / "4_top.png").unlink()
+    problem = f"item 4 of {line} has no top view: add it, or remove the item"
+    assert check_layout(line) == [f"line, in {tmp_path}", f"  not read: {problem}"]
+
+
 def test_a_flat_folder_is_good_images(
     tmp_path: Path, draw: Draw, write_image: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

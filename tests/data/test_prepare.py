@@ -7,6 +7,7 @@ What is caught: pixels, names or groups that change on the way, sources that are
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -259,6 +260,31 @@ def test_the_command(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixtu
     for option in ("--category", "--image-size"):
         assert main(["prepare", "--packages", "--root", str(root), option, "16"]) == 2
         assert f"{option} says nothing about packages" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_packages_as_their_authors_ship_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool) -> None:
+    """The command says what it read; what it writes lies in train/ and test/, under the name that notebooks know."""
+    generator, root = np.random.default_rng(0), tmp_path / "Quality Control"
+    for number, state in enumerate(["intact"] * 3 + ["damaged"] * 2):
+        for view in ("side", "top"):
+            path = root / state / view / f"{number}_{view}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (20, 40, 3), np.uint8)).save(path)
+    if zipped:
+        root = Path(shutil.make_archive(str(tmp_path / "kaggle"), "zip", tmp_path, root.name))
+    assert main(["prepare", "--root", str(root), "--packages"]) == 0
+    out = capsys.readouterr().out
+    assert ": 5 items in side and top view, train: 2 good, 1 damaged; test: 1 good, 1 damaged; cut by item" in out
+    assert "packages.zip: 10 images of package (4 defective), source own" in out
+    table = index.read_category(unpack(artifacts.load("packages")), "package")
+    for row in table.itertuples():
+        number = row.group.removeprefix("package/")
+        split, state = ("test" if number in "03" else "train"), ("damaged" if number in "34" else "intact")
+        assert Path(row.image_path).as_posix().endswith(f"package/{split}/{state}/{row.view}/{number}_{row.view}.png")
+        written = tmp_path / "Quality Control" / state / row.view / Path(row.image_path).name
+        assert Path(row.image_path).read_bytes() == written.read_bytes()
+    assert len(table) == 10
 
 
 def test_the_real_packages(shared: Callable[[str], Path]) -> None:

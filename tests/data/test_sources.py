@@ -240,6 +240,79 @@ def test_own_packages_are_preferred(
     assert "are drawn" not in capsys.readouterr().out
 
 
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """Two intact and two damaged items without train and test, and a file of the author's beside them."""
+    for number, state in enumerate(("intact", "intact", "damaged", "damaged")):
+        for view in ("side", "top"):
+            path = tmp_path / "shipped" / state / view / f"{number}_{view}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([number]))
+    (tmp_path / "shipped" / "cover.png").write_bytes(b"no item")
+    return tmp_path / "shipped"
+
+
+@pytest.mark.parametrize("kind", ["raw-data.zip", "named.zip", "named.tar.xz"])
+@pytest.mark.parametrize("around", ["", "archive/", "a/b/", "package/", "package/images/"])
+def test_packages_in_an_archive_need_no_name(
+    own_home: Path, images: Path, shipped: Path, kind: str, around: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At its top or in folders, beside products or alone: only their files are unpacked, and products stay products."""
+    if kind == "named.tar.xz":
+        archive = own_home / kind
+        archive.write_bytes(tar_xz(shipped, "intact", "damaged", "cover.png", below=around))
+    else:
+        archive = own_home / ("transfer" if kind == "raw-data.zip" else "") / kind
+        write_zip(archive, images, "bottle")
+        with zipfile.ZipFile(archive, "a") as opened:
+            for name, data in content(shipped).items():
+                opened.writestr(around + name, data)
+            opened.writestr("__MACOSX/damaged/side/._2_side.png", b"no image")
+    root = sources.locate_packages("package", root=None if kind == "raw-data.zip" else archive)
+    table = index.read_category(root, "package")
+    states = [Path(path).parents[1].name + "/" + Path(path).name for path in table["image_path"]]
+    expected = [f"{s}/{n}_{v}.png" for s, n in (("intact", 1), ("damaged", 3)) for v in ("side", "top")]
+    expected += [f"{s}/{n}_{v}.png" for s, n in (("intact", 0), ("damaged", 2)) for v in ("side", "top")]
+    assert states == expected
+    assert table["split"].tolist() == ["train"] * 4 + ["test"] * 4
+    assert set(table["group"]) == {f"package/{number}" for number in range(4)}
+    assert "are drawn" not in capsys.readouterr().out
+    assert [path.name for path in root.iterdir()] == ["package"]
+    if kind == "raw-data.zip":
+        assert content(bottle(source="mvtec_ad") / "bottle") == content(images / "bottle")
+
+
+def test_an_archive_of_packages_holds_no_products(
+    own_home: Path, shipped: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not taken for what was asked for; which of two lines is wanted is not guessed."""
+    archive = write_zip(own_home / "kaggle.zip", shipped, "intact", "damaged")
+    way = r"no category folder bottle: .*; `mvtec-ad prepare --root .*kaggle\.zip --packages` reads its packages"
+    refused(lambda: bottle(root=archive), way)
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("more/damaged/side/9_side.png", b"")
+    refused(lambda: sources.locate_packages("package", root=archive), "kaggle.zip holds two folders package: keep one")
+    other = write_zip(own_home / "other.zip", images, "bottle")
+    with zipfile.ZipFile(other, "a") as opened:
+        opened.writestr("casting/damaged/close/1.png", b"named as no view of an item")
+    monkeypatch.setattr(sources, "_synthetic_root", lambda *_: own_home / "synthetic")
+    assert sources.locate_packages("package", root=other) == own_home / "synthetic"
+
+
+@pytest.mark.parametrize("place", ["MVTEC_AD_ROOT", "root"])
+def test_a_folder_of_packages_needs_no_name(
+    own_home: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The folder itself, as it was unpacked, or the one around it."""
+    for root in (shipped, shipped.parent):
+        if place == "root":
+            assert sources.locate_packages("package", root=root) == root
+        else:
+            monkeypatch.setenv(place, str(root))
+            assert sources.locate_packages("package", source="auto") == root
+            assert sources.locate("package", source="mvtec_ad") == root
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_without_packages_they_are_synthetic(
     own_home: Path, mirror: Mirror, images: Path, capsys: pytest.CaptureFixture[str], zipped: bool
