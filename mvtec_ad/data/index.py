@@ -106,9 +106,11 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
         severities = {
             Path(name).with_suffix(""): image["severity"] for name, image in images
         }  # `prepare` may re-encode
-        names = [Path(path).relative_to(folder).with_suffix("") for path in table["image_path"]]
-        return table.assign(severity=[severities[name] for name in names])
-    except (OSError, ValueError, KeyError) as problem:
+        names = [Path(path).relative_to(folder) for path in table["image_path"]]
+        if unknown := [name.as_posix() for name in names if name.with_suffix("") not in severities]:
+            raise ValueError(f"it lacks {unknown[0]}")
+        return table.assign(severity=[severities[name.with_suffix("")] for name in names])
+    except (OSError, ValueError) as problem:
         raise DataError(
             f"{marker} does not describe the images beside it ({problem}): remove that file if they are your own"
         ) from problem
