@@ -29,6 +29,10 @@ class MvtecAdError(Exception):
     def __str__(self) -> str:
         return printable(super().__str__())
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the line, without the calls that led to it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DataError(MvtecAdError):
     """A folder, an image, a mask or a category is not what it should be."""

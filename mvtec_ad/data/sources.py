@@ -142,6 +142,8 @@ def _checked(source: str) -> str:
 def _real_root(category: str, together: Sequence[str]) -> Path | None:
     """Where real images of a category lie, unpacked first where needed; None where there are none."""
     roots = [Path(named).expanduser()] if (named := os.environ.get("MVTEC_AD_ROOT")) else []
+    if roots and not roots[0].exists():
+        raise DataError(f"MVTEC_AD_ROOT is {roots[0]}, which does not exist: mount its drive, or correct or unset it")
     if roots and roots[0].is_file():
         return _unpacked(roots[0], category, together)
     for folder in (*roots, mvtec_folder()):

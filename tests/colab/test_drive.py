@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from colab.stub import Colab
+from IPython.core.interactiveshell import InteractiveShell
 
 from mvtec_ad.data import index, sources
+from mvtec_ad.errors import DataError
 
 
 @pytest.fixture
@@ -38,3 +40,17 @@ def test_images_are_read_from_a_drive(
     assert len(table) == 4
     assert all(Path(path).is_file() for path in table["image_path"])
     assert (root == drive / name) == (name == "MVTec AD")
+
+
+def test_a_drive_that_is_not_mounted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restart of the runtime; nothing is drawn in its place."""
+    monkeypatch.setenv("MVTEC_AD_ROOT", str(tmp_path / "My Drive" / "MVTec AD"))
+    with pytest.raises(DataError, match=r"MVTEC_AD_ROOT is .*My Drive/MVTec AD, which does not exist: mount its drive"):
+        sources.locate("bottle")
+
+
+def test_in_a_notebook_a_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The calls that led to it help nobody who can mend it."""
+    shell = InteractiveShell()
+    shell.run_cell("from mvtec_ad.errors import DataError\nraise DataError('part has one image: add another')")
+    assert capsys.readouterr().out.strip() == "DataError: part has one image: add another"

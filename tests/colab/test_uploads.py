@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stub import Colab
+from colab.stub import Colab
 
 from mvtec_ad import artifacts, profile, stages
 from mvtec_ad.errors import ArtifactError
