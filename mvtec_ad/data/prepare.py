@@ -142,8 +142,9 @@ def _files(folders: dict[str, Path], table: pd.DataFrame, size: int | None, prog
     for row in tqdm(list(table.itertuples()), desc="prepare", unit="image", disable=not progress):
         path = Path(row.image_path)
         image = loading.read_image(path)  # also where it is copied as it is: a broken one must not get far
-        copied = size is None and path.suffix.lower() in artifacts.SUFFIXES and row.category not in synthetic
-        suffix = path.suffix.lower() if copied else ".jpg" if size is None else ".png"
+        as_jpeg = size is None and row.category in synthetic
+        copied = size is None and path.suffix.lower() in artifacts.SUFFIXES and not as_jpeg
+        suffix = path.suffix.lower() if copied else ".jpg" if as_jpeg else ".png"
         name = f"{row.image_id}{suffix}"
         files[name] = path if copied else _encoded(suffix, image, size)
         if getattr(row, "box_path", ""):

@@ -244,7 +244,12 @@ def test_beside_real_products_packages_are_synthetic(
     assert index.data_source(unpacked, "package", table) == "synthetic"
     assert table.groupby(["split", "label", "view"]).size().tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
     assert (table["severity"] > 0).equals(table["label"] == 1)
-    assert loading.read_image(table["image_path"][0]).shape == (270, 480, 3)
+    lossless = index.read_category(own_home / "data" / "synthetic", "package")
+    for new, old in zip(table["image_path"], lossless["image_path"], strict=True):
+        difference = loading.read_image(new).astype(int) - loading.read_image(old)
+        assert difference.shape == (270, 480, 3)
+        assert np.abs(difference).mean() < 2.5  # gray levels: a JPEG of noise
+        assert Path(new).stat().st_size < Path(old).stat().st_size / 3
 
 
 def test_the_command(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -256,7 +256,7 @@ def test_models_of_different_images_are_refused(line: SimpleNamespace, tmp_path:
     """One model's test image may be another's training image."""
     target = copied(line, tmp_path / "mixed")
     for number, stage in enumerate(("padim", "models")):
-        data = artifacts.save("data", {}, **GIVEN | {"seed": number}, path=tmp_path / str(number) / "data.zip")
+        data = artifacts.save("data", {"a.json": number}, **GIVEN, path=tmp_path / str(number) / "data.zip")
         made_again(target, stage, data)
     with pytest.raises(ArtifactError, match=r"two different data\.zip"):
         Inspector.load(target, second="padim")
