@@ -213,7 +213,7 @@ class DefectTypes(Options):
         check_types(self.types)
         self.seed, self.weights_name, self.limit = int(seed), defects.weights, float("inf")
         self.encoder = copy.deepcopy(defects.encoder)
-        self.encoder.measure(defects.copies[rows, :MEASURED].flatten(0, 1).to(torch_device()).float())
+        self.encoder.measure(defects.copies[rows, :MEASURED].flatten(0, 1))
         self.curve, self.checkpoint_files = pd.DataFrame({"step": [], "loss": []}), []
         if self.steps:
             self.train(defects, rows, checkpoints, progress)
@@ -557,7 +557,7 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def measure(self, layer: Tensor) -> None:
         """Set `mean` and `scale` from outputs of `below` for training views, (B, C, h, w)."""
-        features = self.pooled(layer)
+        features = self.pooled(layer.to(self.mean))  # to its device and precision
         spread = features.std(0)
         self.mean.copy_(features.mean(0))
         self.scale.copy_(spread.clamp(min=float(FLOOR * spread.median()) or 1.0))

@@ -195,11 +195,9 @@ plt.show()
 known = detector.gather(tables[first], anomaly[first])
 rng = np.random.default_rng(0)
 six = np.repeat(known.typed[:1], 6)
-copies = replace(detector, color_jitter=0.0).augment(known.images[six], known.centres[six], rng)
+copies = replace(detector, color_jitter=0.0).augment(known.images[six], known.centres[six], rng).cpu()
 as_is = detector.cut(known.images[six[:1]], known.centres[six[:1]])
-changed = (
-    copies * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-).cpu()
+changed = copies * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 strip = torch.cat([as_is.cpu(), changed]).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 plotting.gallery(
     [(255 * view).astype(np.uint8) for view in strip], titles=["as it is", *["copy"] * 6], columns=7, size=1.3
@@ -215,13 +213,13 @@ plotting.gallery(
 
 # %%
 frozen = replace(detector, steps=0).fit_rows(known, known.typed)
-encoder = frozen.encoder.cpu()
+encoder = frozen.encoder
 with torch.no_grad():
-    layer2 = known.plain[:1].float()  # 1×40×h×w
+    layer2 = known.plain[:1].to(encoder.mean)  # 1×40×h×w, on the encoder's device
     layer3 = encoder.above(layer2)  # 1×112×h/2×w/2
-    pooled = encoder.pooled(layer2)[0].numpy()
+    pooled = encoder.pooled(layer2)[0].numpy(force=True)
 by_hand = []
-for layer in (layer2[0].numpy(), layer3[0].numpy()):
+for layer in (layer2[0].numpy(force=True), layer3[0].numpy(force=True)):
     offsets = (np.arange(layer.shape[-1]) + 0.5) / layer.shape[-1] - 0.5
     weight = np.exp(-((offsets / detector.focus) ** 2) / 2)
     weight = np.outer(weight, weight) / np.outer(weight, weight).sum()
@@ -442,7 +440,7 @@ for name in categories:
     fitted[name].limit = measuring.calibrated_limit(verdicts[name], "supcon, prototypes", detector)
 atlas = pd.concat([gathered[name].table.iloc[gathered[name].typed] for name in categories], ignore_index=True)
 everything = torch.cat([gathered[name].copies[gathered[name].typed, :4].flatten(0, 1) for name in categories])
-frozen.encoder.measure(everything.float())  # units of all products, not of one
+frozen.encoder.measure(everything)  # units of all products, not of one
 common = frozen.encoder.embed(torch.cat([gathered[name].plain[gathered[name].typed] for name in categories]))
 learned = np.zeros((len(atlas), len(categories) * common.shape[1]), np.float32)
 start = 0

@@ -339,8 +339,9 @@ loss_curves({f"only the digit {NORMAL}": digit_detector.curve})
 # %%
 generator, critic = digit_detector.networks.averaged, digit_detector.networks.critic
 pair = [int(np.flatnonzero(test.labels == digit)[0]) for digit in (NORMAL, 3)]
-wanted = torch.from_numpy(test.images[pair]).float()[:, None].repeat(1, 3, 1, 1) / 127.5 - 1  # (2, 3, 28, 28)
-starts = torch.from_numpy(gan.latents(8, digit_detector.latent, seed=4)).view(2, 4, -1)
+device = next(generator.parameters()).device
+wanted = torch.from_numpy(test.images[pair]).to(device)[:, None].repeat(1, 3, 1, 1) / 127.5 - 1  # (2, 3, 28, 28)
+starts = torch.from_numpy(gan.latents(8, digit_detector.latent, seed=4)).to(device).view(2, 4, -1)
 options = {"lr": digit_detector.search_lr, "feature_share": digit_detector.feature_share}
 searched = search(generator, critic, wanted, starts, steps=1, **options)
 
@@ -363,13 +364,13 @@ searches = [search(generator, critic, wanted, starts, steps=steps, **options) fo
 
 def search_figure(index):
     """The image searched for, the best start's picture after so many steps, and the losses of all starts."""
-    best, losses = int(searches[-1].best[index]), searches[-1].losses[:, index].numpy()
+    best, losses = int(searches[-1].best[index]), searches[-1].losses[:, index].numpy(force=True)
     names = ["target", *(f"step {steps}" for steps in moments)]
     _, axes = plt.subplot_mosaic([names, ["loss"] * 5], figsize=(5.6, 3.6), height_ratios=[1, 2], layout="constrained")
     with torch.no_grad():
         pictures = [wanted[index], *(generator(result.latents[index, best : best + 1])[0] for result in searches)]
     for name, picture in zip(names, pictures, strict=True):
-        plotting.show_image(axes[name], (picture[0].numpy() + 1) / 2)
+        plotting.show_image(axes[name], (picture[0].numpy(force=True) + 1) / 2)
         axes[name].set_title(name)
     axes["loss"].plot(np.delete(losses, best, 1), color="grey", linewidth=1, alpha=0.7)
     axes["loss"].plot(losses[:, best], color=plotting.METHOD_COLOURS[0], label="best start; grey: the others")
@@ -401,8 +402,8 @@ search_figure(1)
 x = wanted[1:]
 with torch.no_grad():
     reconstruction = generator(digit_detector.networks.encoder(x))
-    f = [critic.features(image)[0].numpy() for image in (x, reconstruction)]
-by_hand = np.mean((x - reconstruction).numpy() ** 2) + digit_detector.kappa * np.mean((f[0] - f[1]) ** 2)
+    f = [critic.features(image)[0].numpy(force=True) for image in (x, reconstruction)]
+by_hand = np.mean((x - reconstruction).numpy(force=True) ** 2) + digit_detector.kappa * np.mean((f[0] - f[1]) ** 2)
 by_package = digit_detector.score(in_colour(test.images[pair[1:]])).image[0]
 print(f"score of the other digit by hand {by_hand:.4f}, package {by_package:.4f}")
 assert np.isclose(by_hand, by_package, rtol=1e-3)

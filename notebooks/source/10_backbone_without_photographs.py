@@ -320,7 +320,7 @@ def share_right(features):
 
 shares = {"bare pixels": share_right(digits.data[:600])}
 for name, network in networks.items():
-    shares[name] = share_right(network(enlarged)[2].mean((1, 2)).numpy())
+    shares[name] = share_right(network(enlarged)[2].mean((1, 2)).numpy(force=True))
 pd.Series(shares, name="digits named rightly").round(3).to_frame()
 
 # %%
