@@ -766,16 +766,18 @@ def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame
     from mvtec_ad import metrics
     from mvtec_ad.artifacts import write_file
     from mvtec_ad.benchmark import cells, compare, published
+    from mvtec_ad.benchmark.result import PROMISE, promise
 
     reports, lines = [result.report for result in results], []
     for report in reports:
         seconds = f"{sum(report['seconds'].values()):.1f}"
-        lines.append([report["category"], report["row"], len(report["seeds"]), *published.shown(report), seconds])
+        measured = [*published.shown(report), promise(report)]
+        lines.append([report["category"], report["row"], len(report["seeds"]), *measured, seconds])
         if report["protocol"] == "official":  # the others are kept on the common images below
             published.record(report)
     for note in dict.fromkeys(note for report in reports for note in report.get("notes", [])):
         print(f"note: {note}")
-    columns = ["category", "row", "seeds", *published.HEADS.values(), "seconds"]
+    columns = ["category", "row", "seeds", *published.HEADS.values(), PROMISE, "seconds"]
     print(metrics.markdown_table(columns, lines))
     write_file(folder / "summary.csv", cells.overview(reports).to_csv(index=False))
     print(f"{folder / 'summary.csv'}: {len(results)} rows; cells beside it")

@@ -27,6 +27,7 @@ from PIL import Image
 
 from mvtec_ad import artifacts
 from mvtec_ad.benchmark import METRICS, load_results, published
+from mvtec_ad.benchmark.result import promise
 from mvtec_ad.config import seen_part
 from mvtec_ad.data.loading import resample, resize
 from mvtec_ad.errors import ArtifactError, DataError
@@ -296,7 +297,7 @@ def inspection_page(
 
 def report_lines(report: Report) -> list[str]:
     """A report of a method: what was measured on what, metrics, trivial rows, thresholds and costs."""
-    return [line.rstrip() for line in render("report.txt", **report).splitlines()]
+    return [line.rstrip() for line in render("report.txt", promise=promise(report), **report).splitlines()]
 
 
 def defect_types_lines(report: Mapping[str, Any]) -> list[str]:

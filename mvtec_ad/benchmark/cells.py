@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from mvtec_ad import artifacts
-from mvtec_ad.benchmark.result import METRICS, Report, check_file_name, load_results, result_files
+from mvtec_ad.benchmark.result import METRICS, Report, check_file_name, load_results, promise, result_files
 from mvtec_ad.benchmark.run import check_seeds, run
 from mvtec_ad.config import NAMED_WEIGHTS, Options, parse_option
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsError, WeightsError
@@ -203,7 +203,7 @@ def _bytes(path: str) -> int:
 
 
 def overview(reports: Sequence[Report]) -> pd.DataFrame:
-    """A row for each report: category, row, seeds, the main metrics with their intervals, and what they cost."""
+    """A row for each report: category, row, seeds, main metrics with their intervals, `promise`, and what they cost."""
     lines = []
     for report in reports:
         line = {key: report[key] for key in ("category", "row", "method", "data_source")}
@@ -211,6 +211,7 @@ def overview(reports: Sequence[Report]) -> pd.DataFrame:
         for name in METRICS:
             metric = report["metrics"].get(name, {})
             line |= {f"{name}{end}": metric.get(end[1:] or "mean") for end in ("", "_low", "_high")}
+        line["false_alarms"] = promise(report)
         line |= {f"{key}_seconds": seconds for key, seconds in report["seconds"].items()}
         lines.append(line | {key: report.get(key) for key in ("peak_memory_gb", "model_bytes")})
     return pd.DataFrame(lines)

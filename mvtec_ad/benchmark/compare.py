@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from mvtec_ad import artifacts, metrics
 from mvtec_ad.artifacts import Artifact
-from mvtec_ad.benchmark.result import Result, make_result
+from mvtec_ad.benchmark.result import Result, make_result, threshold_means
 from mvtec_ad.data import loading, splits
 from mvtec_ad.errors import DataError, SettingsError
 
@@ -126,8 +126,11 @@ def costs(results: Sequence[Result], measured: Mapping[str, Mapping[str, Any]]) 
 
 def report(result: Result, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Report of a row on the common images with what `measure` said of it, for `published.record` and `tables`."""
-    dropped = ("images", "metrics", "thresholds", "trivial", "false_alarm_rate", "model_bytes")
+    dropped = ("images", "metrics", "thresholds", "trivial", "model_bytes")
     known, labels = {key: value for key, value in result.report.items() if key not in dropped}, result.labels
+    if result.good_scores:
+        scores = dict(zip(result.seeds, result.scores, strict=True))
+        known["thresholds"] = threshold_means(labels, scores, result.good_scores, known["false_alarm_rate"])
     return known | {
         "part": TEST_PART,
         "profile": known.get("profile", "custom"),

@@ -22,7 +22,7 @@ import pandas as pd
 from mvtec_ad import artifacts
 from mvtec_ad.artifacts import PRODUCED_BY, write_file
 from mvtec_ad.benchmark.compare import TEST_PART
-from mvtec_ad.benchmark.result import METRICS, Report, origin
+from mvtec_ad.benchmark.result import METRICS, PROMISE, Report, origin, promise
 from mvtec_ad.config import root_folder, transfer_folder
 from mvtec_ad.errors import DataError
 from mvtec_ad.methods import METHODS, detector_class
@@ -31,69 +31,128 @@ from mvtec_ad.schema import misfit, parse_json
 
 HEADS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro": "AUPRO"}
 SHARED = ("image_auroc", "image_ap", "f1_max", "false_alarms", "pixel_auroc", "au_pro")  # of methods on the same images
+CLOSE = 0.01  # within which of a published figure an interval must lie to confirm it
+PROTOCOL = {  # options that a source must state, and have like ours, for its figures to be compared
+    "padim": ("channels", "image_size", "crop"),
+    "patchcore": ("coreset", "layers", "image_size", "crop"),
+    "knn": ("neighbours", "layers", "image_size", "crop"),
+    "autoencoder": ("loss", "latent", "image_size"),
+    "vae": ("loss", "latent", "image_size"),
+    "anogan": ("latent", "steps", "image_size"),
+    "f_anogan": ("latent", "steps", "image_size"),
+}
 TITLED = ("backbone", "weights", "image_size", "crop")  # options with a place of their own
 
 
 def published() -> list[dict[str, Any]]:
-    """Published figures, as rows of plain data; image_size, crop and channels are there where the source states them.
+    """Published figures, a row each: method, backbone, category (or `mean`, of all 15), metric, value, source, detail
+    and protocol, the options that the source states; where there is one, read_in, another place where figures or
+    protocol were read, and differs, a reason why the figure cannot be compared.
 
     Examples:
-        >>> sorted(published()[0])[:3]
-        ['backbone', 'category', 'channels']
+        >>> row = published()[0]
+        >>> row["category"], row["metric"], row["value"], row["protocol"]["channels"]
+        ('carpet', 'image_auroc', 0.984, 100)
     """
-    return json.loads(resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8"))["rows"]
+    text = resources.files(__package__).joinpath("published.json").read_text(encoding="utf-8")
+    rows = []
+    for source in json.loads(text)["sources"]:
+        figures = source.pop("figures")
+        for metric, by_category in figures.items():
+            known = {"detail": "", "protocol": {}, **source, "metric": metric}
+            rows += [known | {"category": category, "value": value} for category, value in by_category.items()]
+    return rows
 
 
 def published_for(report: Report, metric: str = "image_auroc") -> list[dict[str, Any]]:
     """Published rows of the same method, backbone, category and metric on the official test images, comparable or not
-    (`verdict`)."""
+    (`verdict`); where there is none of the category, means of all categories."""
     if report.get("part") == TEST_PART or report.get("protocol", "official") != "official":
         return []
-    keys = ("method", "backbone", "category")
-    return [row for row in published() if row["metric"] == metric and all(row[key] == report.get(key) for key in keys)]
+    keys = ("method", "backbone")
+    rows = [row for row in published() if row["metric"] == metric and all(row[key] == report.get(key) for key in keys)]
+    by_category = [row for row in rows if row["category"] == report["category"]]
+    return by_category or [row for row in rows if row["category"] == "mean"]
 
 
 def verdict(report: Report, row: dict[str, Any]) -> str:
     """What a measurement says about a published figure.
 
-    `reproduced` when the published value lies in the 95 % interval of ours, `above` or `below` when ours is higher or
-    lower than that; otherwise why the two cannot be compared: backbone, channels, crop and size must match those that
-    the source states.
+    `confirmed` when our whole 95 % interval lies within ±.01 of it; else `agrees` when it lies in our interval, `above`
+    or `below` when ours is higher or lower than that; `not comparable` and why where images, network, weights or an
+    option of `PROTOCOL` are others, or the source does not state them.
+
+    Examples:
+        >>> row = {"metric": "image_auroc", "category": "bottle", "value": 0.99, "backbone": None, "protocol": {}}
+        >>> metric = {"image_auroc": {"mean": 0.985, "low": 0.98, "high": 0.991}}
+        >>> report = {"method": "mine", "data_source": "mvtec_ad", "settings": {}, "metrics": metric}
+        >>> verdict(report, row)
+        'confirmed'
     """
     if report["data_source"] != "mvtec_ad" or report.get("part") == TEST_PART:
         return "not comparable: other images"
+    if row["backbone"] != report.get("backbone"):
+        return "not comparable: other network"
     if any(word in (report.get("weights") or "") for word in ("random", "synthetic")):
         return "not comparable: other weights"
-    settings, protocol = report["settings"], ("image_size", "crop", "channels")
-    same = all(key in row and row[key] == settings.get(key) for key in protocol)
-    if row["backbone"] != report.get("backbone") or not same:
-        return "not comparable: other protocol" if "crop" in row else "not comparable: protocol not stated"
+    if "differs" in row:
+        return f"not comparable: {row['differs']}"
+    if row["category"] == "mean":
+        return "not comparable: mean of all categories"
+    settings, stated = report["settings"], row["protocol"]
+    ours = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    other = [f"{key} {_words(value)}" for key, value in stated.items() if value != ours.get(key)]
+    if other:
+        return f"not comparable: {', '.join(other)} there"
+    if absent := [key for key in PROTOCOL.get(report["method"], ()) if key not in stated]:
+        return f"not comparable: {', '.join(absent)} not stated"
     metric = report["metrics"].get(row["metric"])
     if metric is None:
         return "not comparable: not measured"
-    if metric["low"] <= row["value"] <= metric["high"]:
-        return "reproduced"
-    return "above" if metric["mean"] > row["value"] else "below"
+    low, high, value = metric["low"], metric["high"], row["value"]
+    if max(value - low, high - value) <= CLOSE + 1e-9:
+        return "confirmed"
+    if low <= value <= high:
+        return "agrees"
+    return "above" if low > value else "below"
 
 
-def verdicts(reports: Iterable[Report], by: str, metrics: Sequence[str] = ("image_auroc",)) -> pd.DataFrame:
-    """Measured beside published: a line for each published figure, or one that says why there is none.
+def peers(report: Report, metrics: Sequence[str] = METRICS) -> list[tuple[str, str]]:
+    """Published figures of each source as text, and their verdicts, both metric by metric, with a dash where a source
+    has no figure and one reason where it is that of all; one line that says so where there is no source."""
+    sources: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for metric in metrics:
+        for row in published_for(report, metric):
+            sources.setdefault((row["source"], row["detail"]), {})[metric] = row
+    lines = []
+    for (source, detail), rows in sources.items():
+        values = [format_number(rows[metric]["value"]) if metric in rows else "–" for metric in metrics]
+        words = [verdict(report, rows[metric]) if metric in rows else "–" for metric in metrics]
+        reasons = set(words) - {"–"}
+        alike = len(reasons) == 1 and min(reasons).startswith("not comparable")
+        text = f"{' / '.join(values)} ({source}{': ' if detail else ''}{detail})"
+        lines.append((text, min(reasons) if alike else " / ".join(words)))
+    return lines or [("–", "no published figure found")]
 
-    Texts in columns category, `by` (method, backbone or row), one for each metric, reported (of the last one), verdict.
+
+def verdicts(reports: Iterable[Report], by: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Measured beside published: a line for each source of figures, or one that says why there is none.
+
+    Texts in columns category, `by` (method, backbone or row), one for each metric, reported, verdict; the last two are
+    `peers`.
     """
     lines = []
     for report in reports:
-        ours, source = report["metrics"], report["data_source"]  # without masks there are none of pixels
-        yours = [report["category"], report[by], *(format_metric(ours[m]) if m in ours else "–" for m in metrics)]
-        peers = published_for(report, metrics[-1]) if source == "mvtec_ad" and metrics[-1] in ours else []
-        for row in peers:
-            reported = f"{format_number(row['value'])} ({row['source'].split(',')[0]}, {row['detail']})"
-            lines.append([*yours, reported, verdict(report, row)])
-        if not peers:
-            why = "no published peer" if source == "mvtec_ad" else f"not comparable: {source} images"
-            lines.append([*yours, "–", why])
+        yours, source = [report["category"], report[by], *shown(report, metrics)], report["data_source"]
+        pairs = peers(report, metrics) if source == "mvtec_ad" else [("–", f"not comparable: {source} images")]
+        lines += [[*yours, *pair] for pair in pairs]
     heads = [HEADS[name] for name in metrics]
-    return pd.DataFrame(lines, columns=["category", by, *heads, f"reported {heads[-1]}", "verdict"])
+    return pd.DataFrame(lines, columns=["category", by, *heads, f"reported {' / '.join(heads)}", "verdict"])
+
+
+def _words(value: Any) -> str:
+    """An option as tables show it."""
+    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # --- what has been measured -------------------------------------------------------------------------------------------
@@ -208,15 +267,15 @@ def tables(reports: Sequence[Report]) -> str:
         title = "Real MVTec AD" if real else "Other images"
         if together:
             title += ", the same test images for all" if real else ", the same for all"
-            columns = ["image AUROC", "AP", "F1-max", "false alarms at 95 % detection", "pixel AUROC", "AUPRO"]
+            columns = ["image AUROC", "AP", "F1-max", "false alarms at 95 % detection", "pixel AUROC", "AUPRO", PROMISE]
             columns += ["fit s", "ms / image"]
-            rows = [[_title(report), *shown(report, SHARED), *_costs(report)] for report in group]
+            rows = [[_title(report), *shown(report, SHARED), promise(report), *_costs(report)] for report in group]
         elif real:
-            columns = ["image AUROC, ours", "pixel AUROC, ours", "AUPRO, ours"]
-            columns += ["published image / pixel AUROC", "verdict"]
+            columns = [*(f"{HEADS[name]}, ours" for name in METRICS), PROMISE]
+            columns += ["published image / pixel AUROC / AUPRO", "verdict"]
             rows = [row for report in group for row in _real_rows(report)]
         else:
-            columns, rows = ["image AUROC", "pixel AUROC", "AUPRO"], [[_title(r), *shown(r)] for r in group]
+            columns, rows = [*HEADS.values(), PROMISE], [[_title(r), *shown(r), promise(r)] for r in group]
         if group:
             parts.append(markdown_table([title, *columns], rows))
     return "\n\n".join(parts) or "Nothing has been measured yet: run `mvtec-ad evaluate padim --category bottle`."
@@ -228,18 +287,9 @@ def _costs(report: Report) -> list[str]:
 
 
 def _real_rows(report: Report) -> list[list[str]]:
-    """A line for each source with a figure of this row, its image and pixel AUROC; the first one has ours."""
-    sources: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in [*published_for(report), *published_for(report, "pixel_auroc")]:
-        sources.setdefault((row["source"], row["detail"]), []).append(row)
-    lines = []
-    for (source, detail), rows in sources.items():
-        values = ["–"] * (rows[0]["metric"] != "image_auroc") + [format_number(row["value"]) for row in rows]
-        text = f"{' / '.join(values)} ({source}{': ' if detail else ''}{detail})"
-        lines.append(["", "", "", "", text, verdict(report, rows[0])])
-    lines = lines or [["", "", "", "", "–", "no published peer"]]
-    lines[0][:4] = [_title(report), *shown(report)]
-    return lines
+    """A line for each source with figures of this row; the first one has ours."""
+    ours = [_title(report), *shown(report), promise(report)]
+    return [[*(ours if number == 0 else [""] * 5), *pair] for number, pair in enumerate(peers(report))]
 
 
 def shown(report: Report, names: Sequence[str] = METRICS) -> list[str]:
@@ -257,7 +307,7 @@ def _title(report: Report) -> str:
     for name, default in defaults.items():
         value = settings.get(name, default)
         if name not in TITLED and (tuple(value) if isinstance(value, list) else value) != default:
-            parts.append(f"{name} {'/'.join(map(str, value)) if isinstance(value, list | tuple) else value}")
+            parts.append(f"{name} {_words(value)}")
     size = settings["image_size"]
     crop = settings.get("crop", size)
     parts.append(f"{size}→{crop} px" if crop != size else f"{crop} px")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mvtec_ad.methods.base import Detector, Scores
 
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")  # those that tables show
+PROMISE = "false alarms, promised → in the test"  # what heads the column of `promise`
 LARGEST_HALF = float(np.finfo(np.float16).max)  # beyond it float16 is infinite, which no metric takes
 SCORES = {"image_id": str, "split": str, "method": str, "seed": int, "label": int, "score": float}  # of scores.csv
 COLUMNS = list(SCORES)
@@ -188,11 +189,8 @@ def make_result(
     table = table.assign(masked=masked(table))
     labels, train = table["label"].to_numpy(), known.pop("train")
     maps = {seed: seed_scores.maps for seed, seed_scores in scores.items() if seed_scores.maps is not None}
-    image_scores = np.stack([seed_scores.image for seed_scores in scores.values()])
-    points = []
-    for seed, seed_scores in zip(scores, image_scores, strict=True) if promises else ():
-        limit = metrics.calibrated(good_scores[seed], known["false_alarm_rate"])
-        points.append(metrics.threshold_summary(labels, seed_scores, limit))
+    by_seed = {seed: seed_scores.image for seed, seed_scores in scores.items()}
+    image_scores = np.stack(list(by_seed.values()))
     report = Report(
         method=method,
         row=row,
@@ -200,21 +198,54 @@ def make_result(
         seeds=list(scores),
         images={"train": train, "good": int((labels == 0).sum()), "defective": int(labels.sum())},
         metrics=metrics.evaluate(labels, image_scores, maps.values() if maps else None, masks, masked=table["masked"]),
-        thresholds={
-            kind: {key: float(np.mean([point[kind][key] for point in points])) for key in first}
-            for kind, first in (points[0] if points else {}).items()
-        },
+        thresholds=threshold_means(labels, by_seed, good_scores, known["false_alarm_rate"]) if promises else {},
         **known,
     )
     masks = masks if maps else None
     return Result(table, tuple(scores), image_scores, maps, masks, dict(good_scores), report, list(detectors))
 
 
+def threshold_means(
+    labels: np.ndarray,
+    scores: Mapping[int, np.ndarray],
+    good_scores: Mapping[int, np.ndarray],
+    false_alarm_rate: float,
+) -> dict[str, dict[str, float]]:
+    """`metrics.threshold_summary` of each seed's image scores, (N,), as means over the seeds."""
+    points = [
+        metrics.threshold_summary(labels, row, metrics.calibrated(good_scores[seed], false_alarm_rate))
+        for seed, row in scores.items()
+    ]
+    return {
+        kind: {key: float(np.mean([point[kind][key] for point in points])) for key in first}
+        for kind, first in points[0].items()
+    }
+
+
+def promise(report: Report) -> str:
+    """False alarms that the calibrated threshold promised, and those on the good test images: mean over the seeds and
+    its 95 % Wilson interval. The image is the unit: more seeds are not more images. A dash where none was promised.
+
+    Examples:
+        >>> point = {"calibrated": {"false_alarm_rate": 0.1}}
+        >>> promise({"false_alarm_rate": 0.05, "thresholds": point, "images": {"good": 20}})
+        '5 % → .100 [.028, .301] of 20'
+    """
+    alarms = report.get("thresholds", {}).get("calibrated", {}).get("false_alarm_rate")
+    promised, good = report.get("false_alarm_rate"), report.get("images", {}).get("good")
+    if alarms is None or not promised or not good:
+        return "–"
+    low, high = metrics.wilson(alarms, good)
+    return f"{100 * promised:.3g} % → {metrics.format_metric({'mean': alarms, 'low': low, 'high': high})} of {good}"
+
+
 def metrics_table(results: Mapping[str, Result]) -> pd.DataFrame:
-    """Metrics with their intervals as text, a column per result; in the last row the best score that needs no model."""
+    """Metrics with their intervals as text, a column per result; then `promise`, and the best score that needs no
+    model."""
     columns = {}
     for name, result in results.items():
         columns[name] = {key: metrics.format_metric(value) for key, value in result.report["metrics"].items()}
+        columns[name][PROMISE] = promise(result.report)
         value, trivial = max((value, key) for key, value in result.report["trivial"].items())
         columns[name]["best trivial row"] = f"{metrics.format_number(value)} ({trivial})"
     return pd.DataFrame(columns)

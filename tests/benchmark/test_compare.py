@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mvtec_ad import artifacts, metrics
 from mvtec_ad.benchmark import Result, compare, metrics_table
+from mvtec_ad.benchmark.result import PROMISE
 from mvtec_ad.data import index, loading, splits
 from mvtec_ad.errors import DataError, SettingsError
 
@@ -126,10 +127,15 @@ def test_costs_are_those_of_one_seed_and_one_image(images: pd.DataFrame) -> None
 
 
 def test_a_table_of_metrics_ends_with_the_best_row_that_needs_no_model(images: pd.DataFrame) -> None:
-    """A column per result, with intervals."""
+    """A column per result, with intervals, and what the threshold promised."""
     report = {"metrics": {"au_pro": {"mean": 0.5, "low": 0.25, "high": 1.0}}, "trivial": {"mean": 0.4, "z": 0.75}}
+    report |= {"false_alarm_rate": 0.1, "images": {"good": 10}, "thresholds": {"calibrated": {"false_alarm_rate": 0.5}}}
     table = metrics_table({"a": make_row(images, "a", np.zeros((1, 22)), report=report)})
-    assert table["a"].to_dict() == {"au_pro": ".500 [.250, 1.000]", "best trivial row": ".750 (z)"}
+    assert table["a"].to_dict() == {
+        "au_pro": ".500 [.250, 1.000]",
+        PROMISE: "10 % → .500 [.237, .763] of 10",
+        "best trivial row": ".750 (z)",
+    }
 
 
 def test_trivial_rows_are_those_of_the_methods_room(table: pd.DataFrame) -> None:
