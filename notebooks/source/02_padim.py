@@ -515,7 +515,8 @@ pd.DataFrame(
 # ## Yours, reported, verdict
 #
 # A verdict needs the same images, network, channels, size and crop. Anything else is a different experiment, and is
-# named so.
+# named so. Each metric has its own: *confirmed* where our whole interval lies within .01 of the published value, *agrees* where the value lies in our interval,
+# *above* or *below* where ours does not reach it.
 
 # %%
 published.verdicts([result.report for result in [*results.values(), in_keras]], by="backbone")

@@ -629,10 +629,13 @@ print(
 
 # %% [markdown]
 # ## Yours, reported, verdict
+#
+# Autoencoders are compared where loss, latent vector and size are the same, PatchCore where coreset, layers and sizes are. Of a VAE we found means over all categories only
+# (.744 on pixels, in the PaDiM paper).
 
 # %%
 reports = [result.report for result in [*results.values(), vae_result, *memories.values()]]
-published.verdicts(reports, by="method", metrics=("image_auroc", "pixel_auroc"))
+published.verdicts(reports, by="method")
 
 # %% [markdown]
 # What was measured on **real** bottles, with losses, rulers and sizes, stands in the README and in

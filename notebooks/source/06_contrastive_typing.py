@@ -588,11 +588,11 @@ if rows:
 #
 # ## Yours, reported, verdict
 #
-# Nobody has published defect typing on MVTec AD under this protocol, so there is no peer.
+# We found no published figure of defect typing on MVTec AD under this protocol.
 
 # %%
 lines = [
-    [name, way, metrics.format_metric(values["balanced_accuracy"]), "–", "no published peer"]
+    [name, way, metrics.format_metric(values["balanced_accuracy"]), "–", "no published figure found"]
     for name, by_way in measured.items()
     for way, values in by_way.items()
     if way in (*ways, "supcon, prototypes", "simclr, prototypes")

@@ -571,7 +571,7 @@ pd.DataFrame(where_possible(without, [new]).get(new)).T
 #
 # ## Yours, reported, verdict
 #
-# Nobody has published an inspector of this make on MVTec AD.
+# We found no published figure of an inspector of this make on MVTec AD.
 
 # %%
 scores = [inspection.score for inspection, name in zip(inspections, tests["category"], strict=False) if name == first]
@@ -593,7 +593,7 @@ print(f"inspector minus classifier, paired: {metrics.format_metric(difference)}"
 lesson("the inspector is not below the classifier", difference["high"] >= 0, run, source)
 pd.DataFrame(
     [
-        [first, name, metrics.format_metric(values["image_auroc"]), "–", "no published peer"]
+        [first, name, metrics.format_metric(values["image_auroc"]), "–", "no published figure found"]
         for name, values in evaluated.items()
     ],
     columns=["", "", "image AUROC", "reported", "verdict"],

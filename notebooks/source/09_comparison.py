@@ -524,6 +524,9 @@ seconds.rename("cuts in which it is the best of the others").to_frame()
 # paired difference.
 #
 # ## Yours, reported, verdict
+#
+# One line for each source of published figures, a verdict for each of its metrics. It compares with our interval, so a few images can confirm little: most image AUROCs *agree*, and it takes the
+# many pixels to *confirm*.
 
 # %%
 published.verdicts([row.report for row in rows if row.row not in TRIVIAL], by="row")
