@@ -630,7 +630,7 @@ print(
 # %% [markdown]
 # ## Yours, reported, verdict
 #
-# Autoencoders are compared where loss, latent vector and size are the same, PatchCore where coreset, layers and sizes are. Of a VAE we found means over all categories only
+# Autoencoders are compared where loss, latent vector and size are the same, PatchCore where coreset, layers and sizes are. Of a VAE whose map is its error we found means over all categories only
 # (.744 on pixels, in the PaDiM paper).
 
 # %%
