@@ -128,7 +128,7 @@ def report(result: Result, measured: dict[str, dict[str, Any]]) -> dict[str, Any
     """Report of a row on the common images with what `measure` said of it, for `published.record` and `tables`."""
     dropped = ("images", "metrics", "thresholds", "trivial", "model_bytes")
     known, labels = {key: value for key, value in result.report.items() if key not in dropped}, result.labels
-    if result.good_scores:
+    if result.good_scores and result.report.get("thresholds"):
         scores = dict(zip(result.seeds, result.scores, strict=True))
         known["thresholds"] = threshold_means(labels, scores, result.good_scores, known["false_alarm_rate"])
     return known | {

@@ -258,6 +258,19 @@ def test_a_report_says_which_images_and_what_it_cost(table: pd.DataFrame, images
     assert compare.report(row, measured)["cost"]["model_mb"] is None
 
 
+def test_what_was_promised_is_counted_on_the_common_images(table: pd.DataFrame, images: pd.DataFrame) -> None:
+    """Of two seeds the thresholds 8 and 18, the 9th and 19th of good scores in another order; by hand."""
+    scores = np.arange(44.0).reshape(2, 22) - [[0.0], [22.0]]
+    known = {"false_alarm_rate": 0.1, "thresholds": {"calibrated": {"false_alarm_rate": 0.9}}}
+    row = make_row(images, "a", scores, good_scores={1: np.arange(10.0, 19.0), 0: np.arange(9.0)})
+    row.report |= known
+    part = row.only(compare.common_part(table))
+    good = part.scores[:, part.labels == 0]
+    point = compare.report(part, compare.measure(part))["thresholds"]["calibrated"]
+    assert point["value"] == (8 + 18) / 2
+    assert point["false_alarm_rate"] == pytest.approx(np.mean([(good[0] > 8).mean(), (good[1] > 18).mean()]))
+
+
 def test_the_artifact_holds_what_was_measured(table: pd.DataFrame, images: pd.DataFrame) -> None:
     """A line per category, images, row and metric; differences, defect types and costs by category; reports of rows."""
     rows = contest(images)
