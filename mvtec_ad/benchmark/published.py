@@ -78,9 +78,9 @@ def published_for(report: Report, metric: str = "image_auroc") -> list[dict[str,
 def verdict(report: Report, row: dict[str, Any]) -> str:
     """What a measurement says about a published figure.
 
-    `confirmed` when our whole 95 % interval lies within ±.01 of it; else `agrees` when it lies in our interval, `above`
-    or `below` when ours is higher or lower than that; `not comparable` and why where images, network, weights or an
-    option of `PROTOCOL` are others, or the source does not state them.
+    At the three decimals that are printed: `confirmed` when our whole 95 % interval lies within ±.01 of it; else
+    `agrees` when it lies in our interval, `above` or `below` when ours is higher or lower than that; `not comparable`
+    and why where images, network, weights or an option of `PROTOCOL` are others, or the source does not state them.
 
     Examples:
         >>> row = {"metric": "image_auroc", "category": "bottle", "value": 0.99, "backbone": None, "protocol": {}}
@@ -109,7 +109,7 @@ def verdict(report: Report, row: dict[str, Any]) -> str:
     metric = report["metrics"].get(row["metric"])
     if metric is None:
         return "not comparable: not measured"
-    low, high, value = metric["low"], metric["high"], row["value"]
+    low, high, value = (round(number, 3) for number in (metric["low"], metric["high"], row["value"]))  # as printed
     if max(value - low, high - value) <= CLOSE + 1e-9:
         return "confirmed"
     if low <= value <= high:

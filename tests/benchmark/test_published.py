@@ -85,6 +85,8 @@ def rows_of(text: str) -> list[list[str]]:
         (0.969, 0.98, "agrees"),
         (0.981, 1.0, "above"),
         (0.9, 0.979, "below"),
+        (0.9, 0.9796, "agrees"),  # printed as .980
+        (0.9, 0.9794, "below"),
     ],
 )
 @pytest.mark.parametrize("metric", ["image_auroc", "pixel_auroc", "au_pro"])
