@@ -18,7 +18,7 @@ from mvtec_ad import artifacts
 from mvtec_ad.config import DataSettings, Profile, data_folder
 from mvtec_ad.data import index, loading, official
 from mvtec_ad.data.catalog import LICENCE, SYNTHETIC_LICENCE, USER_LICENCE, category_name
-from mvtec_ad.data.sources import locate, locate_packages
+from mvtec_ad.data.sources import available, locate, locate_packages
 from mvtec_ad.errors import WAY_OUT, ArtifactError, DataError
 from mvtec_ad.synthetic.boxes import Annotation, read_annotation
 
@@ -117,10 +117,13 @@ def unpack(artifact: artifacts.Artifact) -> Path:
     return folder
 
 
-def _locate_all(categories: Sequence[str], **where: Any) -> dict[str, Path]:
-    """Where each category folder lies, by its plain name."""
-    names = list(dict.fromkeys(map(category_name, categories)))
-    return {name: locate(name, together=names, **where) for name in names}
+def _locate_all(
+    categories: Sequence[str], root: str | Path | None, source: str, settings: DataSettings
+) -> dict[str, Path]:
+    """Where each category folder lies, by its plain name; those that are absent beside others are left out."""
+    names = available(list(dict.fromkeys(map(category_name, categories))), root=root, source=source)
+    where = {"root": root, "source": source, "settings": settings, "together": names}
+    return {name: locate(name, **where) for name in names}
 
 
 def _read(folders: dict[str, Path]) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,25 @@ def locate(
     return _synthetic_root(category, settings or DataSettings())
 
 
+def available(categories: Sequence[str], *, root: str | Path | None = None, source: str = "auto") -> list[str]:
+    """Those of `categories` whose images are there; a printed line names the others, which are left out.
+
+    So `auto` draws nothing beside real products. All come back where none is there, and where `source` draws, fetches
+    or insists on what is missing: `locate` does what it says. A .tar is taken to hold all, for looking takes minutes.
+    `root` and `source` are as in `locate`.
+    """
+    if root is None and _checked(source) != "auto":
+        return list(categories)
+    paths = [Path(root).expanduser()] if root is not None else _real_paths()
+    if any(path.is_file() and not zipfile.is_zipfile(path) for path in paths):
+        return list(categories)
+    there = [name for name in categories if any(_holds(path, name) for path in paths)]
+    if absent := [name for name in categories if there and name not in there]:
+        place = root or "any place where images are looked for"
+        print(f"no folder {', '.join(absent)} in {place}: left out, beside real images of {', '.join(there)}")
+    return there or list(categories)
+
+
 def locate_packages(
     category: str, *, root: str | Path | None = None, source: str = "auto", settings: DataSettings | None = None
 ) -> Path:
@@ -114,13 +134,10 @@ def locate_packages(
         return locate(category, root=root, source=source, settings=settings)
     if root is not None and not Path(root).expanduser().exists():
         raise DataError(f"folder {root} does not exist: give the folder that holds the category folders")
-    paths = [root]
-    if root is None:
-        if _checked(source) == "synthetic":
-            return _synthetic_root(category, settings or DataSettings())
-        paths = [os.environ.get("MVTEC_AD_ROOT"), mvtec_folder(), transfer_folder() / RAW_DATA]
-    for path in (Path(path).expanduser() for path in paths if path):
-        if archives.holds(path, category) if path.is_file() else index.category_folder(path, category).is_dir():
+    if root is None and _checked(source) == "synthetic":
+        return _synthetic_root(category, settings or DataSettings())
+    for path in [Path(root).expanduser()] if root is not None else _real_paths():
+        if _holds(path, category):
             return locate(category, root=path)
     print(f"no folder {category} in {root or 'any place where images are looked for'}: packages are drawn")
     return _synthetic_root(category, settings or DataSettings())
@@ -129,6 +146,19 @@ def locate_packages(
 def mvtec_folder() -> Path:
     """Where real MVTec AD lies."""
     return data_folder() / "mvtec_anomaly_detection"
+
+
+def _real_paths() -> list[Path]:
+    """Where real images are looked for, in order."""
+    roots = [Path(named).expanduser()] if (named := os.environ.get("MVTEC_AD_ROOT")) else []
+    if roots and not roots[0].exists():
+        raise DataError(f"MVTEC_AD_ROOT is {roots[0]}, which does not exist: mount its drive, or correct or unset it")
+    return [*roots, mvtec_folder(), transfer_folder() / RAW_DATA]
+
+
+def _holds(path: Path, category: str) -> bool:
+    """Whether a folder or an archive has a folder of this name."""
+    return archives.holds(path, category) if path.is_file() else index.category_folder(path, category).is_dir()
 
 
 def _checked(source: str) -> str:
@@ -141,15 +171,12 @@ def _checked(source: str) -> str:
 
 def _real_root(category: str, together: Sequence[str]) -> Path | None:
     """Where real images of a category lie, unpacked first where needed; None where there are none."""
-    roots = [Path(named).expanduser()] if (named := os.environ.get("MVTEC_AD_ROOT")) else []
-    if roots and not roots[0].exists():
-        raise DataError(f"MVTEC_AD_ROOT is {roots[0]}, which does not exist: mount its drive, or correct or unset it")
-    if roots and roots[0].is_file():
-        return _unpacked(roots[0], category, together)
-    for folder in (*roots, mvtec_folder()):
+    *folders, archive = _real_paths()
+    if folders[0].is_file():  # MVTEC_AD_ROOT
+        return _unpacked(folders[0], category, together)
+    for folder in folders:
         if index.has_layout(index.category_folder(folder, category)):
             return folder
-    archive = transfer_folder() / RAW_DATA
     return _unpacked(archive, category, together) if archive.is_file() and archives.holds(archive, category) else None
 
 

@@ -62,11 +62,12 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 
 # %%
 table, sources = prepare.read_all(run.data.categories, settings=run.data, root=ROOT or None, source=SOURCE)
+categories = list(sources)  # what is absent beside others is named above, and left out
 print("data source:", sources)
 table.groupby(["category", "split", "defect"]).size().rename("images").to_frame()
 
 # %%
-first = run.data.categories[0]
+first = categories[0]
 first_table = table[table["category"] == first].reset_index(drop=True)
 
 
@@ -78,7 +79,7 @@ def one_good_and_four_defects(name):
     return pd.concat([rows[rows["label"] == 0].head(1), defective.iloc[spread]])
 
 
-chosen = pd.concat([one_good_and_four_defects(name) for name in run.data.categories[:2]]).reset_index(drop=True)
+chosen = pd.concat([one_good_and_four_defects(name) for name in categories[:2]]).reset_index(drop=True)
 images = loading.load_images(list(chosen["image_path"]), run.data.image_size)
 masks = loading.load_masks(chosen, run.data.image_size)
 plotting.gallery(images, titles=list(chosen["defect"]), masks=masks, labels=list(chosen["label"]), columns=5)
@@ -117,7 +118,7 @@ plt.show()
 # SHA-256 that it has in the official archive, and names what is damaged, missing, resized, moved, renamed or foreign.
 
 # %%
-for category in run.data.categories:
+for category in categories:
     rows = table[table["category"] == category]
     differences = index.audit(rows)
     print(f"{category}: {'equals the official counts' if not differences else '; '.join(differences[:2]) + ' …'}")
@@ -294,7 +295,7 @@ plt.show()
 
 # %%
 of_category = dict(list(table.groupby("category")))
-cuts = where_possible(lambda name: splits.supervised(of_category[name], seed=0), run.data.categories)
+cuts = where_possible(lambda name: splits.supervised(of_category[name], seed=0), categories)
 cut = pd.concat([table.head(0).assign(part=""), *cuts.values()])
 parts = cut[cut["split"] == "test"].groupby(["category", "defect", "part"]).size().unstack("part")
 assert not cut["group"].duplicated().any() or cut.groupby("group")["part"].nunique().max() == 1
@@ -385,10 +386,10 @@ packages_cut.drop_duplicates("group").groupby(["defect", "part"]).size().unstack
 # pixel varies among good parts.
 
 # %%
-figure, axes = plt.subplots(len(run.data.categories), 3, figsize=(7.5, 2.6 * len(run.data.categories)), squeeze=False)
+figure, axes = plt.subplots(len(categories), 3, figsize=(7.5, 2.6 * len(categories)), squeeze=False)
 figure.set_layout_engine("constrained")
 train_images = {}
-for row, category in zip(axes, run.data.categories, strict=True):
+for row, category in zip(axes, categories, strict=True):
     train_images[category] = loading.load_images(
         list(of_category[category].query("split == 'train'")["image_path"]), 128
     )
@@ -422,7 +423,7 @@ def without_model(category):
     return {name: metrics.image_auroc(labels, values) for name, values in scores[category].items()}
 
 
-trivial = where_possible(without_model, run.data.categories)
+trivial = where_possible(without_model, categories)
 for category in trivial:
     by_hand = test_images[category][0].astype(np.float32).mean(dtype=np.float64)
     assert abs(scores[category]["mean_intensity"][0] - by_hand) < 1e-3
@@ -456,7 +457,7 @@ for category in trivial:
 
 # %%
 lines = []
-for category in run.data.categories:
+for category in categories:
     counts = table.loc[table["category"] == category, "split"].value_counts()
     known = catalog.CATEGORIES.get(category)
     yours = f"{counts['train']} + {counts.get('test', 0)}"
@@ -476,7 +477,7 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 # ```python
 # import cv2
 # blur = lambda stack: np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in stack])
-# second = run.data.categories[-1]
+# second = categories[-1]
 # row = trivial_scores(blur(train_images[second]), blur(test_images[second]))["pixel_z_score"]
 # print(round(metrics.image_auroc(test_tables[second]["label"], row), 3))
 # ```

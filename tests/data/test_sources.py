@@ -328,6 +328,45 @@ def test_without_packages_they_are_synthetic(
     refused(lambda: sources.locate_packages("package", root=own_home / "nowhere"), "nowhere does not exist")
 
 
+@pytest.mark.parametrize("place", ["a named root", "a named zip", "MVTEC_AD_ROOT", "data folder", "raw-data.zip"])
+def test_nothing_is_drawn_beside_real_products(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, images: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """Categories that are absent beside others are named and left out, wherever the others lie."""
+    monkeypatch.setattr(sources, "_synthetic_root", lambda *_: pytest.fail("drawn"))
+    root, wanted = None, run(categories=("cable", "bottle", "pill", "screw"))
+    if place == "data folder":
+        shutil.copytree(images, own_home / "data" / "mvtec_anomaly_detection")
+    elif place == "MVTEC_AD_ROOT":
+        monkeypatch.setenv(place, str(images))
+    elif place == "a named root":
+        root = images
+    else:
+        path = own_home / "transfer" / "raw-data.zip" if place == "raw-data.zip" else own_home / "mine.zip"
+        archive = write_zip(path, images, "bottle", "screw")
+        root = archive if place == "a named zip" else None
+    table, origins = read_all(wanted.data.categories, settings=wanted.data, root=root)
+    assert origins == {"bottle": "mvtec_ad", "screw": "mvtec_ad"}
+    assert len(table) == 8
+    line = f"no folder cable, pill in {root or 'any place where images are looked for'}: left out"
+    assert capsys.readouterr().out.startswith(line)
+    artifact = artifacts.load(prepare(wanted, root=root, progress=False))
+    assert artifact.manifest["categories"] == artifact.manifest["options"]["categories"] == ["bottle", "screw"]
+
+
+def test_absent_products_are_drawn_or_refused_as_asked(
+    own_home: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without any real product all are drawn; a source that insists says what is missing; without any in a root too."""
+    settings = {"settings": FEW}
+    assert set(read_all(["bottle", "screw"], **settings)[1].values()) == {"synthetic"}
+    shutil.copytree(images / "bottle", own_home / "data" / "mvtec_anomaly_detection" / "bottle")
+    refused(lambda: read_all(["bottle", "screw"], source="mvtec_ad", **settings), "images of screw are not on disk")
+    assert set(read_all(["bottle", "screw"], source="synthetic", **settings)[1].values()) == {"synthetic"}
+    refused(lambda: read_all(["cable", "pill"], root=images, **settings), "no category 'cable' in", images)
+    assert "left out" not in capsys.readouterr().out
+
+
 def run(**settings: object) -> Profile:
     return Profile("quick", replace(FEW, **settings))
 
