@@ -169,7 +169,7 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "[1, 16384]": "image_size crop view projection",
     "[32, 16384]": "Classifier.image_size DefectTypes.image_size InspectionOptions.image_size",
     "[1, 1000000]": "steps search_steps channels epochs",
-    "[0, 1000000]": "encoder_steps Classifier.steps DefectTypes.steps",
+    "[0, 1000000]": "encoder_steps Classifier.steps DefectTypes.steps Autoencoder.epochs Vae.epochs",
     "[1, 100]": "critic_steps restarts",
     "[1, 1000]": "repeats snapshots",
     "[2, 1000]": "copies folds windows",
@@ -198,7 +198,8 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "(0, 1000000000.0]": "penalty",
     "(0, inf)": "focus temperature miss false_alarm",
     "(0, 1)": "held_out unknown rejected",
-    "[0, 1)": "averaging translation beta1 smoothing Classifier.color_jitter",
+    "[0, 1)": "averaging translation beta1 smoothing Classifier.color_jitter "
+    + "Autoencoder.held_out Vae.held_out Anogan.held_out FAnogan.held_out",
     "[0, 0.5)": "DefectTypes.translation",
     "[0, 1]": "feature_share",
     "[0, 180]": "DefectTypes.rotation",

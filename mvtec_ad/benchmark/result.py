@@ -283,7 +283,7 @@ def save_results(
 
     Raises:
         ArtifactError: a row, or a model of one method and seed, is there twice; or the disk is full.
-        DataError: results of several data sources.
+        DataError: results of several data sources, or a model without a threshold.
     """
     sources = sorted({result.data_source for result in results})
     if len(sources) != 1:

@@ -75,7 +75,7 @@ def run(
     hashes = [content_hash(pixels) for images in (train, test) for pixels in images]
     notes = image_notes(pd.concat([train_rows, test_rows]), hashes)
     train = train[distinct(hashes[: len(train)])]
-    metrics.check_enough(detector.calibration_images(len(train)), false_alarm_rate)
+    check_calibration(detector, len(train), false_alarm_rate)
     masks = loading.load_masks(test_rows, detector.image_size, detector.crop)  # now: a broken one must cost no training
     fitted = train[detector.fitted(len(train))]
 
@@ -92,7 +92,8 @@ def run(
         seed_detector.fit_seen(training, len(fitted), seed, checkpoints=checkpoints_folder(), progress=progress)
         between = time.perf_counter()
         testing = testing or seen(test, "score")
-        scores[seed], good_scores[seed] = seed_detector.score_seen(testing), seed_detector.good_scores
+        scores[seed] = seed_detector.score_seen(testing)
+        good_scores |= {seed: seed_detector.good_scores} if detector.calibrates else {}
         seconds["fit"] += between - begun
         seconds["score"] += time.perf_counter() - between
         checkpoints += seed_detector.checkpoint_files
@@ -100,7 +101,7 @@ def run(
     memory, trivial = peak_memory_gb(), trivial_scores(train, test)
     known = {"row": row, "detectors": detectors, "train": len(train), "data_source": data_source}
     known |= {"protocol": "official", "backbone": backbone, "weights": weights, "settings": detector.options()}
-    known |= {"false_alarm_rate": false_alarm_rate, "notes": notes}
+    known |= {"false_alarm_rate": false_alarm_rate, "promises": detector.calibrates, "notes": notes}
     known |= {"trivial": {name: metrics.image_auroc(test_rows["label"], values) for name, values in trivial.items()}}
     known |= {"seconds": seconds, "peak_memory_gb": memory}
     known |= {"model_bytes": sum(getattr(value, "nbytes", 0) for value in seed_detector.state().values())}
@@ -117,8 +118,14 @@ def check_measurable(detector: Detector, table: pd.DataFrame, false_alarm_rate: 
         why = f"no AUROC can be computed without good and defective test images {images}"
         raise DataError(f"{category}: {why}; `fit` and `detect` work with good images alone")
     good = (table["split"] == "train") & (table["label"] == 0)
-    metrics.check_enough(detector.calibration_images(int(good.sum())), false_alarm_rate)
+    check_calibration(detector, int(good.sum()), false_alarm_rate)
     return table
+
+
+def check_calibration(detector: Detector, count: int, false_alarm_rate: float) -> None:
+    """Refuse `count` good images that are too few for the threshold of a detector that has one: `check_enough`."""
+    if detector.calibrates:
+        metrics.check_enough(detector.calibration_images(count), false_alarm_rate)
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

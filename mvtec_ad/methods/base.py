@@ -117,6 +117,11 @@ class Detector(Options):
     # --- what all methods share ---------------------------------------------------------------------------------------
 
     @property
+    def calibrates(self) -> bool:
+        """Whether a fit gives `good_scores`, without which no threshold can be promised."""
+        return True
+
+    @property
     def backbone_name(self) -> str | None:
         """Of the frozen network, for reports and manifests."""
         return self.extractor.name if self.extractor else None
@@ -316,7 +321,9 @@ class TrainedDetector(Detector):
     steps: int = option(600, "training steps", least=1, most=1_000_000)
     batch_images: int = option(32, "images a step", least=2, most=100_000)
     lr: float = option(1e-3, "learning rate", above=0, most=1)
-    held_out: float = option(0.2, "share of the good images that is not trained on: the threshold", above=0, below=1)
+    held_out: float = option(
+        0.2, "share of the good images that is not trained on; 0 trains on all, without a threshold", least=0, below=1
+    )
     sigma: float = option(1.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     curve: pd.DataFrame = field(default_factory=pd.DataFrame, **FITTED)
 
@@ -342,7 +349,13 @@ class TrainedDetector(Detector):
         checkpoint = checkpoint_path(checkpoints, self.name, self.identity(seed), images) if checkpoints else None
         self.checkpoint_files = [checkpoint] if checkpoint else []
         self.train(others, held, seed, checkpoint, progress)
-        self.good_scores = np.concatenate([self.score_batch(part).image for part in self.parts(held)])
+        scores = [self.score_batch(part).image for part in self.parts(held)]
+        self.good_scores = np.concatenate([np.empty(0, np.float32), *scores])
+
+    @property
+    def calibrates(self) -> bool:
+        """Only where images are held out."""
+        return self.held_out > 0
 
     def train(self, images: Pixels, held: Pixels, seed: int, checkpoint: Path | None, progress: bool) -> None:
         """Train the network on (N, S, S, 3) uint8 images; `held` are the held-out ones."""
@@ -353,7 +366,9 @@ class TrainedDetector(Detector):
         return {**self.options(), "seed": seed}
 
     def calibration_images(self, count: int) -> int:
-        """The held-out images: the share asked for, but 20 where half of the images allows it."""
+        """The held-out images: the share asked for, but 20 where half of the images allows it; none where it is 0."""
+        if not self.calibrates:
+            return 0
         wanted = max(round(count * self.held_out), min(20, count // 2))
         return max(1, min(wanted, count - 2))
 

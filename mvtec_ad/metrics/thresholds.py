@@ -45,7 +45,7 @@ def check_enough(count: int, false_alarm_rate: float) -> None:
     if count < needed:
         raise DataError(
             f"a false-alarm rate of {false_alarm_rate:g} needs at least {needed} good images "
-            f"to calibrate on, but there are {count}; add good images or allow a higher rate"
+            f"to calibrate on, but there are {count}; add good images, hold more of them out or allow a higher rate"
         )
 
 
@@ -65,8 +65,8 @@ def calibrated(good_scores: ArrayLike, false_alarm_rate: float) -> float:
         >>> calibrated(np.arange(39), false_alarm_rate=0.05)
         37.0
     """
+    check_enough(np.size(good_scores), false_alarm_rate)
     scores = np.sort(checked_scores(good_scores))
-    check_enough(len(scores), false_alarm_rate)
     k = math.ceil((len(scores) + 1) * (1 - _exact(false_alarm_rate)))
     return float(scores[k - 1])
 

@@ -256,6 +256,18 @@ def test_examples_of_the_docstrings(module: str) -> None:
     assert doctest.testmod(importlib.import_module(f"mvtec_ad.benchmark.{module}")).failed == 0
 
 
+def test_a_method_that_is_trained_on_all_good_images_promises_no_threshold(root: Path, tmp_path: Path) -> None:
+    """Measured, saved and read like any other, with fewer images than a threshold takes; but its model is not kept."""
+    detector = Autoencoder(image_size=32, crop=32, latent=8, width=4, epochs=2, batch_images=8, held_out=0.0)
+    other = run(root, detector, seeds=(0,), false_alarm_rate=0.01, keep_models=True)
+    assert (other.report["thresholds"], other.good_scores) == ({}, {})
+    assert other.report["metrics"]["image_auroc"]["values"] == [roc_auc_score(other.labels, other.scores[0])]
+    again = Result.load(other.save(tmp_path / "all.zip"))
+    assert {key: again.report[key] for key in KEYS} == other.report
+    with pytest.raises(DataError, match="at least 99 good images to calibrate on, but there are 0"):
+        other.save(tmp_path / "all.zip", models=True)
+
+
 # --- results and their files ------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from mvtec_ad.config import torch_device
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.methods import autoencoder
 from mvtec_ad.methods.autoencoder import Autoencoder, AutoencoderNetwork, Vae, corrupt, difference_map, dissimilarity
-from mvtec_ad.methods.base import held_out_positions
+from mvtec_ad.methods.base import as_images, held_out_positions
 from mvtec_ad.training import warm_cosine
 
 Draw = Callable[[np.random.Generator, int, bool], tuple[np.ndarray, np.ndarray]]
@@ -360,6 +361,38 @@ def test_the_held_out_loss_is_that_of_undamaged_images(draw: Draw) -> None:
     held_out = detector.curve["held_out"]
     assert held_out.iloc[-1] == pytest.approx(detector.good_scores.mean(), rel=1e-5)  # squared error + β · KL
     assert held_out.iloc[:-1].isna().all()
+
+
+def test_epochs_are_whole_passes_over_all_good_images(good: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image once a pass, in batches of nearly one size and another order each time; none is held out."""
+    batches, loss_of = [], Autoencoder.loss_of
+    monkeypatch.setattr(
+        Autoencoder,
+        "loss_of",
+        lambda self, clean, *more: (
+            batches.append(sorted(as_images(clean).sum((1, 2, 3)).tolist())),
+            loss_of(self, clean, *more),
+        )[1],
+    )
+    detector = small(epochs=3, batch_images=5, held_out=0.0).fit(good)
+    marks = sorted(good.sum((1, 2, 3)).tolist())
+    assert len(set(marks)) == len(marks) == GOOD
+    assert [len(batch) for batch in batches] == 9 * [4]
+    passes = [list(itertools.chain(*batches[first : first + 3])) for first in (0, 3, 6)]
+    assert [sorted(one) for one in passes] == 3 * [marks]
+    assert passes[0] != passes[1] != passes[2]
+    assert len(detector.curve) == 9
+    assert "held_out" not in detector.curve
+    assert detector.good_scores.shape == (0,)
+
+
+def test_the_reported_setting_is_what_is_reported() -> None:
+    """All good images, 100 epochs, squared error: nothing is held out and nothing stops it early."""
+    reported = Autoencoder.preset("reported")
+    assert (reported.loss, reported.map, reported.epochs, reported.patience) == ("mse", "absolute", 100, 0)
+    assert reported.calibration_images(209) == 0
+    assert not reported.calibrates
+    assert Autoencoder.preset("full") == Autoencoder()
 
 
 def test_it_stops_early_with_the_best_weights(draw: Draw) -> None:

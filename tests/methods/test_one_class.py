@@ -153,6 +153,7 @@ def test_images_that_a_threshold_rests_on(method: str) -> None:
     assert {count: kind().calibration_images(count) for count in counts} == counts
     assert kind(held_out=0.5).calibration_images(60) == 30
     assert kind(held_out=0.01).calibration_images(209) == 20
+    assert kind(held_out=0.0).calibration_images(209) == 0
     padim, patchcore = detector_class("padim"), detector_class("patchcore")
     assert [padim(fit_fraction=share).calibration_images(209) for share in (1.0, 0.8)] == [209, 167]
     assert patchcore(coreset=0.01).calibration_images(20) == 20

@@ -140,7 +140,7 @@ def test_what_cannot_be_calibrated_is_refused():
     for rate in (0.0, 1.0, -0.1, 5, np.nan):
         with pytest.raises(SettingsError, match="between 0 and 1"):
             calibrated(np.arange(30.0), rate)
-    for scores, message in (([1.0, 2.0, np.nan] * 10, "score of image 2 is nan"), ([], "one number per image")):
+    for scores, message in (([1.0, 2.0, np.nan] * 10, "score of image 2 is nan"), ([], "there are 0; add good images")):
         with pytest.raises(DataError, match=message):
             calibrated(scores, 0.05)
 
