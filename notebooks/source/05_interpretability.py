@@ -51,7 +51,7 @@ from mvtec_ad.methods import classifier, explain
 from mvtec_ad.methods.base import as_tensor, enlarge
 from mvtec_ad.methods.items import MARGIN
 from mvtec_ad.metrics import format_number
-from mvtec_ad.notebooks import lesson, where_possible
+from mvtec_ad.notebooks import leave_out_rest, lesson, where_possible
 from mvtec_ad.stages import need
 
 # %%
@@ -382,7 +382,12 @@ map_rows(
 
 # %% [markdown]
 # The same network and the same images, five answers. Whoever shows one of them has chosen. So they are measured.
-#
+
+# %%
+if not any(case.regions.any() for case in cases.values()):
+    leave_out_rest("it measures whether maps point at the damage, and none of these items has a box")
+
+# %% [markdown]
 # ## In numbers: does the map point at the damage?
 #
 # The **pointing game**: does the largest value lie in the box? A large box is hit by chance, so we take off the share of the image that the box
