@@ -556,6 +556,9 @@ pd.DataFrame(lines).T
 #
 # Packages by view, products as whole pictures. Whether a network does better or worse than the first one, says the paired difference of their AUROCs. In *full*
 # every network is transferred to every product, in *quick* the first alone.
+#
+# Accuracy and recall are those of verdicts at a probability of one half. Where the AUROC is high and the recall of damaged parts low, the order is right and the
+# threshold is not: learned from few defects beside many good parts, it asks for a threshold of its own, chosen on validation images as above.
 
 
 # %%
