@@ -8,7 +8,7 @@ run: .venv/installed  ## all notebooks, then the table and a page to look at
 	$(PYTHON) -m mvtec_ad run --profile $(PROFILE)
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile  # one thread each: the numbers do not depend on the machine
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # one thread each: the numbers do not depend on the machine
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .

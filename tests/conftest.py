@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,24 @@ from PIL import Image
 from mvtec_ad.errors import MvtecAdError
 
 PROJECT = Path(__file__).resolve().parents[1]
+# Files begin in this order, all others after them: of two workers none ends with a long file that the other waits for.
+LONGEST = (
+    *("test_own_categories", "test_real_products", "test_command_line", "test_cells", "test_classifier"),
+    *("test_imports", "test_backbones", "test_synthetic_products", "test_one_class", "test_defect_types"),
+    *("test_fuzz_command_line", "test_pretraining", "test_items", "test_efficientnet_lite", "test_inspector"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no search for garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tmp_path / "data" / "judge", "bottle", train=12, test_good=4, per_defect=2, size=64, progress=False
     )
     monkeypatch.setattr(pretraining, "_folders", lambda *_: {"bottle": folder})
+    monkeypatch.setattr(pretraining, "Padim", partial(pretraining.Padim, image_size=64, crop=64))
     return tmp_path
 
 

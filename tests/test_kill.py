@@ -19,7 +19,7 @@ from mvtec_ad import artifacts
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked and killed as POSIX does it")
 
 KILLS = 50
-SIZE = 500_000  # float64 values: 4 MB an artifact
+SIZE = 250_000  # float64 values: 2 MB an array
 
 # Imports once, then forks a writer for each line it reads; a writer saves version after version until it is killed.
 NURSERY = f"""

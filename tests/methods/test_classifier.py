@@ -80,11 +80,17 @@ def fails(error: type[MvtecAdError], message: str, action: Callable[[], object])
 # Networks -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backbone", TORCH_TAPS)
-def test_every_network_gives_one_logit_and_takes_weights(tmp_path: Path, backbone: str) -> None:
+@pytest.fixture(scope="module", params=TORCH_TAPS)
+def with_weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, str]:
+    """A backbone, what `state_of` gives for it, and the file that holds it."""
+    state = state_of(request.param)
+    return request.param, state, saved(tmp_path_factory.mktemp("weights"), state)
+
+
+def test_every_network_gives_one_logit_and_takes_weights(with_weights: tuple[str, dict, str]) -> None:
     """The trunk has the weights of the file, to the bit; a new head on the pyramid's cells."""
-    state = state_of(backbone)
-    network, name = replace(SMALL, backbone=backbone, weights=saved(tmp_path, state), pyramid=(1, 3)).new_network(4)
+    backbone, state, weights = with_weights
+    network, name = replace(SMALL, backbone=backbone, weights=weights, pyramid=(1, 3)).new_network(4)
     assert name.startswith("weights.pth (SHA-256 ")
     loaded = {_name_in_file(backbone, name): value for name, value in network.body.state_dict().items()}
     assert loaded.keys() <= state.keys()
@@ -100,11 +106,13 @@ def test_every_network_gives_one_logit_and_takes_weights(tmp_path: Path, backbon
     assert in_order == [name for name, _ in network.named_parameters()]  # torch lists them from input to output
 
 
-@pytest.mark.parametrize("backbone", TORCH_TAPS)
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_only_a_network_from_scratch_estimates_statistics(tmp_path: Path, backbone: str, pretrained: bool) -> None:
+def test_only_a_network_from_scratch_estimates_statistics(
+    with_weights: tuple[str, dict, str], pretrained: bool
+) -> None:
     """Batch norm's means and variances stay to the bit, while weights have gradients."""
-    weights = saved(tmp_path, state_of(backbone)) if pretrained else "random"
+    backbone, _, weights = with_weights
+    weights = weights if pretrained else "random"
     network, name = replace(SMALL, backbone=backbone, weights=weights).new_network()
     assert (network.training, network.pretrained, name == "random, from scratch") == (False, pretrained, not pretrained)
     before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
@@ -213,8 +221,14 @@ def make_table(draw: Draw, write_image: Writer) -> Callable[..., pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def table(make_table: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """20 items, every second one damaged."""
-    return make_table(tmp_path_factory.mktemp("parts"))
+    """10 items, every second one damaged."""
+    return make_table(tmp_path_factory.mktemp("parts"), count=5)
+
+
+@pytest.fixture(scope="module")
+def many(make_table: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """20 items."""
+    return make_table(tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +266,7 @@ def test_it_tells_new_items_apart(fitted: Classifier, other_table: pd.DataFrame)
     assert (fitted.seed, SMALL.seed, fitted) == (0, None, SMALL)  # equal where the options are
 
 
-def test_no_item_is_on_both_sides(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_item_is_on_both_sides(many: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head and every step see only images whose item is not in the validation part; which has both classes."""
     heads: list[np.ndarray] = []
     batches: list[np.ndarray] = []
@@ -268,16 +282,16 @@ def test_no_item_is_on_both_sides(table: pd.DataFrame, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Classifier, "fit_head", watch_head)
     monkeypatch.setattr(classifier.augment, "jitter", watch_step)
-    model = replace(SMALL).fit(table)
-    rows = table.set_index("image_id").loc[model.validation["image_id"]]
+    model = replace(SMALL).fit(many)
+    rows = many.set_index("image_id").loc[model.validation["image_id"]]
     held = set(rows["group"])
     assert model.validation["image_id"].is_unique
     assert len(model.validation) == 2 * len(held) == 8  # both views of a fifth of 20 items
     assert model.validation["label"].tolist() == rows["label"].tolist()
     assert rows["label"].sum() == 4
-    group_of = dict(zip([image.tobytes() for image in model.cut(table)[0]], table["group"], strict=True))
+    group_of = dict(zip([image.tobytes() for image in model.cut(many)[0]], many["group"], strict=True))
     trained = {group_of[image.tobytes()] for image in heads[0]}
-    assert trained == set(table["group"]) - held
+    assert trained == set(many["group"]) - held
     assert len(batches) == 4
     for batch in batches:
         assert len({image.tobytes() for image in batch}) == 8
@@ -285,9 +299,9 @@ def test_no_item_is_on_both_sides(table: pd.DataFrame, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_the_best_check_is_kept(table: pd.DataFrame, seed: int) -> None:
+def test_the_best_check_is_kept(many: pd.DataFrame, seed: int) -> None:
     """By AUROC, then by loss, on labels that have nothing to do with the images: what is learnt helps no one."""
-    shuffled = relabelled(table, np.repeat(np.random.default_rng(seed).permutation(20) < 8, 2))
+    shuffled = relabelled(many, np.repeat(np.random.default_rng(seed).permutation(20) < 8, 2))
     model = replace(SMALL, steps=8, lr=1e-3).fit(shuffled, seed)
     checks = model.curve.dropna(subset="validation_auroc")
     assert checks["step"].tolist() == list(range(-1, 8))
@@ -305,9 +319,9 @@ def test_the_best_check_is_kept(table: pd.DataFrame, seed: int) -> None:
     assert checks["validation_loss"].nunique() == 9
 
 
-def test_no_steps_keep_the_head_and_find_the_temperature(table: pd.DataFrame) -> None:
+def test_no_steps_keep_the_head_and_find_the_temperature(many: pd.DataFrame) -> None:
     """On labels that are wrong now and then, so that it lies between its bounds; the body is that of the weights."""
-    noisy = relabelled(table, np.repeat(np.arange(20) % 2 ^ np.isin(np.arange(20), [3, 4, 10, 13]), 2).astype(bool))
+    noisy = relabelled(many, np.repeat(np.arange(20) % 2 ^ np.isin(np.arange(20), [3, 4, 10, 13]), 2).astype(bool))
     model = replace(HEAD, held_out=0.5).fit(noisy)
     assert model.temperature == metrics.fit_temperature(model.validation["label"], model.validation["score"])
     assert 0.06 < model.temperature < 19
