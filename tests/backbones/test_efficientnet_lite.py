@@ -82,8 +82,9 @@ def test_layers_are_those_of_the_whole_network(name: str, photograph: np.ndarray
 @pytest.mark.parametrize("name", LITE)
 def test_keras_gives_the_same_features(name: str, photograph: np.ndarray) -> None:
     """Within 1e-4 of their length, at an even and an odd size."""
+    torch_network, keras_network = load_backbone(name), load_backbone(f"keras:{name}")
     for images in (photograph, photograph[:, :129, :129].copy()):
-        for ours, keras in zip(load_backbone(name)(images), load_backbone(f"keras:{name}")(images), strict=True):
+        for ours, keras in zip(torch_network(images), keras_network(images), strict=True):
             assert float((ours - keras).norm() / ours.norm()) < 1e-4
 
 

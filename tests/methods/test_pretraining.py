@@ -98,18 +98,15 @@ def test_recolouring_keeps_the_picture() -> None:
 
 @pytest.mark.parametrize("name", pretraining.OBJECTIVES)
 def test_a_run_repeats_and_resumes_bit_by_bit(name: str, bank: tuple, tmp_path: Path) -> None:
-    """Three runs: whole, again, and interrupted."""
+    """Two runs, whole and interrupted, take every step once each."""
     settings = replace(TINY, objective=name)
     whole, curve = pretraining.pretrain(settings, bank, progress=False)
-    again, again_curve = pretraining.pretrain(settings, bank, progress=False)
     path = tmp_path / "run.checkpoint"
     pretraining.pretrain(settings, bank, checkpoint=path, until=2, progress=False)
     resumed, resumed_curve = pretraining.pretrain(settings, bank, checkpoint=path, progress=False)
-    assert curve.equals(again_curve)
     assert curve.equals(resumed_curve)
     untrained = pretraining.new_trunk(settings.seed).state_dict()
     for key, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key])
         assert torch.equal(value, resumed.state_dict()[key])
     assert not torch.equal(untrained["layer1.0.conv1.weight"], whole.state_dict()["layer1.0.conv1.weight"])
     other, _ = pretraining.pretrain(replace(settings, seed=1), bank, progress=False)
@@ -119,7 +116,7 @@ def test_a_run_repeats_and_resumes_bit_by_bit(name: str, bank: tuple, tmp_path: 
 @pytest.mark.parametrize("name", pretraining.OBJECTIVES)
 def test_every_objective_can_be_learned(name: str, bank: tuple) -> None:
     """On eight images the loss falls."""
-    settings = replace(TINY, objective=name, steps=40, views=8)
+    settings = replace(TINY, objective=name, steps=24, views=8)
     _, curve = pretraining.pretrain(settings, bank, progress=False)
     assert curve["loss"].iloc[-8:].mean() < 0.95 * curve["loss"].iloc[:8].mean()
 
