@@ -220,7 +220,7 @@ def digits_and_gan() -> list[Part]:
     learned, seen, fits = round(MNIST * (1 - dcgan.held_out)), tested(PRODUCTS) * SEEDS, len(PRODUCTS) * SEEDS
     play = partial(step, Dcgan, "full", "epochs", snapshots=1)
     narrow, recipes = partial(play, width=8, discriminator_width=8), 12 * replace(dcgan, epochs=3).steps(learned)
-    pairs = 14 * learned * (learned + 2 * 1000)  # tables of two and of twelve rows
+    pairs = 14 * 10_000 * (10_000 + 2 * 1000)  # tables of two and of twelve rows, beside 10,000 digits
     gan, gan_digit = (partial(step, FAnogan, preset, encoder_steps=0) for preset in ("full", "digits"))
     encoder = partial(step, FAnogan, "full", "encoder_steps", steps=1)
     search, search_digit = (partial(search_step, preset) for preset in ("full", "digits"))
