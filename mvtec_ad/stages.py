@@ -65,6 +65,9 @@ def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile
             print(f"{stage}.zip is not here and is made now, {duration(stage, run)}", flush=True)
             STAGES[stage].make(run, at_hand)
         at_hand[stage] = artifacts.load(stage, profile=accepted)
+        absent = set(run.data.categories) - set(at_hand[stage].manifest["categories"])
+        if stage == "data" and absent:
+            print(f"{', '.join(sorted(absent))}: left out, for data.zip has no images of them")
 
     for stage in [*stages, *optional]:
         if stage in optional and not path_of(stage).is_file():

@@ -74,6 +74,12 @@ def test_what_cannot_be_made_is_left_out_unless_it_is_the_images(
     assert capsys.readouterr().out.count(".zip is left out: part has one image") == 2
 
 
+def test_products_that_the_data_lack_are_named(makers: list, capsys: pytest.CaptureFixture[str]) -> None:
+    """`full` wants seven, and three may be on the disk."""
+    need(profile("quick", "part screw bottle"), "data")
+    assert "bottle, screw: left out, for data.zip has no images of them" in capsys.readouterr().out
+
+
 def test_every_stage_that_a_notebook_reads_can_be_made_or_is_optional() -> None:
     """The graph of the stages is that of the notebooks."""
     for stage, how in STAGES.items():

@@ -46,7 +46,7 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 # `CATEGORIES` picks other products than the profile's, separated by spaces. `SOURCE` says where images come from:
 #
 # * `auto`: real MVTec AD where `data/mvtec_anomaly_detection/` or `transfer/raw-data.zip` (your own zip of its folders; in
-#   Colab `artifacts.upload()` brings it) holds the product, and products drawn by code everywhere else;
+#   Colab `artifacts.upload()` brings it) holds products: those, and no others; where neither holds any, products drawn by code;
 # * `mvtec_ad`: the same two places, and an error that says what to do where neither holds it;
 # * `download`: the same, and what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
 #   **CC BY-NC-SA 4.0**: name the authors, no commercial use, share under the same terms. Choose it only if you agree;
