@@ -1,14 +1,13 @@
 """What a notebook reads: artifacts that lie in `transfer/`, are uploaded in Colab, or are made here and now.
 
 A missing artifact is made by the very functions that the notebook of its name uses, in the order of the graph, with the
-same options; what such a notebook shows beside it (other recipes, an atlas, a generator of digits) is left out.
+same options; what such a notebook shows beside it (other recipes, an atlas) is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +18,10 @@ from mvtec_ad.benchmark import defect_types as measuring
 from mvtec_ad.config import Profile, transfer_folder
 from mvtec_ad.data import index, prepare, splits
 from mvtec_ad.errors import DataError
-from mvtec_ad.methods import classifier, defect_types, detector_class, items
+from mvtec_ad.methods import classifier, defect_types, items
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.defect_types import DefectTypes
+from mvtec_ad.methods.padim import Padim
 from mvtec_ad.notebooks import where_possible
 
 Inputs = Mapping[str, Artifact]
@@ -116,24 +116,20 @@ def duration(stage: str, run: Profile) -> str:
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-def make_results(methods: Sequence[str], stage: str, run: Profile, inputs: Inputs) -> Path:
-    """Every product by every method, and the fitted models: `padim.zip`, `patchcore.zip`, `gan.zip` and so on."""
-    data = inputs["data"]
-    root, source = prepare.unpack(data), data.manifest["data_source"]
-    results = []
-    for method in methods:
-        detector = detector_class(method).preset(run.name)
-        seeds = (0, 1, 2) if method == "padim" else run.seeds  # PaDiM's draws share one pass through the network
+def make_padim(run: Profile, inputs: Inputs) -> Path:
+    """`padim.zip`: scores, maps and models of every product that can be measured."""
+    data, detector = inputs["data"], Padim.preset(run.name)
+    root, about = prepare.unpack(data), {"data_source": data.manifest["data_source"], "keep_models": True}
 
-        def measured(name: str) -> benchmark.Result:
-            table = benchmark.check_measurable(detector, index.read_category(root, name))  # noqa: B023
-            how = {"data_source": source, "keep_models": True}
-            return benchmark.run(detector, table, seeds, **how)  # noqa: B023
+    def measured(name: str) -> benchmark.Result:
+        table = benchmark.check_measurable(detector, index.read_category(root, name))
+        return benchmark.run(detector, table, **about)
 
-        results += where_possible(measured, data.manifest["categories"]).values()
+    results = where_possible(measured, data.manifest["categories"])
     if not results:
         raise DataError("no product has what it takes to measure")
-    return benchmark.save_results(stage, results, profile=run.name, inputs=[data], models=True, maps="first")
+    results = list(results.values())
+    return benchmark.save_results("padim", results, profile=run.name, inputs=[data], models=True, maps="first")
 
 
 def make_models(run: Profile, inputs: Inputs) -> Path:
@@ -225,10 +221,7 @@ class Stage:
 STAGES = {
     "data": Stage((), 12, lambda run, _: prepare.prepare(run)),
     "packages": Stage((), 14, lambda run, _: prepare.prepare_packages(run)),
-    "padim": Stage(("data",), 12, partial(make_results, ("padim",), "padim")),
-    "autoencoder": Stage(("data",), 20, partial(make_results, ("autoencoder", "vae"), "autoencoder")),
-    "patchcore": Stage(("data",), 10, partial(make_results, ("patchcore",), "patchcore")),
+    "padim": Stage(("data",), 12, make_padim),
     "models": Stage(("data", "packages"), 35, make_models),
     "contrastive": Stage(("data", "padim"), 20, make_defect_types),
-    "gan": Stage(("data",), 40, partial(make_results, ("f_anogan",), "gan")),
 }
