@@ -16,6 +16,7 @@ from mvtec_ad.errors import MvtecAdError
 PROJECT = Path(__file__).resolve().parents[1]
 # Files begin in this order, all others after them: of two workers none ends with a long file that the other waits for.
 LONGEST = (
+    *("test_notebooks_on_gpu", "test_gpu"),
     *("test_own_categories", "test_real_products", "test_command_line", "test_cells", "test_classifier"),
     *("test_imports", "test_backbones", "test_synthetic_products", "test_one_class", "test_defect_types"),
     *("test_fuzz_command_line", "test_pretraining", "test_items", "test_efficientnet_lite", "test_inspector"),

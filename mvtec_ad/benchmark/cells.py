@@ -341,6 +341,10 @@ def _cluster(scheduler: str) -> Iterator[dict[str, Any]]:
         if any(threads > 1 for threads in client.nthreads().values()):
             way = f"start them with `dask worker {scheduler} --nthreads 1 --nworkers N`"
             raise SettingsError(f"workers of {scheduler} have several threads, whose seeds would mix: {way}")
+        if len(client.nthreads()) == 1:
+            raise SettingsError(
+                f"{scheduler} has one worker, and joblib would measure here instead: start a second one"
+            )
         try:
             with parallel_config("dask", wait_for_workers_timeout=30):
                 yield {"n_jobs": -1}

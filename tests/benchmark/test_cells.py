@@ -404,9 +404,22 @@ def test_what_cannot_run_is_one_line(root: Path, tmp_path: Path, monkeypatch: py
         patch.setitem(sys.modules, "distributed", None)
         with pytest.raises(SettingsError, match=r'python -m pip install "dask\[distributed\]"'):
             list(cells.run_cells(todo, tmp_path, scheduler="tcp://127.0.0.1:1"))
-    pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed")
     with pytest.raises(SettingsError, match=r"no Dask scheduler answers at nonsense://127\.0\.0\.1:1"):
         list(cells.run_cells(todo, tmp_path, scheduler="nonsense://127.0.0.1:1"))
+    clusters = {"has one worker, and joblib would measure here": {"a": 1}, "whose seeds would mix": {"a": 2, "b": 1}}
+    for message, threads in clusters.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "Client", lambda *_, threads=threads, **__: Threads(threads))
+            with pytest.raises(SettingsError, match=message):
+                list(cells.run_cells(todo, tmp_path, scheduler="tcp://127.0.0.1:1"))
+
+
+class Threads(contextlib.nullcontext):
+    """Of a cluster that tells its workers' threads, and nothing else."""
+
+    def nthreads(self) -> dict[str, int]:
+        return self.enter_result
 
 
 def test_one_thread_and_back() -> None:
