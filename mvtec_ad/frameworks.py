@@ -1,9 +1,9 @@
 """The deep-learning frameworks, imported late and in an order that cannot kill the process.
 
-torchvision loads triton, and triton's LLVM aborts when TensorFlow's is loaded already ("inconsistency in registered
-CommandLine options"): no exception, the kernel is gone. torchvision first and TensorFlow after works. So both are
-imported through this module only, and when TensorFlow was first, triton is kept from loading; it compiles GPU
-kernels for `torch.compile`, which the suite does not use.
+torchvision loads triton, and so does torch's first optimiser; triton's LLVM aborts when TensorFlow's is loaded already
+("inconsistency in registered CommandLine options"): no exception, the kernel is gone. triton first and TensorFlow after
+works. So both are imported through this module only, and when TensorFlow was first, triton is kept from loading; it
+compiles GPU kernels for `torch.compile`, which the suite does not use.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from types import ModuleType
 from typing import Any
 
 
+def keep_triton_out() -> None:
+    """In a process that holds TensorFlow and no triton, keep it so."""
+    if "tensorflow" in sys.modules:
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+
+
 def import_torchvision() -> ModuleType:
     """torchvision, safe in a process that holds TensorFlow already."""
-    if "torchvision" not in sys.modules and "tensorflow" in sys.modules:
-        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+    keep_triton_out()
     import torchvision
 
     return torchvision
@@ -43,6 +48,7 @@ def import_tensorflow() -> Any:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
+    keep_triton_out()
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     return tf

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from mvtec_ad.artifacts import atomic_write
 from mvtec_ad.config import make_folder, transfer_folder
 from mvtec_ad.errors import SettingsError, TrainingError
+from mvtec_ad.frameworks import keep_triton_out
 
 
 def warm_cosine(step: int, steps: int) -> float:
@@ -260,6 +261,7 @@ class Run:
                 child = path.partition(".")[0] if part is self.network else name
                 if weights.requires_grad:
                     groups.setdefault(self.factors.get(child, 1.0), []).append(weights)
+            keep_triton_out()
             optimiser = torch.optim.AdamW(
                 [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
                 lr=self.lr,

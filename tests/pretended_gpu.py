@@ -21,6 +21,7 @@ a CPU.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -262,4 +263,5 @@ def install(bfloat16: bool = False) -> None:
     for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # asks the driver
         if hasattr(torch.optim.Optimizer, name):
             setattr(torch.optim.Optimizer, name, lambda _: None)
+    importlib.import_module("torch._dynamo")  # else a mode does, and it loads triton: not after TensorFlow
     _Mode().__enter__()

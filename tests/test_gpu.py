@@ -228,8 +228,9 @@ def of(subject: str, numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_a_gpu_gives_the_cpus_numbers(subject: str, gpu: Any, given: SimpleNamespace, tmp_path: Path) -> None:
-    """Killed and gone on with there, in one go here."""
-    close(of(subject, gpu[1]), measure(subject, given, tmp_path))
+    """Killed and gone on with there, in one go here; a classifier is rounded to half precision at its end."""
+    tolerance = 1e-2 if subject == "classifier" else 1e-5
+    close(of(subject, gpu[1]), measure(subject, given, tmp_path), tolerance)
 
 
 @pytest.mark.parametrize("method", METHODS)

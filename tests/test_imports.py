@@ -124,6 +124,18 @@ def test_either_framework_may_come_first(first: str, expected: dict[str, str]) -
     assert [lines[number - 1] for number in ends] == list(expected.values())
 
 
+def test_tensorflow_first_leaves_training_alive() -> None:
+    """torch's first optimiser would load triton, and that ends the process: of a training, and of a latent search."""
+    child = run_child(
+        "import tensorflow, numpy\nfrom mvtec_ad.methods.anogan import Anogan\n"
+        "good = numpy.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), 'uint8')\n"
+        "detector = Anogan(image_size=16, crop=16, width=2, steps=1, search_steps=1).fit(good)\n"
+        "print(detector.score(good[:2]).maps.shape)"
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.splitlines()[-1] == "(2, 16, 16)"
+
+
 def imported_rooms(code: str, package: list[str]) -> set[str]:
     """Rooms of mvtec_ad that a module imports anywhere in it, "" for the root itself.
 

@@ -34,9 +34,7 @@ def test_every_cell_runs_in_quick(quick: str, source: Path) -> None:
     assert re.search(rf"^{source.stem}: 0 failed, ", quick, re.M), quick
 
 
-@pytest.mark.skipif(
-    "FULL" not in os.environ, reason="a quarter of an hour: FULL=1 pytest tests/test_notebooks_on_gpu.py"
-)
+@pytest.mark.skipif(not os.environ.get("FULL"), reason="takes minutes: FULL=1 pytest tests/test_notebooks_on_gpu.py")
 def test_every_cell_runs_in_full(shared_folder: Path, tmp_path: Path) -> None:
     """On a few images of each real product."""
     printed = run("full", tmp_path)

@@ -14,7 +14,8 @@ import pytest
 from mvtec_ad.errors import DataError
 from mvtec_ad.notebooks import where_possible
 
-SOURCES = Path(__file__).parents[1] / "notebooks" / "source"
+PROJECT = Path(__file__).resolve().parents[1]
+SOURCES = PROJECT / "notebooks" / "source"
 
 # Runs the code of notebooks with tiny settings in one process, in a shell like a kernel's; the first error ends it.
 RUNNER = """
@@ -24,19 +25,9 @@ import torch, torchvision  # before TensorFlow
 import jupytext
 import matplotlib.pyplot as plt
 from IPython.core.interactiveshell import InteractiveShell
-from mvtec_ad.config import DataSettings
-from mvtec_ad.methods import autoencoder, classifier, defect_types, f_anogan, knn, padim
+from run_notebook import shrink
 
-for kind, options in {
-    DataSettings: {"image_size": 64, "package_train": 6, "package_test": 2},
-    padim.Padim: {"image_size": 64, "crop": 64},
-    knn.Knn: {"image_size": 64, "crop": 64},
-    autoencoder.Autoencoder: {"steps": 2, "width": 4},
-    classifier.Classifier: {"image_size": 32, "steps": 2},
-    defect_types.DefectTypes: {"image_size": 32, "steps": 1, "copies": 2},
-    f_anogan.FAnogan: {"steps": 4, "encoder_steps": 4},
-}.items():
-    kind.PRESETS["quick"] = {**kind.PRESETS["quick"], **options}
+shrink()
 plt.show = lambda: plt.close("all")
 for path in map(Path, sys.argv[1:]):
     InteractiveShell.clear_instance()
@@ -76,6 +67,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     draw(root / "plain" / "test" / "scratch", 5, defect=True)
     environment = {"MVTEC_AD_ROOT": str(root), "MVTEC_AD_HOME": str(home), "MVTEC_AD_PROFILE": "quick"}
     environment |= {"MVTEC_AD_CATEGORIES": "flawless plain", "MPLBACKEND": "agg", "IPYTHONDIR": str(home)}
+    environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"
     sources = [str(next(SOURCES.glob(f"{number}_*.py"))) for number in ("01", "02", "03", "06", "09")]
     command = [sys.executable, "-c", RUNNER, *sources]
     done = subprocess.run(command, env=os.environ | environment, cwd=home, capture_output=True, text=True, check=False)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mvtec_ad.backbones.trunk import seeded
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.errors import SettingsError
+from mvtec_ad.frameworks import keep_triton_out
 from mvtec_ad.methods import base, gan
 from mvtec_ad.methods.base import Images, Pixels, Scores, TrainedDetector, as_tensor, content_seed, normal, peak, smooth
 from mvtec_ad.methods.gan import Discriminator, Generator, as_pictures, move_average
@@ -290,6 +291,7 @@ def search(
     count, restarts = starts.shape[:2]
     latents = starts.flatten(0, 1).clone().requires_grad_(True)  # (B · R, latent)
     wanted = images.repeat_interleave(restarts, 0)
+    keep_triton_out()
     optimiser = torch.optim.Adam([latents], lr=lr)
     losses = []
     for step in range(steps + 1):

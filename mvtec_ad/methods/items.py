@@ -266,6 +266,7 @@ def _movement(
     there = reference[0][[match.trainIdx for match in good]]
     cv2.setRNGSeed(0)  # RANSAC draws
     movement, agreeing = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=3)
-    if movement is None or np.linalg.det(movement[:, :2]) < 1e-4:  # all on one point of the reference: no item
+    # All on one point of the reference, or of the picture, is no item; the square of the scale says so.
+    if movement is None or not 1e-4 < np.linalg.det(movement[:, :2]) < 1e4:
         return still
     return np.vstack([movement, [0, 0, 1]]), int(agreeing.sum())

@@ -212,14 +212,15 @@ def test_a_picture_of_one_colour_is_all_item(level: int) -> None:
     assert (fitted.cut(image, SIZE) == level).all()
 
 
-def test_matches_that_fall_on_one_point_register_nothing() -> None:
-    """RANSAC answers with a scale of nearly 0, by which nothing can be cut; a true movement is taken as it is."""
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_matches_that_fall_on_one_point_register_nothing(scale: float) -> None:
+    """RANSAC answers with a scale by which nothing can be cut; a true movement is taken as it is."""
     rng = np.random.default_rng(0)
     places, looks = rng.uniform(0, 90, (40, 2)).astype(np.float32), rng.integers(0, 256, (40, 128)).astype(np.uint8)
     moved, agreeing = items._movement((places, looks), (places * 0.5 + [3, 4], looks))
     np.testing.assert_allclose(moved, [[0.5, 0, 3], [0, 0.5, 4], [0, 0, 1]], atol=1e-3)
     assert agreeing == 40
-    still, agreeing = items._movement((places, looks), (places * 1e-6 + [3, 4], looks))
+    still, agreeing = items._movement((places, looks), (places * scale + [3, 4], looks))
     np.testing.assert_array_equal(still, np.eye(3))
     assert agreeing == 0
 
