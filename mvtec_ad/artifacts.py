@@ -36,7 +36,7 @@ from mvtec_ad.config import data_folder, transfer_folder
 from mvtec_ad.errors import ArtifactError, MvtecAdError, SettingsError
 from mvtec_ad.schema import misfit, parse_json
 
-SCHEMA = 2
+SCHEMA = 3
 LARGEST_NUMBER = {"data": 100_000, "packages": 100_000}  # members that a stage may have; others hold no images
 LARGEST_GROWTH = 100, 10_000_000  # times its size, plus bytes, that a zip may unpack to; ours stay below 20 times
 LONGEST_NAME = 500  # of a member
@@ -85,8 +85,9 @@ class Artifact:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of what it holds: the same for equal files, whenever and from what they were made."""
-        return hashlib.sha256(json.dumps(self.manifest["members"], sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what it holds and of its data source: the same for equal files, whenever they were made."""
+        content = [self.manifest["data_source"], self.manifest["members"]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def read(self, name: str) -> bytes:
         """Bytes of one file; ArtifactError where there is none, or the zip is no longer the one that was loaded."""
@@ -225,7 +226,9 @@ def load(stage: str | Path, *, profile: str | None = None, data_source: str | No
     for key, wanted in (("profile", profile), ("data_source", data_source)):
         if wanted is not None and manifest[key] != wanted:
             other = f"was made with {key.replace('_', ' ')} {manifest[key]!r}, this run uses {wanted!r}"
-            raise ArtifactError(f"artifact {path} {other}: make it again, or load it with {key}=None")
+            raise ArtifactError(
+                f"artifact {path} {other}: remove it, or take it with {key}=None (in a notebook: OTHER_PROFILE)"
+            )
     return Artifact(path, manifest)
 
 
@@ -582,25 +585,34 @@ def download(path: str | Path) -> None:
 def upload() -> list[Path]:
     """In Colab, ask for files and put them into `transfer/`, `models (1).zip` as models.zip; elsewhere do nothing.
 
-    The dialog takes several at once; whoever cancels it gets an empty list.
+    The dialog takes several at once; whoever cancels it gets an empty list. What lies there already is kept.
     """
     if not in_colab():
         return []
     paths, here = [], set(Path().iterdir())
     for name, content in sys.modules["google.colab"].files.upload().items():
-        paths.append(transfer_folder() / re.sub(r" ?\(\d+\)(?=\.\w+$)", "", PurePosixPath(name).name))
-        write_file(paths[-1], content)
-    for copy in set(Path().iterdir()) - here - {Path(transfer_folder().name)}:
-        copy.unlink()  # Colab's own, beside the notebook
+        plain = re.sub(r" ?\(\d+\)(?=\.zip$)", "", PurePosixPath(name).name)
+        known = plain == "raw-data.zip" or plain.removesuffix(".zip") in PRODUCED_BY
+        target = transfer_folder() / (plain if known else PurePosixPath(name).name)
+        if target.is_file():
+            print(f"{name} is not taken, for {target.parent.name}/{target.name} is there: remove that one first")
+        else:
+            write_file(target, content)
+            paths.append(target)
+        for copy in set(Path().glob("*.*")) - here:  # Colab's own, beside the notebook
+            if copy.is_file() and copy.resolve() != target.resolve() and copy.read_bytes() == content:
+                copy.unlink()
     return paths
 
 
-def check_upload(path: Path, profile: str | None) -> None:
+def check_uploads(paths: Sequence[Path], profile: str | None) -> None:
     """Load what was uploaded; what is damaged, or of another profile, is removed, so that it is asked for again."""
-    try:
-        load(path, profile=profile)
-    except ArtifactError as problem:
-        size = path.stat().st_size
-        path.unlink()
-        received = f"of {path.name} {size:,} bytes were received, and removed again: {problem}"
-        raise ArtifactError(f"{received}; run this cell again") from problem
+    problems = []
+    for path in paths:
+        try:
+            load(path, profile=profile)
+        except ArtifactError as problem:
+            problems.append(f"of {path.name} {path.stat().st_size:,} bytes were received, and removed again: {problem}")
+            path.unlink()
+    if problems:
+        raise ArtifactError(f"{'; '.join(problems)}; run this cell again")

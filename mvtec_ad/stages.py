@@ -17,7 +17,7 @@ from mvtec_ad.artifacts import PRODUCED_BY, Artifact
 from mvtec_ad.benchmark import defect_types as measuring
 from mvtec_ad.config import Profile, transfer_folder
 from mvtec_ad.data import index, prepare, splits
-from mvtec_ad.errors import DataError
+from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.methods import classifier, defect_types, items
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.defect_types import DefectTypes
@@ -30,11 +30,13 @@ MEGABYTES |= {"contrastive": 5, "gan": 5, "inspection": 10}
 MISS, FALSE_ALARM = 10.0, 1.0  # what mistakes cost where a classifier's threshold is chosen
 
 
-def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile: bool = False) -> dict[str, Artifact]:
-    """Stage -> checked artifact of what a notebook reads.
+def need(
+    run: Profile, *stages: str, optional: Sequence[str] = (), other_profile: bool = False
+) -> dict[str, Artifact | None]:
+    """Stage -> checked artifact of what a notebook reads; None of `padim` and `contrastive` that cannot be made.
 
     What lies in `transfer/` is taken. In Colab, in *full*, the rest is asked for in one dialog. What is missing then is
-    made, with the stages that it is made from. A stage that cannot be made of these images is left out with a line.
+    made, with the stages that it is made from. A line says where PaDiM or defect types cannot be made of these images.
 
     Args:
         run: the profile; artifacts of another one are refused, unless `other_profile`.
@@ -43,7 +45,7 @@ def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile
 
     Raises:
         ArtifactError: what lies there or was uploaded is damaged or of another profile; a damaged upload is removed.
-        DataError: there are no images of a category, or they cannot be read.
+        DataError: there are no images of a category, or they cannot be read or learned from.
 
     Examples:
         >>> from mvtec_ad import profile
@@ -53,7 +55,7 @@ def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile
     accepted = None if other_profile else run.name
     if run.name == "full":
         ask([*stages, *optional], accepted)
-    at_hand: dict[str, Artifact] = {}
+    at_hand: dict[str, Artifact | None] = {}
 
     def get(stage: str) -> None:
         """Put a stage, and what it is made from, into `at_hand`."""
@@ -66,6 +68,9 @@ def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile
             STAGES[stage].make(run, at_hand)
         at_hand[stage] = artifacts.load(stage, profile=accepted)
         absent = set(run.data.categories) - set(at_hand[stage].manifest["categories"])
+        if stage == "data" and run.name == "full" and at_hand[stage].manifest["data_source"] == "synthetic":
+            way = "set MVTEC_AD_ROOT to their folder, or put raw-data.zip into transfer/, and remove data.zip"
+            print(f"no real images were found, so the products are DRAWN; for real ones {way}")
         if stage == "data" and absent:
             print(f"{', '.join(sorted(absent))}: left out, for data.zip has no images of them")
 
@@ -75,11 +80,12 @@ def need(run: Profile, *stages: str, optional: Sequence[str] = (), other_profile
             continue
         try:
             get(stage)
-        except DataError as problem:
-            if not STAGES[stage].needs:  # of the user's images
+        except (ArtifactError, DataError) as problem:
+            if stage in stages and (stage not in ("padim", "contrastive") or isinstance(problem, ArtifactError)):
                 raise
+            at_hand[stage] = None
             print(f"{stage}.zip is left out: {problem}")
-    return {stage: at_hand[stage] for stage in [*stages, *optional] if stage in at_hand}
+    return {stage: at_hand[stage] for stage in [*stages, *optional] if stage in stages or at_hand.get(stage)}
 
 
 def ask(stages: Sequence[str], profile: str | None) -> None:
@@ -92,13 +98,13 @@ def ask(stages: Sequence[str], profile: str | None) -> None:
     if not missing or not artifacts.in_colab():
         return
     listed = ", ".join(f"{stage}.zip ({MEGABYTES[stage]} MB)" for stage in missing)
-    print(f"Choose what earlier notebooks offered for download, all at once: {listed}; sizes of one product, about.")
+    print(f"Choose what earlier notebooks offered for download, all at once: {listed}; sizes are about one product's.")
     print("Cancel, and what this notebook cannot do without is made here.")
-    for path in artifacts.upload():
-        if path.stem in missing:
-            artifacts.check_upload(path, profile)
-        else:
+    paths = artifacts.upload()
+    for path in paths:
+        if path.stem not in missing:
             print(f"{path.name} was not asked for, and lies in {path.parent.name}/")
+    artifacts.check_uploads([path for path in paths if path.stem in missing], profile)
 
 
 def path_of(stage: str) -> Path:
@@ -110,7 +116,7 @@ def duration(stage: str, run: Profile) -> str:
     """How long it takes to make one, in words."""
     if run.name == "quick":
         return f"about {STAGES[stage].seconds} s on 2 CPU cores"
-    return f"as long as notebook {PRODUCED_BY[stage][:2]} in full takes to train"
+    return f"about {STAGES[stage].minutes} minutes for seven products, estimated for a T4"
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
@@ -215,13 +221,14 @@ class Stage:
 
     needs: tuple[str, ...]  # stages that it is made from
     seconds: int  # to make it in quick, on 2 CPU cores
+    minutes: int  # in full, seven products, on a T4: estimated (benchmarks/full_minutes.py)
     make: Callable[[Profile, Inputs], Path]
 
 
 STAGES = {
-    "data": Stage((), 12, lambda run, _: prepare.prepare(run)),
-    "packages": Stage((), 14, lambda run, _: prepare.prepare_packages(run)),
-    "padim": Stage(("data",), 12, make_padim),
-    "models": Stage(("data", "packages"), 35, make_models),
-    "contrastive": Stage(("data", "padim"), 20, make_defect_types),
+    "data": Stage((), 12, 2, lambda run, _: prepare.prepare(run)),
+    "packages": Stage((), 14, 1, lambda run, _: prepare.prepare_packages(run)),
+    "padim": Stage(("data",), 12, 2, make_padim),
+    "models": Stage(("data", "packages"), 35, 11, make_models),
+    "contrastive": Stage(("data", "padim"), 20, 3, make_defect_types),
 }

@@ -34,7 +34,7 @@ LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
 
-WITHOUT_GPU = {"01", "09"}  # no network in their code; all others ask Colab for a GPU
+WITHOUT_GPU = {"01", "09"}  # minutes on a CPU; all others ask Colab for a GPU
 
 # What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
 # server that the running kernel talks to.
@@ -60,7 +60,7 @@ _ZIPS = """
 def zips():  # those that lie here, newest first; then what you choose
     for path in sorted(Path().glob("project*.zip"), key=os.path.getmtime, reverse=True):
         yield path.name, path.read_bytes()
-    print("No whole project.zip is here: choose it, the project folder as a zip.")
+    print("No whole project.zip is here: choose the project folder as a zip, without .venv, .git, data and transfer.")
     yield from sys.modules["google.colab"].files.upload().items()
 """
 _UNPACK = """\

@@ -45,11 +45,11 @@ REAL = ("bottle", "capsule", "metal_nut")
 
 # A promise of 5 % false alarms needs 19 good images, where half of them are held out twice as many.
 DATA = {
-    **{"synthetic_train": 40, "synthetic_test_good": 6, "synthetic_per_defect": 4, "image_size": 64},
-    **{"package_train": 8, "package_test": 6},
+    **{"synthetic_train": 40, "synthetic_test_good": 4, "synthetic_per_defect": 3, "image_size": 64},
+    **{"package_train": 6, "package_test": 4},
 }
-DRAWN = {"train": 40, "test_good": 6, "per_defect": 4, "size": 64}
-STEPS = 4
+DRAWN = {"train": 40, "test_good": 4, "per_defect": 3, "size": 64}
+STEPS = 2
 LIMITS = {
     **{"image_size": 64, "crop": 64, "width": 4, "discriminator_width": 4, "latent": 16},
     "channels": 24,  # notebook 02 wants more than its 20 images

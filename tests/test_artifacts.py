@@ -265,7 +265,7 @@ def test_another_profile_data_source_or_file_is_refused_in_words(tmp_path: Path)
     path = save(tmp_path / "a.zip")
     known = {"profile": "quick", "data_source": "own"}
     for key, wanted in (("profile", "full"), ("data_source", "mvtec_ad")):
-        with pytest.raises(ArtifactError, match=f"'{known[key]}', this run uses '{wanted}'.*make it again") as caught:
+        with pytest.raises(ArtifactError, match=f"'{known[key]}', this run uses '{wanted}'.*OTHER_PROFILE") as caught:
             artifacts.load(path, **(known | {key: wanted}))
         assert f"{key.replace('_', ' ')} '" in one_line(caught)
         assert artifacts.load(path, **(known | {key: None})).path == path

@@ -106,13 +106,15 @@ def answers(
     return by_way, fitted
 
 
-def padim_maps(padim: Artifact, table: pd.DataFrame, preset: str) -> np.ndarray:
+def padim_maps(padim: Artifact | None, table: pd.DataFrame, preset: str) -> np.ndarray:
     """PaDiM's maps of the defective images of a category, (N, H, W) float32: from `padim.zip`, or fitted here.
 
     `preset` is that of the PaDiM which is fitted where the artifact has no row of this category.
     """
     rows = table[table["label"] == 1]
     try:
+        if padim is None:
+            raise ArtifactError("there is no padim.zip")
         result = Result.load(padim, category=rows["category"].iloc[0], row="padim").only(list(rows["image_id"]))
         return result.maps[result.seeds[0]].astype(np.float32)
     except (ArtifactError, DataError) as problem:

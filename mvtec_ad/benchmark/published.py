@@ -41,6 +41,8 @@ PROTOCOL = {  # options that a source must state, and have like ours, for its fi
     "anogan": ("latent", "steps", "image_size"),
     "f_anogan": ("latent", "steps", "image_size"),
 }
+# What ImageNet weights are called, and the SHA-256 of files of them (torchvision's ResNet-18, Keras's MobileNet).
+IMAGENET = ("IMAGENET1K", "imagenet", "SHA-256 0d88f485e032", "SHA-256 a8f30fc84651")
 TITLED = ("backbone", "weights", "image_size", "crop")  # options with a place of their own
 
 
@@ -93,7 +95,8 @@ def verdict(report: Report, row: dict[str, Any]) -> str:
         return "not comparable: other images"
     if row["backbone"] != report.get("backbone"):
         return "not comparable: other network"
-    if any(word in (report.get("weights") or "") for word in ("random", "synthetic")):
+    weights = report.get("weights")
+    if weights and not any(word in weights for word in IMAGENET):
         return "not comparable: other weights"
     if "differs" in row:
         return f"not comparable: {row['differs']}"

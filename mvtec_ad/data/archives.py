@@ -265,7 +265,7 @@ def unpack(
             if category in wanted and not (unfinished / category).is_dir():
                 listed = ", ".join(sorted(categories)) or "none at its top or below one folder"
                 way = f"; `mvtec-ad prepare --root {archive} --packages` reads its packages"
-                hint = way if holds(archive, PACKAGE) else ""
+                hint = way if category != PACKAGE and holds(archive, PACKAGE) else ""
                 raise ArchiveError(f"{archive} holds no category folder {category}: it holds {listed}{hint}")
             for name in sorted(path.name for path in unfinished.iterdir()):
                 if check:

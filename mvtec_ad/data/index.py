@@ -169,7 +169,7 @@ def describe_items(folder: Path, table: pd.DataFrame) -> str:
 def data_source(root: str | Path, category: str, table: pd.DataFrame) -> str:
     """Where the images come from: `synthetic`, `mvtec_ad` (official counts) or `own`."""
     category = category_name(category)
-    if (Path(root) / category / SYNTHETIC).is_file():
+    if (category_folder(Path(root), category) / SYNTHETIC).is_file():
         return "synthetic"
     return "mvtec_ad" if category in CATEGORIES and not audit(table) else "own"
 

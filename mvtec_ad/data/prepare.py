@@ -141,7 +141,10 @@ def _files(folders: dict[str, Path], table: pd.DataFrame, size: int | None, prog
     What was drawn becomes a JPEG, as cameras give them: its noise makes a PNG four times as large.
     """
     files: dict[str, bytes | Path] = {}
-    synthetic = {category for category, folder in folders.items() if (folder / category / index.SYNTHETIC).is_file()}
+    markers = {
+        category: index.category_folder(folder, category) / index.SYNTHETIC for category, folder in folders.items()
+    }
+    synthetic = {category for category, marker in markers.items() if marker.is_file()}
     for row in tqdm(list(table.itertuples()), desc="prepare", unit="image", disable=not progress):
         path = Path(row.image_path)
         image = loading.read_image(path)  # also where it is copied as it is: a broken one must not get far
@@ -155,10 +158,8 @@ def _files(folders: dict[str, Path], table: pd.DataFrame, size: int | None, prog
         if row.mask_path:
             mask = loading.read_mask(row.mask_path, path)
             files[f"{row.category}/ground_truth/{row.defect}/{path.stem}_mask.png"] = _encoded(".png", mask, size)
-    for category, folder in folders.items():
-        marker = folder / category / index.SYNTHETIC
-        if marker.is_file():
-            files[f"{category}/{index.SYNTHETIC}"] = marker
+    for category in synthetic:
+        files[f"{category}/{index.SYNTHETIC}"] = markers[category]
     return files
 
 

@@ -113,10 +113,12 @@ def available(categories: Sequence[str], *, root: str | Path | None = None, sour
     paths = [Path(root).expanduser()] if root is not None else _real_paths()
     if any(path.is_file() and not zipfile.is_zipfile(path) for path in paths):
         return list(categories)
-    there = [name for name in categories if any(_holds(path, name) for path in paths)]
+    if paths[0].is_file():  # then nothing else is looked at
+        paths = paths[:1]
+    there = [name for name in categories if any(_holds(path, name, plain=root is not None) for path in paths)]
     if absent := [name for name in categories if there and name not in there]:
         place = root or "any place where images are looked for"
-        print(f"no folder {', '.join(absent)} in {place}: left out, beside real images of {', '.join(there)}")
+        print(f"no folder {', '.join(absent)} in {place}: left out, beside images of {', '.join(there)}")
     return there or list(categories)
 
 
@@ -156,9 +158,12 @@ def _real_paths() -> list[Path]:
     return [*roots, mvtec_folder(), transfer_folder() / RAW_DATA]
 
 
-def _holds(path: Path, category: str) -> bool:
-    """Whether a folder or an archive has a folder of this name."""
-    return archives.holds(path, category) if path.is_file() else index.category_folder(path, category).is_dir()
+def _holds(path: Path, category: str, plain: bool = True) -> bool:
+    """Whether a folder or an archive has a folder of this name, on request one with a layout, as real images have."""
+    if path.is_file():
+        return archives.holds(path, category)
+    folder = index.category_folder(path, category)
+    return folder.is_dir() if plain else index.has_layout(folder)
 
 
 def _checked(source: str) -> str:

@@ -94,7 +94,7 @@ class Detector(Options):
     def load_state(self, state: dict[str, Any]) -> Detector:
         """The inverse of `state`; returns the detector."""
         self.good_scores, self.seed = state["good_scores"].astype(np.float32), int(state["seed"])
-        if self.good_scores.ndim != 1 or not len(self.good_scores):
+        if self.good_scores.ndim != 1 or (self.calibrates and not len(self.good_scores)):
             raise ValueError(f"good_scores have shape {self.good_scores.shape}")
         return self
 

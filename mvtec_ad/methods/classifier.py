@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from mvtec_ad import artifacts, augment, metrics
 from mvtec_ad.backbones.backbone import DEVIATION, MEAN, TORCH_TAPS, batch_size
-from mvtec_ad.backbones.trunk import load_trunk, seeded, trunk
-from mvtec_ad.config import NAMED_WEIGHTS, Options, check_seed, option, torch_device
+from mvtec_ad.backbones.trunk import LITE, load_trunk, seeded, trunk
+from mvtec_ad.config import Options, check_seed, option, torch_device
 from mvtec_ad.data import loading, splits
 from mvtec_ad.data.loading import read_image
-from mvtec_ad.errors import ArtifactError, DataError, SettingsError
+from mvtec_ad.errors import ArtifactError, DataError, SettingsError, TrainingError
 from mvtec_ad.methods import items
 from mvtec_ad.methods.base import FITTED, Scores, as_tensor, check_table
 from mvtec_ad.schema import parse_json
@@ -274,6 +274,8 @@ class Classifier(Options):
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.copy_(parameter.half())  # as they are kept, so that the file gives the same scores
+                if not parameter.isfinite().all():
+                    raise TrainingError(f"weights of {self.backbone} have grown beyond half precision: lower the lr")
         network.eval()
         self.curve = run.curve()
 
@@ -331,8 +333,9 @@ class Classifier(Options):
 
     @property
     def frozen(self) -> bool:
-        """Whether the layers below the head are still those of a network that anybody can load by its name."""
-        return not self.steps and self.weights in NAMED_WEIGHTS and self.weights != "random"
+        """Whether the layers below the head are still those of a network that is installed with the package."""
+        installed = "imagenet" if self.backbone in LITE else "synthetic"
+        return not self.steps and self.weights == installed
 
     def state(self) -> dict[str, Any]:
         """What a fit has found: arrays of network and finders, two tables, and JSON data.

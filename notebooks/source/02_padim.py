@@ -607,7 +607,7 @@ else:
 published.verdicts([result.report for result in [*results.values(), in_keras]], by="backbone")
 
 # %% [markdown]
-# What this package measures on real bottles, network by network, stands in the README and in `python -m mvtec_ad results`.
+# What this package measures on real bottles, network by network, stands in `docs/results.md` and in `python -m mvtec_ad results`.
 #
 # ## Exercises
 #

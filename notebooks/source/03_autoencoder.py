@@ -591,8 +591,8 @@ lesson("at any angle it is ahead of the autoencoder", ahead["low"] > 0, run, sou
 # autoencoder of the beginning, in colour, at the size and with the map of the autoencoder.
 
 # %%
-padim_result = benchmark.Result.load(padim, category=first, row="padim")
-methods = {"autoencoder": first_result, "vae": vae_result, "patchcore": memory_result, "padim": padim_result}
+methods = {"autoencoder": first_result, "vae": vae_result, "patchcore": memory_result}
+methods |= {"padim": benchmark.Result.load(padim, category=first, row="padim")} if padim else {}
 
 flat, flat_test = (images.reshape(len(images), -1) / 255.0 for images in (train, test))
 center, components = flat.mean(0), np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:40]
@@ -629,9 +629,7 @@ plotting.picture_rows(rows, titles=titles, masks=masks[six], scales=scales)
 # Which rows are apart? The differences, on the same draws of test images, against the autoencoder:
 
 # %%
-for row in (
-    compare.paired([first_result, vae_result, memory_result, padim_result]).query("first == 'autoencoder'").itertuples()
-):
+for row in compare.paired(list(methods.values())).query("first == 'autoencoder'").itertuples():
     word = "ahead" if row.low > 0 else "behind" if row.high < 0 else "undecided"
     print(f"autoencoder − {row.second}: {metrics.format_metric(row._asdict())}: {word}")
 
@@ -657,7 +655,7 @@ reports = [result.report for result in [*results.values(), vae_result, *memories
 published.verdicts(reports, by="method")
 
 # %% [markdown]
-# What was measured on **real** bottles, with losses, rulers and sizes, stands in the README and in
+# What was measured on **real** bottles, with losses, rulers and sizes, stands in
 # [`docs/results.md`](../docs/results.md#reconstruction). There too the z-score per pixel and PCA are rows that a deep autoencoder hardly beats: those
 # bottles lie still as well.
 #

@@ -628,7 +628,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# A published two-view ResNet-50 claims an accuracy of 98 % on packages like the real ones, under another split; the README has what the classifier of this notebook gets on the
+# A published two-view ResNet-50 claims an accuracy of 98 % on packages like the real ones, under another split; [`docs/results.md`](../docs/results.md#classifier) has what the classifier of this notebook gets on the
 # real ones.
 #
 # ## Exercises

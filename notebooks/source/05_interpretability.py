@@ -14,7 +14,7 @@
 # * **watch it fail**: explanations that look convincing, of verdicts that are wrong.
 #
 # **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` of
-# [04 · Supervised classification](04_supervised_classifier.ipynb); what is missing is made here. Profile *quick*: a minute on 2 CPU cores.
+# [04 · Supervised classification](04_supervised_classifier.ipynb); what is missing is made here. Profile *quick*: a minute on 2 CPU cores, two where nothing is there.
 #
 # The methods: Sundararajan, Taly, Yan, *Axiomatic Attribution for Deep Networks*, 2017, [arXiv:1703.01365](https://arxiv.org/abs/1703.01365);
 # Selvaraju et al., *Grad-CAM*, 2017, [arXiv:1610.02391](https://arxiv.org/abs/1610.02391); Chattopadhay et al., *Grad-CAM++*, 2018,

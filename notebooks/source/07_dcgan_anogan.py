@@ -649,7 +649,7 @@ published.verdicts(reports, by="method")
 
 # %% [markdown]
 # On **real** bottles (64 pixels, 500 steps, three seeds, five CPU minutes each) f-AnoGAN reaches a pixel AUROC of .909 [.886, .927] and an image AUROC of .916
-# [.806, .965]; AnoGAN, with 500 steps of search an image, .903 [.878, .924] and .839 [.709, .914] (published for AnoGAN: .860 on pixels). So the published figure is exceeded, and yet: the *mean good image* has .891
+# [.806, .965]; AnoGAN, with 500 steps of search an image, .903 [.878, .924] and .839 [.709, .914] (published for AnoGAN: .860 on pixels). So ours is higher, under a protocol that the source does not state, and yet: the *mean good image* has .891
 # [.869, .910] and .921 [.811, .967] on the same images, and the z-score per pixel an image AUROC of .987. The generator has earned two hundredths on the pixels, and nothing on the images.
 # On MNIST it has earned more: with 0, 2, 4, 6 and 8 normal in turn f-AnoGAN has a mean AUROC of .949 [.942, .955], PCA .930 (.940 with the best number of components), the
 # autoencoder .901, AnoGAN .877. All of it: [`docs/results.md`](../docs/results.md#gans).
@@ -750,7 +750,7 @@ plotting.tile_rows({"": again.sample(16, seed=1)}, columns=4, zoom=3)
 # * redrawn digits and products by search and by an encoder, beside an autoencoder and PCA.
 #
 # **Limits.** A generator needs thousands of images before it draws well, and a line has hundreds. Where parts lie still, the mean image is nearly as good; where they do not, nothing
-# comes out. A search that goes on long enough redraws anomalies too. The score is in units of drawing errors. We have no published figure of f-AnoGAN to compare with, and cannot say that another
+# comes out. A search that goes on long enough redraws anomalies too. The score is in units of drawing errors. We have not read the published figures of f-AnoGAN (Bergmann et al. 2021), and cannot say that another
 # budget would not change the picture; settings were tried on *real* bottles and on MNIST's test digits, so those figures are a little optimistic; those of
 # *quick* on drawn bottles of other seeds than these.
 #

@@ -15,7 +15,7 @@
 #
 # **It reads** `data.zip` and `packages.zip` of [01](01_data_preparation.ipynb), and the models of [02](02_padim.ipynb),
 # [03](03_autoencoder.ipynb), [04](04_supervised_classifier.ipynb), [06](06_contrastive_typing.ipynb) and [07](07_dcgan_anogan.ipynb); what is missing is
-# made here, but for the second opinions of 03 and 07, which are left out then. Profile *quick*: a minute on 2 CPU cores.
+# made here, but for the second opinions of 03 and 07, which are left out then. Profile *quick*: a minute on 2 CPU cores, two and a half where nothing is there.
 #
 # Lee, Lee, Lee, Shin, *A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks*, 2018,
 # [arXiv:1807.03888](https://arxiv.org/abs/1807.03888); Chow, *On optimum recognition error and reject tradeoff*, 1970; Elkan, *The Foundations
@@ -459,7 +459,7 @@ for name in with_classifier:
 # The last two columns are the detector alone, at the threshold that stops one good part in twenty. It is a question of the *pair*: a second opinion pays where it knows what the
 # classifier does not. Where the classifier makes no mistake there is nothing to gain, and a detector that passes damaged parts can only make things dearer: see what the autoencoder alone misses,
 # of screws above all, which lie at any angle (notebook 03). The band is the safeguard: where the second opinion is poor, validation images choose a narrow one, so that it is hardly asked. A detector
-# may put the parts in a good *order* and still pass many a damaged one at that threshold. On real products, and on seven drawn ones, the README has the figures.
+# may put the parts in a good *order* and still pass many a damaged one at that threshold. On real products, and on seven drawn ones, [`docs/results.md`](../docs/results.md) has the figures.
 #
 # ## What does each stage cost?
 

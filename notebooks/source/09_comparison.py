@@ -15,7 +15,7 @@
 # **It reads** `data.zip` of [01](01_data_preparation.ipynb), which is made here where it is missing; what else lies in `transfer/` joins in: `padim.zip` ([02](02_padim.ipynb)),
 # `autoencoder.zip` and `patchcore.zip` ([03](03_autoencoder.ipynb)), `gan.zip` ([07](07_dcgan_anogan.ipynb)), and `inspection.zip` of notebook 08. What no artifact holds is measured here
 # (in *full* PaDiM and k-NN alone).
-# Profile *quick*: half a minute on 2 CPU cores.
+# Profile *quick*: half a minute on 2 CPU cores, two and a half where everything is measured here.
 
 # %%
 # <setup>
@@ -525,14 +525,14 @@ seconds.rename("cuts in which it is the best of the others").to_frame()
 #
 # ## Yours, reported, verdict
 #
-# One line for each source of published figures, a verdict for each of its metrics. It compares with our interval, so a few images can confirm little: most image AUROCs *agree*, and it takes the
+# One line for each source of published figures, a verdict for each of its metrics. It compares with our interval, so a few images can confirm little: on real images most image AUROCs *agree*, and it takes the
 # many pixels to *confirm*.
 
 # %%
 published.verdicts([row.report for row in rows if row.row not in TRIVIAL], by="row")
 
 # %% [markdown]
-# What was measured on real images, and how it compares, stands in the README and in `python -m mvtec_ad results`.
+# What was measured on real images, and how it compares, stands in `docs/results.md` and in `python -m mvtec_ad results`.
 #
 # ## Exercises
 #

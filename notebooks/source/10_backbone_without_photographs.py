@@ -12,7 +12,7 @@
 #   their features are worth to PaDiM;
 # * **look** at the first layer's filters, and at what such a network cannot do.
 #
-# **You need** nothing from other notebooks, and no GPU. Profile *quick*: about a minute on a CPU. Profile *full* repeats the training of
+# **You need** nothing from other notebooks, and in *quick* no GPU. Profile *quick*: about a minute on a CPU. Profile *full* repeats the training of
 # the carried weights.
 #
 # All other notebooks stand on EfficientNet-Lite0, which learned from the photographs of ImageNet. This one asks how far one gets
@@ -336,21 +336,26 @@ for name in ("this notebook's", "textures", "ImageNet"):
 #
 # ## Yours, reported, verdict
 #
-# Published figures for PaDiM with ResNet-18 and 100 channels are ImageNet's. The nearest published peer without photographs is the
+# Published figures for PaDiM with ResNet-18 and 100 channels are ImageNet's. Nearest to weights without photographs is the
 # study of Ugwu and others; we have read its abstract, not its tables, and know of no figure for this network and protocol.
 # So there is no verdict, only the row beside.
 
 # %%
 real = {name: rows["real bottle"] for name, rows in card["results"].items() if "real bottle" in rows}
 lines = [
-    ["bottle, weights from drawn textures", f"{real['synthetic']['image_auroc']:.3f}", "–", "no peer known"],
+    [
+        "bottle, weights from drawn textures",
+        f"{real['synthetic']['image_auroc']:.3f}",
+        "–",
+        "no published figure found",
+    ],
     [
         "bottle, ImageNet weights",
         f"{real['imagenet']['image_auroc']:.3f}",
         ".996 (xiahaifeng, README)",
-        "see the README",
+        "in docs/results.md",
     ],
-    ["bottle, random weights", f"{real['random']['image_auroc']:.3f}", "–", "no peer known"],
+    ["bottle, random weights", f"{real['random']['image_auroc']:.3f}", "–", "no published figure found"],
 ]
 pd.DataFrame(lines, columns=["real MVTec AD, recorded in the card", "ours", "reported", "verdict"])
 

@@ -136,9 +136,11 @@ def test_verdicts_of_what_cannot_be_compared(report: dict, row: dict, why: str) 
 def test_each_method_has_a_protocol_of_its_own(layers: Any) -> None:
     """PatchCore needs no channels; weights from a file are those that it holds."""
     settings = PATCHCORE | {"layers": layers, "neighbours": 9}
-    weights = "resnet18_in1k_to_layer3.pth (SHA-256 0123456789ab…)"
+    weights = "resnet18_in1k_to_layer3.pth (SHA-256 0d88f485e032…)"
     report = make_report(0.975, 0.985, method="patchcore", weights=weights) | {"settings": settings}
     assert published.verdict(report, {**ROW, "method": "patchcore", "protocol": PATCHCORE}) == "confirmed"
+    tuned = report | {"weights": "resnet18_in1k_to_layer3.pth (SHA-256 0123456789ab…)"}  # whatever it is called
+    assert published.verdict(tuned, {**ROW, "method": "patchcore", "protocol": PATCHCORE}).endswith("other weights")
 
 
 def test_protocols_are_options_of_their_methods() -> None:

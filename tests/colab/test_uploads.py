@@ -22,7 +22,7 @@ def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Colab:
     monkeypatch.setenv("MVTEC_AD_HOME", str(content))
 
     def made(stage: str) -> Stage:
-        return Stage(stages.STAGES[stage].needs, 1, lambda run, _: saved(stage, run.name, "made here"))
+        return Stage(stages.STAGES[stage].needs, 1, 2, lambda run, _: saved(stage, run.name, "made here"))
 
     monkeypatch.setattr(stages, "STAGES", {stage: made(stage) for stage in stages.STAGES})
     colab = Colab(content)
@@ -75,7 +75,7 @@ def test_whoever_cancels_gets_it_made(colab: Colab, capsys: pytest.CaptureFixtur
     assert contents(need(FULL, "contrastive")) == {"contrastive": "made here"}
     lines = [line for line in capsys.readouterr().out.splitlines() if "is made now" in line]
     assert [line.partition(".zip")[0] for line in lines] == ["data", "padim", "contrastive"]
-    assert "as long as notebook 06 in full takes to train" in lines[-1]
+    assert "about 2 minutes for seven products, estimated for a T4" in lines[-1]
 
 
 def test_quick_asks_for_nothing(colab: Colab) -> None:
@@ -122,6 +122,37 @@ def test_other_files_in_the_working_folder_stay(colab: Colab, tmp_path: Path) ->
     assert contents(need(FULL, "data")) == {"data": "uploaded"}
     assert {path.name for path in colab.folder.iterdir()} == {"data.zip", "transfer"}
     assert (colab.folder / "data.zip").read_bytes() == b"somebody else's"
+
+
+def test_every_upload_that_is_no_use_is_removed(colab: Colab, tmp_path: Path) -> None:
+    """Two at once: otherwise the second would lie there, and stop every further run."""
+    whole = {f"{stage}.zip": packed(tmp_path, stage) for stage in ("data", "packages", "padim")}
+    colab.choices.append(whole | {"data.zip": whole["data.zip"][:100], "padim.zip": whole["padim.zip"][:100]})
+    with pytest.raises(ArtifactError, match=r"of data\.zip 100 bytes.*; of padim\.zip 100 bytes"):
+        need(FULL, "data", "packages", "padim")
+    assert [path.name for path in (colab.folder / "transfer").glob("*.zip")] == ["packages.zip"]
+
+
+def test_an_upload_takes_the_place_of_nothing(colab: Colab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither of what took hours to make, nor of a file that arrived meanwhile, nor of one of the same name."""
+    saved("padim", content="trained for hours")
+    data = packed(tmp_path, "data")
+    colab.choices.append(
+        {"padim.zip": b"old", "data.zip": data, "data (1).zip": b"the second", "MVTec (2021).zip": b"x"}
+    )
+    asking = colab.upload
+
+    def drag_meanwhile() -> dict[str, bytes]:
+        (colab.folder / "dragged.zip").write_bytes(b"dragged")
+        return asking()
+
+    artifacts.sys.modules["google.colab"].files.upload = drag_meanwhile
+    assert contents(need(FULL, "data", "padim")) == {"data": "uploaded", "padim": "trained for hours"}
+    assert (colab.folder / "transfer" / "MVTec (2021).zip").read_bytes() == b"x"
+    assert sorted(path.name for path in colab.folder.iterdir()) == ["dragged.zip", "transfer"]
+    printed = capsys.readouterr().out
+    assert "padim.zip is not taken, for transfer/padim.zip is there: remove that one first" in printed
+    assert "data (1).zip is not taken, for transfer/data.zip is there" in printed
 
 
 def test_downloads_reach_the_browser(colab: Colab) -> None:

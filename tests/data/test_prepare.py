@@ -245,6 +245,9 @@ def test_beside_real_products_packages_are_synthetic(
     assert table.groupby(["split", "label", "view"]).size().tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
     assert (table["severity"] > 0).equals(table["label"] == 1)
     lossless = index.read_category(own_home / "data" / "synthetic", "package")
+    at_the_line_itself = own_home / "data" / "synthetic" / "package"  # as `check` says it
+    prepare_packages(run(), root=at_the_line_itself, path=own_home / "same.zip", progress=False)
+    assert artifacts.load(own_home / "same.zip").sha256 == artifact.sha256
     for new, old in zip(table["image_path"], lossless["image_path"], strict=True):
         difference = loading.read_image(new).astype(int) - loading.read_image(old)
         assert difference.shape == (270, 480, 3)

@@ -383,6 +383,8 @@ def test_epochs_are_whole_passes_over_all_good_images(good: np.ndarray, monkeypa
     assert passes[0] != passes[1] != passes[2]
     assert len(detector.curve) == 9
     assert "held_out" not in detector.curve
+    again = small(epochs=3, batch_images=5, held_out=0.0).load_state(detector.state())
+    np.testing.assert_array_equal(again.score(good).image, detector.score(good).image)
     assert detector.good_scores.shape == (0,)
 
 
