@@ -110,7 +110,7 @@ def stay_at_home(folder: Path) -> None:
             shutil.copyfile(file, target)
     os.environ |= {"MVTEC_AD_ROOT": str(folder), "MVTEC_AD_DIGITS": str(SHARED / "data" / "mnist")}
     os.environ["MVTEC_AD_CATEGORIES"] = " ".join(REAL)
-    state_of, network = trunk.state_of, keras_networks._network
+    state_of, load = trunk.state_of, keras_networks.load
 
     def local_state(name: str, weights: str) -> Any:
         if weights != "imagenet" or name in trunk.LITE:
@@ -120,8 +120,11 @@ def stay_at_home(folder: Path) -> None:
         with trunk.seeded(0):
             return import_torchvision().models.get_model(name, weights=None).state_dict(), "random, for ImageNet's"
 
+    def local_keras(name: str, weights: str) -> Any:
+        return load(name, weights if name in keras_networks.FROM_TORCH else weights.replace("imagenet", "random"))
+
     trunk.state_of = keras_networks.state_of = local_state
-    keras_networks._network = lambda build, name, weights: network(build, name, weights.replace("imagenet", "random"))
+    keras_networks.load = local_keras
 
 
 def failures(source: Path) -> Iterator[str]:
