@@ -32,7 +32,7 @@ from costs import (
 )
 
 from mvtec_ad.benchmark.defect_types import OPEN_FOLDS
-from mvtec_ad.config import profile
+from mvtec_ad.config import DataSettings, Profile
 from mvtec_ad.data.catalog import CATEGORIES, Category
 from mvtec_ad.inspection import InspectionOptions
 from mvtec_ad.methods.anogan import Anogan
@@ -50,7 +50,7 @@ from mvtec_ad.methods.pretraining import Pretraining
 PROJECT = Path(__file__).parents[1]
 SOURCES = {path.stem[:2]: path for path in sorted((PROJECT / "notebooks" / "source").glob("*.py"))}
 QUICK = json.loads((PROJECT / "assets" / "minutes.json").read_text(encoding="utf-8"))["notebooks"]
-RUN = profile("full")
+RUN = Profile("full", DataSettings.preset("full"))  # whatever the environment says
 SEEDS, PRODUCTS = len(RUN.seeds), [CATEGORIES[name] for name in RUN.data.categories]
 FIRST, TURNING = PRODUCTS[:1], [CATEGORIES["screw"]]  # that notebooks look at closely
 PICTURES = 2 * 2 * (RUN.data.package_train + RUN.data.package_test)  # of packages: damaged and intact, two views
