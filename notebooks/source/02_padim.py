@@ -236,11 +236,10 @@ print(f"M² = {dual:.2f} both ways;", {name: f"{size:.2f} GB" for name, size in 
 # the image and smoothed; the score of an image is its worst place.
 
 # %%
-results = {
-    name: benchmark.run(detector, tables[name], seeds, data_source=source, keep_models=True) for name in categories
-}
-for each in results.values():
-    del each.detectors[1:]  # the model of the first draw goes into the artifact: those of the others only take memory
+results = {}
+for name in categories:
+    results[name] = benchmark.run(detector, tables[name], seeds, data_source=source, keep_models=True)
+    del results[name].detectors[1:]  # the model of the first draw goes into the artifact: others only take memory
 result = results[first]
 maps, scores = result.maps[seeds[0]], result.scores[0]
 at_scale = result.detectors[0].gaussians.distance(embedded(test[[defective]]))[place, 0]
