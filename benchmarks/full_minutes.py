@@ -32,7 +32,7 @@ from mvtec_ad.stages import STAGES
 
 def needed(notebook: str) -> set[str]:
     """Artifacts without which a notebook cannot begin, and those that they are made from."""
-    call = re.search(r"need\(run, (.*?)(?:optional|other_profile)", SOURCES[notebook].read_text(encoding="utf-8"))
+    call = re.search(r"need\(\s*run,(.*?)(?:optional|other_profile)", SOURCES[notebook].read_text("utf-8"), re.S)
     names = set(re.findall(r'"(\w+)"', call[1])) if call else set()
     while more := {name for stage in names for name in STAGES[stage].needs} - names:
         names |= more

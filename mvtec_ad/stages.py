@@ -25,7 +25,8 @@ from mvtec_ad.methods.padim import Padim
 from mvtec_ad.notebooks import where_possible
 
 Inputs = Mapping[str, Artifact]
-MEGABYTES = {"data": 30, "packages": 50, "padim": 75, "autoencoder": 10, "patchcore": 20, "models": 15}  # in full
+# Of one product in full, about; the packages in all.
+MEGABYTES = {"data": 30, "packages": 50, "padim": 75, "autoencoder": 10, "patchcore": 20, "models": 15}
 MEGABYTES |= {"contrastive": 5, "gan": 5, "inspection": 10}
 MISS, FALSE_ALARM = 10.0, 1.0  # what mistakes cost where a classifier's threshold is chosen
 
@@ -54,7 +55,7 @@ def need(
     """
     accepted = None if other_profile else run.name
     if run.name == "full":
-        ask([*stages, *optional], accepted)
+        ask([*stages, *optional], run, accepted)
     at_hand: dict[str, Artifact | None] = {}
 
     def get(stage: str) -> None:
@@ -88,7 +89,7 @@ def need(
     return {stage: at_hand[stage] for stage in [*stages, *optional] if stage in stages or at_hand.get(stage)}
 
 
-def ask(stages: Sequence[str], profile: str | None) -> None:
+def ask(stages: Sequence[str], run: Profile, profile: str | None) -> None:
     """In Colab, ask in one dialog for all of these that are missing.
 
     Raises:
@@ -97,8 +98,9 @@ def ask(stages: Sequence[str], profile: str | None) -> None:
     missing = [stage for stage in stages if not path_of(stage).is_file()]
     if not missing or not artifacts.in_colab():
         return
-    listed = ", ".join(f"{stage}.zip ({MEGABYTES[stage]} MB)" for stage in missing)
-    print(f"Choose what earlier notebooks offered for download, all at once: {listed}; sizes are about one product's.")
+    sizes = {stage: MEGABYTES[stage] * (1 if stage == "packages" else len(run.data.categories)) for stage in missing}
+    listed = ", ".join(f"{stage}.zip (about {size} MB)" for stage, size in sizes.items())
+    print(f"Choose what earlier notebooks offered for download, all at once: {listed}.")
     print("Cancel, and what this notebook cannot do without is made here.")
     paths = artifacts.upload()
     for path in paths:

@@ -41,8 +41,8 @@ PROTOCOL = {  # options that a source must state, and have like ours, for its fi
     "anogan": ("latent", "steps", "image_size"),
     "f_anogan": ("latent", "steps", "image_size"),
 }
-# What ImageNet weights are called, and the SHA-256 of files of them (torchvision's ResNet-18, Keras's MobileNet).
-IMAGENET = ("IMAGENET1K", "imagenet", "SHA-256 0d88f485e032", "SHA-256 a8f30fc84651")
+# ImageNet weights as libraries call them, and files of them (torchvision's ResNet-18, Keras's MobileNet).
+IMAGENET = re.compile(r"IMAGENET1K_V\d$|(keras )?imagenet($| \(SHA-256 )|.*\(SHA-256 (0d88f485e032|a8f30fc84651)")
 TITLED = ("backbone", "weights", "image_size", "crop")  # options with a place of their own
 
 
@@ -95,8 +95,7 @@ def verdict(report: Report, row: dict[str, Any]) -> str:
         return "not comparable: other images"
     if row["backbone"] != report.get("backbone"):
         return "not comparable: other network"
-    weights = report.get("weights")
-    if weights and not any(word in weights for word in IMAGENET):
+    if report.get("weights") and not IMAGENET.match(report["weights"]):
         return "not comparable: other weights"
     if "differs" in row:
         return f"not comparable: {row['differs']}"

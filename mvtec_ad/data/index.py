@@ -103,9 +103,8 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
         return table
     try:
         images = parse_json(marker.read_bytes(), _Marker)["images"].items()
-        severities = {
-            Path(name).with_suffix(""): image["severity"] for name, image in images
-        }  # `prepare` may re-encode
+        # Without suffixes: `prepare` may have encoded them anew.
+        severities = {Path(name).with_suffix(""): image["severity"] for name, image in images}
         names = [Path(path).relative_to(folder) for path in table["image_path"]]
         if unknown := [name.as_posix() for name in names if name.with_suffix("") not in severities]:
             raise ValueError(f"it lacks {unknown[0]}")

@@ -139,8 +139,11 @@ def test_each_method_has_a_protocol_of_its_own(layers: Any) -> None:
     weights = "resnet18_in1k_to_layer3.pth (SHA-256 0d88f485e032…)"
     report = make_report(0.975, 0.985, method="patchcore", weights=weights) | {"settings": settings}
     assert published.verdict(report, {**ROW, "method": "patchcore", "protocol": PATCHCORE}) == "confirmed"
-    tuned = report | {"weights": "resnet18_in1k_to_layer3.pth (SHA-256 0123456789ab…)"}  # whatever it is called
-    assert published.verdict(tuned, {**ROW, "method": "patchcore", "protocol": PATCHCORE}).endswith("other weights")
+    row = {**ROW, "method": "patchcore", "protocol": PATCHCORE}
+    for name in ("IMAGENET1K_V1", "keras imagenet", "imagenet (SHA-256 579344248a93…)"):
+        assert published.verdict(report | {"weights": name}, row) == "confirmed", name
+    for name in ("resnet18_in1k_to_layer3.pth", "imagenet.pth", "synthetic"):  # whatever a file is called
+        assert published.verdict(report | {"weights": f"{name} (SHA-256 0123456789ab…)"}, row).endswith("other weights")
 
 
 def test_protocols_are_options_of_their_methods() -> None:

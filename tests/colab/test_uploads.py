@@ -56,7 +56,7 @@ def test_everything_is_asked_for_in_one_dialog(
     at_hand = need(FULL, "data", "models", optional=("gan",))
     assert contents(at_hand) == {"data": "uploaded", "models": "uploaded"}
     printed = capsys.readouterr().out
-    assert "data.zip (30 MB), models.zip (15 MB), gan.zip (5 MB)" in printed
+    assert "data.zip (about 210 MB), models.zip (about 105 MB), gan.zip (about 35 MB)" in printed
     assert "gan.zip is not here and is left out: notebooks/07_dcgan_anogan.ipynb makes it" in printed
     assert [name for name, *_ in colab.log] == ["upload"]
     assert sorted(path.name for path in colab.folder.iterdir()) == ["transfer"]
