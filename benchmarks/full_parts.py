@@ -99,7 +99,7 @@ def padim(what: str, model: Padim, chosen: Sequence[Category], draws: int, stage
 
 def patchcore(model: Patchcore) -> Part:
     """PatchCore on a product, with a seed."""
-    cells, width = (model.crop // 8) ** 2, 152  # of the layers 2 and 3 of its network
+    cells, width = (model.crop // 8) ** 2, {"resnet18": 384}.get(model.backbone, 152)  # of layers 2 and 3
     images, patches = IMAGES // len(PRODUCTS), cells * trained(PRODUCTS) // len(PRODUCTS)
     bank = round(model.coreset * patches)
 
@@ -107,7 +107,7 @@ def patchcore(model: Patchcore) -> Part:
         fit = pick(patches, model.projection) * bank + comparison(cells, bank, width) * images
         return look(model.backbone, model.crop) * images + fit
 
-    return Part("03", "PatchCore", Patchcore, len(PRODUCTS) * SEEDS, "fits", cost)
+    return Part("03", f"PatchCore, {model.backbone}", Patchcore, len(PRODUCTS) * SEEDS, "fits", cost)
 
 
 def autoencoder(what: str, model: Autoencoder, chosen: Sequence[Category]) -> Part:
@@ -163,6 +163,7 @@ def reconstruction() -> list[Part]:
         autoencoder("VAE", Vae.preset("full"), FIRST),
         Part("03", "three vectors, three grids", Autoencoder, 3 * 120 + 3 * 1200, "steps", small),
         patchcore(memory),
+        patchcore(Patchcore.preset("resnet18")),
         Part("03", "metrics of three methods", None, 3 * SEEDS * tested(PRODUCTS), "maps", metrics),
     ]
 

@@ -58,7 +58,7 @@ class Patchcore(FeatureDetector):
     name: ClassVar = "patchcore"
     PRESETS: ClassVar = {
         "default": {},
-        "resnet18": {"backbone": "resnet18"},
+        "resnet18": {"backbone": "resnet18", "image_size": 224, "crop": 224},  # anomalib's, whose figures are published
         "wide_resnet50": {"backbone": "wide_resnet50_2"},
         "quick": {"image_size": 192, "crop": 192, "sigma": 3.0, "coreset": 0.02},
         "full": {},
