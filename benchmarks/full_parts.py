@@ -38,7 +38,7 @@ from mvtec_ad.inspection import InspectionOptions
 from mvtec_ad.methods.anogan import Anogan
 from mvtec_ad.methods.autoencoder import Autoencoder, Vae
 from mvtec_ad.methods.classifier import CHECKS, Classifier
-from mvtec_ad.methods.defect_types import MEASURED, DefectTypes
+from mvtec_ad.methods.defect_types import DefectTypes
 from mvtec_ad.methods.explain import Attribution
 from mvtec_ad.methods.f_anogan import FAnogan
 from mvtec_ad.methods.gan import Dcgan
@@ -46,9 +46,10 @@ from mvtec_ad.methods.knn import Knn
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
 from mvtec_ad.methods.pretraining import Pretraining
+from mvtec_ad.notebooks import number_of
 
 PROJECT = Path(__file__).parents[1]
-SOURCES = {path.stem[:2]: path for path in sorted((PROJECT / "notebooks" / "source").glob("*.py"))}
+SOURCES = {number_of(path): path for path in sorted((PROJECT / "notebooks" / "source").glob("*.py"))}
 QUICK = json.loads((PROJECT / "assets" / "minutes.json").read_text(encoding="utf-8"))["notebooks"]
 RUN = Profile("full", DataSettings.preset("full"))  # whatever the environment says
 SEEDS, PRODUCTS = len(RUN.seeds), [CATEGORIES[name] for name in RUN.data.categories]
@@ -85,7 +86,9 @@ class Part:
     stage: str = ""  # the artifact that it is done for
 
 
-def padim(what: str, model: Padim, chosen: Sequence[Category], draws: int, stage: str = "") -> Part:
+def padim(
+    what: str, model: Padim, chosen: Sequence[Category], draws: int, stage: str = "", notebook: str = "02"
+) -> Part:
     """PaDiM fitted on a product with several draws of channels, scored and measured."""
     good, images = (number(chosen) // len(chosen) for number in (trained, tested))
     good, positions = len(model.fitted(good)), (model.crop // 4) ** 2
@@ -94,10 +97,10 @@ def padim(what: str, model: Padim, chosen: Sequence[Category], draws: int, stage
         fits = gaussian(good, images, model.channels) * positions + measuring(model.crop) * images
         return look(model.backbone, model.crop) * (good + images) + fits * draws
 
-    return Part("02", what, Padim, len(chosen), "products", cost, stage)
+    return Part(notebook, what, Padim, len(chosen), "products", cost, stage)
 
 
-def patchcore(model: Patchcore) -> Part:
+def patchcore(model: Patchcore, count: int = len(PRODUCTS) * SEEDS, notebook: str = "03b") -> Part:
     """PatchCore on a product, with a seed."""
     cells, width = (model.crop // 8) ** 2, {"resnet18": 384}.get(model.backbone, 152)  # of layers 2 and 3
     images, patches = IMAGES // len(PRODUCTS), cells * trained(PRODUCTS) // len(PRODUCTS)
@@ -107,7 +110,7 @@ def patchcore(model: Patchcore) -> Part:
         fit = pick(patches, model.projection) * bank + comparison(cells, bank, width) * images
         return look(model.backbone, model.crop) * images + fit
 
-    return Part("03", f"PatchCore, {model.backbone}", Patchcore, len(PRODUCTS) * SEEDS, "fits", cost)
+    return Part(notebook, f"PatchCore, {model.backbone}", Patchcore, count, "fits", cost)
 
 
 def autoencoder(what: str, model: Autoencoder, chosen: Sequence[Category]) -> Part:
@@ -132,7 +135,7 @@ def parts() -> list[Part]:
     """Of all notebooks; nothing is counted or timed yet."""
     quick = [Part(name, "all of quick", None, 1, "", partial(Cost, Counter(), 60 * QUICK[name])) for name in SOURCES]
     more = [*tables_and_padim(), *reconstruction(), *classification(), *attribution(), *types()]
-    return sorted([*quick, *more, *digits_and_gan(), *the_last_three()], key=lambda part: part.notebook)
+    return sorted([*quick, *more, *digits_and_gan(), *the_last_four()], key=lambda part: part.notebook)
 
 
 def tables_and_padim() -> list[Part]:
@@ -143,8 +146,9 @@ def tables_and_padim() -> list[Part]:
         Part("01", "packages", None, PICTURES, "files", whole, "packages"),
         padim("Keras ResNet50", keras, PRODUCTS, 3, "padim"),
         padim("raw features beside scaled ones", Padim.preset("quick"), 2 * FIRST, 3),
-        padim("aligned", replace(keras, image_size=keras.crop), TURNING, 1),
-        padim("two numbers of channels, six draws", keras, TURNING, 12),
+        padim("as it lies, centred, aligned", replace(keras, image_size=keras.crop), TURNING, 9),
+        padim("two numbers of channels, five draws", keras, TURNING, 10),
+        patchcore(Patchcore.preset("full"), 2 * SEEDS, "02"),
         padim("torch beside Keras", replace(keras, backbone="efficientnet_lite0"), 2 * FIRST, 3),
         padim("ResNet-18", Padim.preset("resnet18"), PRODUCTS, 3),
         padim("WideResNet50-2", Padim.preset("wide_resnet50"), PRODUCTS, 3),
@@ -152,19 +156,20 @@ def tables_and_padim() -> list[Part]:
 
 
 def reconstruction() -> list[Part]:
-    """Notebook 03; of its small networks all are taken for the largest."""
+    """Notebooks 03 and 03b; of the small networks all are taken for the largest."""
     ours, memory = Autoencoder.preset("full"), Patchcore.preset("full")
     small = partial(step, Autoencoder, "default", loss="mse", image_size=64, crop=64)
     metrics = partial(measuring, memory.crop)
     return [
         autoencoder("autoencoder", ours, PRODUCTS),
-        autoencoder("two other losses", replace(ours, loss="ssim"), 2 * FIRST),
+        autoencoder("squared error alone", replace(ours, loss="mse"), FIRST),
         autoencoder("reported setting", Autoencoder.preset("reported"), PRODUCTS),
-        autoencoder("VAE", Vae.preset("full"), FIRST),
-        Part("03", "three vectors, three grids", Autoencoder, 3 * 120 + 3 * 1200, "steps", small),
+        autoencoder("two VAEs", Vae.preset("full"), 2 * FIRST),
+        Part("03", "a grid that copies", Autoencoder, SEEDS * 700, "steps", small),
         patchcore(memory),
         patchcore(Patchcore.preset("resnet18")),
-        Part("03", "metrics of three methods", None, 3 * SEEDS * tested(PRODUCTS), "maps", metrics),
+        Part("03", "metrics of two methods", None, 2 * SEEDS * tested(PRODUCTS), "maps", metrics),
+        Part("03b", "metrics of PatchCore", None, 2 * SEEDS * tested(PRODUCTS), "maps", metrics),
     ]
 
 
@@ -175,9 +180,8 @@ def classification() -> list[Part]:
     return [
         Part("04", "items found and cut", None, PICTURES, "pictures", cut, "models"),
         classifier("packages", first, 2, PICTURES // 2, "models"),
-        *(classifier("packages", network, 2, PICTURES // 2) for network in others),
-        classifier("packages, both views", first, 2, PICTURES, "models"),
-        classifier("packages, both views", "resnet18", 1, PICTURES, "models"),
+        classifier("packages, both views", first, 1, PICTURES, "models"),
+        *(classifier("packages, both views", network, 1, PICTURES) for network in others),
         classifier("products", first, len(PRODUCTS), images, "models"),
         *(classifier("products", network, len(PRODUCTS), images) for network in others),
     ]
@@ -187,12 +191,12 @@ def attribution() -> list[Part]:
     """Notebook 05: its passes; forwards and backwards are three."""
     maps, passes = Attribution.preset("full"), partial(look, NETWORKS[0], Classifier.preset("full").image_size)
     grad_cam, occlusion = 2 * 3, maps.windows**2
-    gradients, removals = 3 * (maps.path_steps + maps.noisy_copies), 5 * 2 * (maps.removals + 1)  # of five maps
+    gradients, removals = 3 * (maps.path_steps + maps.noisy_copies), 7 * 2 * (maps.removals + 1)  # of seven orders
     view = (grad_cam + occlusion) * maps.images + (gradients + removals) * maps.few
-    anew = 6 * (grad_cam * maps.randomised + gradients * 2)  # after each of six parts of the network
-    others = 4 * grad_cam * maps.images + (grad_cam + occlusion) * FIRST[0].test_defective // 3
+    anew = 3 * 6 * grad_cam * maps.randomised  # three draws, after each of six parts of the network
+    others = 5 * (grad_cam + 1) * maps.images + (grad_cam + occlusion) * FIRST[0].test_defective // 3
     return [
-        Part("05", "maps of both views", Attribution, 2 * view, "passes", passes),
+        Part("05", "maps of one view", Attribution, view, "passes", passes),
         Part("05", "weights drawn anew", Attribution, anew, "passes", passes),
         Part("05", "maps by other networks, and of a product", Attribution, others, "passes", passes),
     ]
@@ -205,42 +209,42 @@ def types() -> list[Part]:
     tune = partial(tuning, model.backbone, model.image_size, model.batch)
     folds = model.folds * model.repeats
     left_out = OPEN_FOLDS * max(len(set(category.defects) - set(model.mixtures)) for category in PRODUCTS)
-    every, close = model.steps * (folds + 1) * len(PRODUCTS), model.steps * (folds + left_out)
+    every, close = model.steps * (folds + 2) * len(PRODUCTS), model.steps * (folds + left_out)
     return [
         Part("06", "copies", DefectTypes, defects * (model.copies + 1), "passes", passes, "contrastive"),
-        Part("06", "two other looks", DefectTypes, 2 * defects * (MEASURED + 1), "passes", passes),
+        Part("06", "two other looks", DefectTypes, 2 * defects * (2 + 1), "passes", passes),
         Part("06", "folds and models of every product", DefectTypes, every, "steps", tune, "contrastive"),
         Part("06", "SimCLR, and types left out", DefectTypes, close, "steps", tune),
-        Part("06", "t-SNE twice, UMAP as if as long", None, 4, "maps", partial(plane, defects)),
+        Part("06", "t-SNE of each product, joint ones, UMAP as if as long", None, 5, "maps", partial(plane, defects)),
     ]
 
 
 def digits_and_gan() -> list[Part]:
-    """Notebook 07."""
+    """Notebooks 07 and 07b."""
     dcgan, model, digit = Dcgan.preset("full"), FAnogan.preset("full"), FAnogan.preset("digits")
     learned, seen, fits = round(MNIST * (1 - dcgan.held_out)), tested(PRODUCTS) * SEEDS, len(PRODUCTS) * SEEDS
     play = partial(step, Dcgan, "full", "epochs", snapshots=1)
-    narrow, recipes = partial(play, width=8, discriminator_width=8), 12 * replace(dcgan, epochs=3).steps(learned)
-    pairs = 14 * 10_000 * (10_000 + 2 * 1000)  # tables of two and of twelve rows, beside 10,000 digits
+    narrow, recipes = partial(play, width=8, discriminator_width=8), 9 * replace(dcgan, epochs=3).steps(learned)
+    pairs = 12 * 10_000 * (10_000 + 2 * 1000)  # tables of two, nine and one rows, beside 10,000 digits
     gan, gan_digit = (partial(step, FAnogan, preset, encoder_steps=0) for preset in ("full", "digits"))
     encoder = partial(step, FAnogan, "full", "encoder_steps", steps=1)
     search, search_digit = (partial(search_step, preset) for preset in ("full", "digits"))
-    searched, digits = tested(FIRST) * SEEDS * model.search_steps, (MNIST - learned) * digit.search_steps
+    searched, digits = tested(FIRST) * SEEDS * model.search_steps, SEEDS * 1900 * digit.search_steps
     return [
         Part("07", "DCGAN", Dcgan, dcgan.steps(learned), "steps", play),
-        Part("07", "four recipes, three seeds", Dcgan, recipes, "steps", narrow),
+        Part("07", "three recipes, three seeds", Dcgan, recipes, "steps", narrow),
         Part("07", "precision and recall of digits", Dcgan, pairs, "pairs", neighbours),
-        Part("07", "f-AnoGAN of a digit, and its encoder", FAnogan, digit.steps * 2, "steps", gan_digit),
-        Part("07", "AnoGAN of a digit", Anogan, digits, "steps of an image", search_digit),
-        Part("07", "f-AnoGAN", FAnogan, model.steps * fits, "steps", gan),
-        Part("07", "encoders", FAnogan, model.encoder_steps * fits, "steps", encoder),
-        Part("07", "AnoGAN", Anogan, searched, "steps of an image", search),
-        Part("07", "metrics", None, seen, "maps", partial(measuring, model.crop)),
+        Part("07b", "f-AnoGAN of a digit, and its encoder", FAnogan, SEEDS * digit.steps * 2, "steps", gan_digit),
+        Part("07b", "AnoGAN of a digit", Anogan, digits, "steps of an image", search_digit),
+        Part("07b", "f-AnoGAN", FAnogan, model.steps * fits, "steps", gan),
+        Part("07b", "encoders", FAnogan, model.encoder_steps * fits, "steps", encoder),
+        Part("07b", "AnoGAN", Anogan, searched, "steps of an image", search),
+        Part("07b", "metrics", None, seen, "maps", partial(measuring, model.crop)),
     ]
 
 
-def the_last_three() -> list[Part]:
-    """Notebooks 08 to 10."""
+def the_last_four() -> list[Part]:
+    """Notebooks 08, 09, 09b and 10."""
     model, nearest, second = Classifier.preset("full"), Knn.preset("full"), Padim.preset("full")
     options, weights = InspectionOptions.preset("full"), Pretraining.preset("full")
     name, opinion = partial(look, options.backbone, options.image_size), partial(look, second.backbone, second.crop)
@@ -256,6 +260,7 @@ def the_last_three() -> list[Part]:
         Part("09", "AUPRO in pairs", None, 11 * tested(FIRST), "maps", metrics),
         Part("09", "image AUROC in pairs", None, scores, "scores", resampling),
         Part("09", "nearest neighbours", Knn, IMAGES, "passes", neighbour),
+        padim("twenty draws", second, TURNING, 20, notebook="09b"),
         Part("10", "textures, two at once", None, weights.images // 2, "images", drawn),
         Part("10", "pretraining", Pretraining, weights.steps, "steps", train),
     ]

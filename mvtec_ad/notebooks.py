@@ -19,8 +19,13 @@ from mvtec_ad.config import DataSettings, Profile
 from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
 
 # The notebooks whose artifacts each one reads.
-READS = {"02": "01", "03": "01 02", "04": "01", "05": "01 04", "06": "01 02", "07": "01"}
-READS |= {"08": "01 02 03 04 06 07", "09": "01 02 03 07 08"}
+READS = {"02": "01", "03": "01", "03b": "01 02 03", "04": "01", "05": "01 04", "06": "01 02", "07b": "01"}
+READS |= {"08": "01 02 03 03b 04 06 07b", "09": "01 02 03 03b 07b 08", "09b": "01"}
+
+
+def number_of(notebook: Path) -> str:
+    """What the name of a notebook or of its source begins with: `03`, and `03b` for the lecture after it."""
+    return notebook.name.partition("_")[0]
 
 
 def where_possible(make: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
@@ -60,16 +65,27 @@ def lesson(claim: str, holds: bool, run: Profile, data_source: str) -> None:
         assert holds, f"the lesson is lost: {claim}"
 
 
+def same_weights(by_hand: Any, by_package: Any) -> bool:
+    """Whether two networks (torch modules) hold the same parameters, each within 1e-5 of its largest value.
+
+    They are compared in their order, so that layers may be called otherwise; the largest difference is printed.
+    """
+    pairs = list(zip(*(tuple(p.detach() for p in each.parameters()) for each in (by_hand, by_package)), strict=True))
+    parts = [float((hand - package).abs().max() / package.abs().max().clamp(min=1e-12)) for hand, package in pairs]
+    print(f"{len(parts)} tensors of weights; by hand and package differ by {max(parts):.0e} at most, as a part of each")
+    return max(parts) < 1e-5
+
+
 def choose_notebooks(folder: Path, numbers: Sequence[str]) -> list[Path]:
     """Notebooks in order, all when no number is given; SettingsError where none has it, DataError without any."""
-    notebooks = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    notebooks = {number_of(path): path for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb"))}
     if not notebooks:
         raise DataError(f"{folder} holds no notebooks: run this inside a checkout of the project")
-    unknown = [number for number in numbers if number.zfill(2) not in notebooks]
+    asked = {number: number.zfill(2 + number[-1:].isalpha()) for number in numbers}
+    unknown = [number for number, name in asked.items() if name not in notebooks]
     if unknown:
         raise SettingsError(f"no notebook {unknown[0]}: choose from {', '.join(notebooks)}")
-    wanted = {number.zfill(2) for number in numbers} or set(notebooks)
-    return [path for number, path in notebooks.items() if number in wanted]
+    return [path for number, path in notebooks.items() if not asked or number in asked.values()]
 
 
 def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, float]:
@@ -77,7 +93,7 @@ def execute_notebooks(notebooks: Mapping[Path, Any], jobs: int) -> dict[Path, fl
 
     Each waits for those that it reads from. After a failure those that run are finished, and none is begun.
     """
-    targets = {target.name[:2]: target for target in notebooks}
+    targets = {number_of(target): target for target in notebooks}
     waits = {number: {name for name in READS.get(number, "").split() if name in targets} for number in targets}
 
     def chain(number: str) -> int:

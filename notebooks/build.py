@@ -21,7 +21,7 @@ from typing import Any
 import jupytext
 import nbformat
 
-from mvtec_ad.notebooks import execute_notebooks
+from mvtec_ad.notebooks import execute_notebooks, number_of
 
 try:
     import tomllib
@@ -109,7 +109,7 @@ def convert(source: Path, repository: str | None) -> Any:
         "language_info": {"name": "python"},
         "colab": {"provenance": []},
     }
-    if source.name[:2] not in WITHOUT_GPU:
+    if number_of(source) not in WITHOUT_GPU:
         notebook.metadata["accelerator"] = "GPU"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: dict[str, int] = {}
@@ -197,9 +197,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--home", type=Path, help="keep artifacts here between builds instead of a temporary folder")
     arguments = parser.parse_args()
-    sources = sorted((HERE / "source").glob("[0-9][0-9]_*.py"))
+    sources = sorted((HERE / "source").glob("[0-9][0-9]*_*.py"))
     if arguments.numbers:
-        sources = [source for source in sources if source.name[:2] in arguments.numbers]
+        sources = [source for source in sources if number_of(source) in arguments.numbers]
     if arguments.check:
         return 1 if check(sources) else 0
     with tempfile.TemporaryDirectory() as temporary:

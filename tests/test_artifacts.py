@@ -119,12 +119,14 @@ def test_the_manifest_says_how_it_was_made(tmp_path: Path) -> None:
 
 
 def test_the_same_content_is_the_same_artifact_whenever_it_was_written(tmp_path: Path) -> None:
-    """What is made again from the same images fits what was made of them before; one other byte, and it does not."""
+    """What is made again from the same images fits what was made of them; one other byte or source, and it does not."""
     first = artifacts.load(save(tmp_path / "data.zip", metrics={"a": 1}))
     again = artifacts.load(save(tmp_path / "again.zip", dict(reversed(FILES.items())), metrics={"a": 2}))
     other = artifacts.load(save(tmp_path / "other.zip", FILES | {"figure.png": b"another"}))
     assert first.path.read_bytes() != again.path.read_bytes()
-    assert first.sha256 == again.sha256 != other.sha256
+    elsewhere = artifacts.load(save(tmp_path / "elsewhere.zip", data_source="synthetic"))
+    assert first.sha256 == again.sha256
+    assert len({first.sha256, other.sha256, elsewhere.sha256}) == 3
 
 
 def test_the_commit_says_when_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

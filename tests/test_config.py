@@ -389,6 +389,12 @@ def test_one_seed_decides_every_generator() -> None:
     assert all(one != other for one, other in zip(draw(3), draw(4), strict=True))
 
 
+def test_full_measures_three_seeds_and_quick_one() -> None:
+    """Three, so that a claim can rest on more than one."""
+    assert profile("quick").seeds == (0,)
+    assert profile("full").seeds == (0, 1, 2)
+
+
 def test_quick_is_pinned_to_one_thread() -> None:
     """torch's sums and those of linear algebra; full may use all. Both repeat what is drawn."""
     code = (

@@ -17,10 +17,18 @@ from mvtec_ad import notebooks, profile
 from mvtec_ad.artifacts import PRODUCED_BY
 from mvtec_ad.cli import main
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.notebooks import READS, choose_notebooks, execute_notebooks, is_progress_bar, lesson
+from mvtec_ad.notebooks import (
+    READS,
+    choose_notebooks,
+    execute_notebooks,
+    is_progress_bar,
+    lesson,
+    number_of,
+    same_weights,
+)
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SOURCES = sorted((NOTEBOOKS / "source").glob("[0-9][0-9]_*.py"))
+SOURCES = sorted((NOTEBOOKS / "source").glob("[0-9][0-9]*_*.py"))
 
 IMPORTS = (ast.Import, ast.ImportFrom)
 
@@ -176,10 +184,11 @@ def test_progress_bars_leave_the_executed_copy_and_warnings_stay() -> None:
 
 def test_choose_takes_numbers_in_order(tmp_path: Path) -> None:
     """Numbers with or without zero; all without a number; an unknown one is named."""
-    for name in ("02_b", "01_a", "10_c"):
+    for name in ("02_b", "02b_d", "01_a", "10_c"):
         (tmp_path / f"{name}.ipynb").write_text("{}")
-    assert [path.stem for path in choose_notebooks(tmp_path, [])] == ["01_a", "02_b", "10_c"]
+    assert [path.stem for path in choose_notebooks(tmp_path, [])] == ["01_a", "02_b", "02b_d", "10_c"]
     assert [path.stem for path in choose_notebooks(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
+    assert [path.stem for path in choose_notebooks(tmp_path, ["2b"])] == ["02b_d"]
     with pytest.raises(SettingsError, match="no notebook 3"):
         choose_notebooks(tmp_path, ["3"])
 
@@ -192,13 +201,13 @@ def reads(source: Path) -> set[str]:
     code = source.read_text(encoding="utf-8")
     calls = re.findall(r"""(?:need|STAGES = |more = )\(([^)]*)\)""", code)
     stages = set(re.findall(r"""["'](\w+)["']""", " ".join(calls)))
-    return {PRODUCED_BY[stage][:2] for stage in stages & set(PRODUCED_BY)}
+    return {PRODUCED_BY[stage].partition("_")[0] for stage in stages & set(PRODUCED_BY)}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_notebook_waits_for_what_it_loads(source: Path) -> None:
     """And waits for nothing that waits for it."""
-    number = source.name[:2]
+    number = number_of(source)
     assert reads(source) == set(READS.get(number, "").split())
     assert all(other < number for other in READS.get(number, "").split())
 
@@ -209,11 +218,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     happened: list[tuple[str, str]] = []
 
     def run(notebook: object, target: Path) -> float:
-        happened.append(("begun", target.name[:2]))
+        happened.append(("begun", number_of(target)))
         time.sleep(0.02)
         if notebook == "fails":
             raise DataError(f"{target.name} stopped")
-        happened.append(("ended", target.name[:2]))
+        happened.append(("ended", number_of(target)))
         return 1.5
 
     monkeypatch.setattr(notebooks, "execute_notebook", run)
@@ -223,10 +232,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("jobs", [1, 2, 5])
 def test_each_runs_once_after_those_it_reads(recorded: list[tuple[str, str]], jobs: int) -> None:
     """At most `jobs` at a time; what others wait for goes before what none waits for."""
-    seconds = execute_notebooks({Path(f"{n:02}_name.ipynb"): "works" for n in range(1, 11)}, jobs)
-    assert list(seconds.values()) == [1.5] * 10
+    names = [f"{n:02}" for n in range(1, 11)] + ["03b", "07b"]
+    seconds = execute_notebooks({Path(f"{name}_name.ipynb"): "works" for name in names}, jobs)
+    assert list(seconds.values()) == [1.5] * 12
     numbers = [number for event, number in recorded if event == "begun"]
-    assert sorted(numbers) == [f"{n:02}" for n in range(1, 11)]
+    assert sorted(numbers) == sorted(names)
     running: set[str] = set()
     for at, (event, number) in enumerate(recorded):
         if event == "begun":
@@ -376,3 +386,21 @@ def test_a_gif_stays_in_a_built_notebook(build: ModuleType, tmp_path: Path, monk
     output.data["image/gif"] = GIF
     assert build.problems(notebook, notebook, with_gif) == []
     assert "MB" in build.problems(notebook, notebook, build.LARGEST + 1)[0]
+
+
+def test_same_weights_compares_every_parameter_by_its_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other names do not matter, a thousandth in one tensor does, and so does one layer more."""
+    import torch
+
+    def network() -> torch.nn.Sequential:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+
+    renamed, other = torch.nn.ModuleDict(dict(zip("ab", network(), strict=True))), network()
+    assert same_weights(renamed, network())
+    assert "4 tensors of weights" in capsys.readouterr().out
+    with torch.no_grad():
+        other[1].bias += 1e-3
+    assert not same_weights(other, network())
+    with pytest.raises(ValueError, match=r"longer|shorter"):
+        same_weights(network()[:1], network())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-SOURCES = sorted((TESTS.parent / "notebooks" / "source").glob("[0-9][0-9]_*.py"))
+SOURCES = sorted((TESTS.parent / "notebooks" / "source").glob("[0-9][0-9]*_*.py"))
 
 
 def run(profile: str, home: Path) -> str:

@@ -99,7 +99,7 @@ def test_a_wrong_or_unmarked_number_would_be_noticed() -> None:
         "0.98",
         "−.012",
     ]
-    assert resolve("minutes/notebooks/0[12]") == 0.875
+    assert resolve("minutes/notebooks/0[13]") == 1.125
 
 
 def test_the_readme_is_short() -> None:

@@ -51,7 +51,7 @@ def test_optional_stages_are_taken_and_never_made(makers: list, capsys: pytest.C
     """Each that is missing is named, with the notebook that makes it."""
     assert list(need(QUICK, "data", optional=("gan", "inspection"))) == ["data"]
     printed = capsys.readouterr().out
-    assert "gan.zip is not here and is left out: notebooks/07_dcgan_anogan.ipynb makes it" in printed
+    assert "gan.zip is not here and is left out: notebooks/07b_anogan.ipynb makes it" in printed
     assert "inspection.zip is not here and is left out: notebooks/08_inspection_pipeline.ipynb makes it" in printed
     artifacts.save("inspection", {}, profile="quick", **ABOUT)
     assert list(need(QUICK, "data", optional=("gan", "inspection"))) == ["data", "inspection"]
@@ -84,13 +84,27 @@ def test_products_that_the_data_lack_are_named(makers: list, capsys: pytest.Capt
     assert "bottle, screw: left out, for data.zip has no images of them" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "said"), [("full", "synthetic", True), ("full", "own", False), ("quick", "synthetic", False)]
+)
+def test_full_says_loudly_that_its_products_are_synthetic(
+    name: str, source: str, said: bool, makers: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asked for real ones; quick never has any."""
+    artifacts.save("data", {}, profile=name, **ABOUT | {"data_source": source})
+    need(profile(name), "data")
+    assert ("the products are DRAWN" in capsys.readouterr().out) == said
+
+
 def test_every_stage_that_a_notebook_reads_can_be_made_or_is_optional() -> None:
     """The graph of the stages is that of the notebooks; what one names outside of `optional` has a line here."""
     for source in (Path(__file__).parents[1] / "notebooks" / "source").glob("*.py"):
         for call in re.findall(r"need\(([^)]*)", source.read_text(encoding="utf-8")):
             assert set(re.findall(r'"(\w+)"', call.partition("optional")[0])) <= set(STAGES), source
     for stage, how in STAGES.items():
-        number = PRODUCED_BY[stage][:2]
-        assert {PRODUCED_BY[name][:2] for name in how.needs} <= set(READS.get(number, "").split()) | {number}
+        number = PRODUCED_BY[stage].partition("_")[0]
+        assert {PRODUCED_BY[name].partition("_")[0] for name in how.needs} <= set(READS.get(number, "").split()) | {
+            number
+        }
         assert set(how.needs) <= set(STAGES)
     assert set(STAGES) < set(PRODUCED_BY)

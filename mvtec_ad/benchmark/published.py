@@ -141,7 +141,7 @@ def verdicts(reports: Iterable[Report], by: str, metrics: Sequence[str] = METRIC
     """Measured beside published: a line for each source of figures, or one that says why there is none.
 
     Texts in columns category, `by` (method, backbone or row), one for each metric, reported, verdict; the last two are
-    `peers`.
+    `peers`, and reported holds the metrics in the order of their columns.
     """
     lines = []
     for report in reports:
@@ -149,7 +149,7 @@ def verdicts(reports: Iterable[Report], by: str, metrics: Sequence[str] = METRIC
         pairs = peers(report, metrics) if source == "mvtec_ad" else [("–", f"not comparable: {source} images")]
         lines += [[*yours, *pair] for pair in pairs]
     heads = [HEADS[name] for name in metrics]
-    return pd.DataFrame(lines, columns=["category", by, *heads, f"reported {' / '.join(heads)}", "verdict"])
+    return pd.DataFrame(lines, columns=["category", by, *heads, "reported", "verdict"])
 
 
 def _words(value: Any) -> str:

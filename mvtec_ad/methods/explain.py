@@ -13,7 +13,7 @@ A map is (H, W) float32, positive where a pixel speaks for the answer explained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from mvtec_ad.backbones import batch_size
@@ -36,6 +37,7 @@ from mvtec_ad.metrics import wilson
 from mvtec_ad.synthetic.boxes import read_annotation
 
 METHODS = ("integrated_gradients", "grad_cam", "grad_cam_plus_plus", "smooth_grad", "occlusion")
+LOCALISATION = ["method", "images", "hits", "covered", "gain", "gain_low", "gain_high", "energy", "region_auroc"]
 NOISE = 0.15  # of SmoothGrad, a share of the image's range: Smilkov et al. find 10 to 20 % best
 
 
@@ -51,17 +53,17 @@ class Attribution(Options):
     """
 
     images: int = option(20, "test images of a view that are explained, as many defective as good ones", least=2)
-    few: int = option(20, "of them, for integrated gradients, smooth_grad, deletion and insertion", least=2)
+    few: int = option(20, "defective ones of them, for integrated gradients, smooth_grad, deletion, insertion", least=2)
     path_steps: int = option(512, "of integrated gradients, from the baseline to the image", least=2, most=100_000)
     noisy_copies: int = option(25, "of an image, for smooth_grad", least=2, most=10_000)
     windows: int = option(15, "of occlusion along a side, each overlapping the next by half", least=2, most=1000)
     removals: int = option(20, "steps in which deletion and insertion cover the image", least=2, most=10_000)
-    randomised: int = option(8, "images of the randomisation check", least=2)
+    randomised: int = option(8, "defective images of the randomisation check", least=2)
 
     PRESETS: ClassVar = {
         "default": {},
         "quick": {
-            **{"images": 40, "few": 6, "path_steps": 16, "noisy_copies": 6, "windows": 5, "removals": 5},
+            **{"images": 40, "few": 6, "path_steps": 64, "noisy_copies": 6, "windows": 5, "removals": 5},
             "randomised": 6,
         },
         "full": {},
@@ -283,6 +285,40 @@ def pointing_against_area(hits: ArrayLike, areas: ArrayLike, resamples: int = 10
         weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
         low, high = np.quantile(weights @ gains / count, [0.025, 0.975])
     return {"mean": float(gains.mean()), "low": float(low), "high": float(high)}
+
+
+def localisation(maps: Mapping[str, ArrayLike], regions: ArrayLike) -> pd.DataFrame:
+    """Do maps point at the defect? Pointing game, energy and AUROC of the region, a row per method.
+
+    A method may have explained the first of the images alone; those without a region are left out.
+
+    Returns:
+        method, images; hits and covered, shares; gain with gain_low and gain_high, as `pointing_against_area` gives
+        them; energy, the mean of `energy_inside`; region_auroc, the median over images of the AUROC with which a map's
+        values tell pixels inside from those outside. nan where there is nothing to measure.
+
+    Examples:
+        >>> table = localisation({"grad_cam": [[[0, 3], [1, 2]]]}, [[[False, True], [False, False]]])
+        >>> table[["hits", "covered", "gain", "region_auroc"]].iloc[0].tolist()
+        [1.0, 0.25, 0.75, 1.0]
+    """
+    rows, regions = [], np.asarray(regions, dtype=bool)
+    for method, all_maps in maps.items():
+        some = regions[: len(all_maps)]
+        annotated = some.any((1, 2))
+        some, values = some[annotated], np.asarray(all_maps)[annotated]
+        row = {"method": method, "images": len(some)}
+        if len(some):
+            hits, areas = pointing_game(values, some), some.mean((1, 2))
+            gain = pointing_against_area(hits, areas)
+            inside = pd.Series(energy_inside(values, some))  # whose mean leaves nan out
+            pairs = [(each.ravel(), map_.ravel()) for each, map_ in zip(some, values, strict=True) if not each.all()]
+            aurocs = pd.Series([roc_auc_score(*pair) for pair in pairs], dtype=float)
+            row |= {"hits": hits.mean(), "covered": areas.mean(), "gain": gain["mean"]}
+            row |= {"gain_low": gain["low"], "gain_high": gain["high"]}
+            row |= {"energy": inside.mean(), "region_auroc": aurocs.median()}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=LOCALISATION)
 
 
 # --- does the answer follow the map? ----------------------------------------------------------------------------------

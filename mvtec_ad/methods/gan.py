@@ -271,6 +271,7 @@ class Dcgan(Options):
 
     Attributes:
         generator: with averaged weights, in evaluation mode.
+        discriminator: as its last step left it; None in a model that was loaded, which only draws.
         seed: of weights, batches and noise.
         curve: columns step, discriminator, generator.
         grids: (K, 16, S, S) uint8, pictures from the same noise at K moments of the training.
@@ -314,6 +315,7 @@ class Dcgan(Options):
     }
 
     generator: Generator | None = field(default=None, **FITTED)
+    discriminator: Discriminator | None = field(default=None, **FITTED)
     seed: int | None = field(default=None, **FITTED)
     curve: pd.DataFrame | None = field(default=None, **FITTED)
     grids: np.ndarray | None = field(default=None, **FITTED)
@@ -366,7 +368,8 @@ class Dcgan(Options):
                 move_average(game.averaged, game.generator, self.averaging, step)
                 for moment in np.flatnonzero(moments == step + 1):
                     game.look(int(moment))
-        self.generator, self.seed, self.curve = game.averaged.eval(), seed, run.curve()
+        self.generator, self.discriminator = game.averaged.eval(), game.discriminator.eval()
+        self.seed, self.curve = seed, run.curve()
         self.grids, self.moments = game.grids.cpu().numpy()[: len(moments)], moments
         return self
 

@@ -23,6 +23,7 @@ from mvtec_ad.metrics.intervals import (
     paired_difference,
     resample_weights,
     resampled_ranking,
+    verdict,
     wilson,
 )
 from mvtec_ad.metrics.pixels import PixelHistograms, pixel_metrics, pro_curve

@@ -180,6 +180,19 @@ def paired_difference(
     return {"mean": mean, "low": low, "high": high}
 
 
+def verdict(low: float, high: float, above: str = "ahead", below: str = "behind") -> str:
+    """Verdict on a difference from the ends of its interval, or from the lowest and highest seed: `above`, `below`,
+    or `undecided` where it reaches from one side of zero to the other.
+
+    Examples:
+        >>> verdict(0.01, 0.2), verdict(-0.1, 0.2)
+        ('ahead', 'undecided')
+    """
+    if not low <= high:
+        raise DataError(f"an interval reaches from its lower to its upper end, not from {low} to {high}")
+    return above if low > 0 else below if high < 0 else "undecided"
+
+
 def over_seeds(values: list[float], bounds: tuple[float, float]) -> dict:
     """`{"mean", "sd", "low", "high", "values"}` of a metric over its seeds; sd is 0.0 for one seed."""
     return {

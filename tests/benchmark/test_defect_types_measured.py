@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score, silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from mvtec_ad import metrics
+from mvtec_ad import artifacts, benchmark, metrics
 from mvtec_ad.benchmark import defect_types as measuring
 from mvtec_ad.cli import main
 from mvtec_ad.config import transfer_folder
@@ -96,6 +96,22 @@ def test_anomaly_maps_are_padims(table: pd.DataFrame) -> None:
     np.testing.assert_array_equal(maps, detector.score(list(table.loc[table["label"] == 1, "image_path"])).maps)
     with pytest.raises(DataError, match="part has 1 good training images, too few for an anomaly map"):
         measuring.anomaly_maps(table.drop(good.index[1:]), SMALL, padim, progress=False)
+
+
+def test_maps_come_from_padim_zip_or_are_fitted_here(
+    table: pd.DataFrame, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of its first seed, of the defective images in their order; without it or its row, a line says so."""
+    padim = Padim(image_size=32, crop=32, channels=4, backbone="resnet18", weights="random")
+    result = benchmark.run(padim, table, (3, 1), data_source="own", false_alarm_rate=0.5)
+    path = benchmark.save_results("padim", [result], profile="quick", inputs=[], maps=True)
+    expected = result.maps[3][result.labels == 1]
+    maps = measuring.padim_maps(artifacts.load(path), table, "quick")
+    np.testing.assert_allclose(maps, expected, rtol=2e-3)  # kept in half precision
+    monkeypatch.setattr(measuring, "anomaly_maps", lambda *_, **__: "fitted")
+    assert measuring.padim_maps(None, table, "quick") == "fitted"
+    assert measuring.padim_maps(artifacts.load(path), table.assign(category="other"), "quick") == "fitted"
+    assert capsys.readouterr().out.count("PaDiM is fitted here instead: ") == 2
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -298,6 +314,13 @@ def test_too_few_types_or_images_are_refused(defects: Defects) -> None:
         measuring.leave_one_out(SMALL, two, ("supcon",))
     with pytest.raises(DataError, match="part/dye has 3 images, too few for 4 folds"):
         measuring.cross_validate(replace(SMALL, folds=4), defects, ("supcon",))
+
+
+def test_folds_are_checked_before_anything_is_fitted(table: pd.DataFrame) -> None:
+    """As many images of each type as there are folds; mixtures do not count."""
+    assert measuring.check_folds(table, SMALL) is table
+    with pytest.raises(DataError, match="3 images of dye are too few for 4 folds"):
+        measuring.check_folds(table, replace(SMALL, folds=4))
 
 
 # Limits and summaries -------------------------------------------------------------------------------------------------

@@ -57,9 +57,19 @@ def test_everything_is_asked_for_in_one_dialog(
     assert contents(at_hand) == {"data": "uploaded", "models": "uploaded"}
     printed = capsys.readouterr().out
     assert "data.zip (about 210 MB), models.zip (about 105 MB), gan.zip (about 35 MB)" in printed
-    assert "gan.zip is not here and is left out: notebooks/07_dcgan_anogan.ipynb makes it" in printed
+    assert "gan.zip is not here and is left out: notebooks/07b_anogan.ipynb makes it" in printed
     assert [name for name, *_ in colab.log] == ["upload"]
     assert sorted(path.name for path in colab.folder.iterdir()) == ["transfer"]
+
+
+def test_packages_are_as_large_however_many_products_there_are(
+    colab: Colab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their size is said once, the images' by product."""
+    colab.choices.append(None)
+    need(profile("full", "bottle screw"), "data", "packages")
+    once, each = stages.MEGABYTES["packages"], 2 * stages.MEGABYTES["data"]
+    assert f"data.zip (about {each} MB), packages.zip (about {once} MB)" in capsys.readouterr().out
 
 
 def test_what_lies_there_is_not_asked_for(colab: Colab, tmp_path: Path) -> None:

@@ -354,6 +354,19 @@ def test_nothing_is_drawn_beside_real_products(
     assert artifact.manifest["categories"] == artifact.manifest["options"]["categories"] == ["bottle", "screw"]
 
 
+def test_what_a_named_archive_lacks_is_not_taken_from_elsewhere(
+    own_home: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MVTEC_AD_ROOT that is a zip stands alone; of folders, one without images of that layout is none."""
+    folder = own_home / "data" / "mvtec_anomaly_detection"
+    shutil.copytree(images / "screw", folder / "screw")
+    (folder / "pill").mkdir()
+    assert sources.available(["bottle", "pill", "screw"]) == ["screw"]
+    monkeypatch.setenv("MVTEC_AD_ROOT", str(write_zip(own_home / "mine.zip", images, "bottle")))
+    assert sources.available(["bottle", "screw"]) == ["bottle"]
+    assert "no folder screw in any place where images are looked for: left out" in capsys.readouterr().out
+
+
 def test_absent_products_are_drawn_or_refused_as_asked(
     own_home: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

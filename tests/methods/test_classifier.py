@@ -607,6 +607,23 @@ def test_of_a_frozen_network_the_file_keeps_the_head(
     fails(ArtifactError, message, lambda: classifier.restore(artifact, "part", "resnet18"))
 
 
+@pytest.mark.parametrize(
+    ("backbone", "weights", "steps", "frozen"),
+    [
+        ("resnet18", "synthetic", 0, True),
+        ("resnet18", "synthetic", 1, False),
+        ("resnet18", "random", 0, False),
+        ("efficientnet_lite0", "imagenet", 0, True),
+        ("efficientnet_lite0", "random", 0, False),
+    ],
+)
+def test_frozen_are_untuned_networks_whose_weights_are_installed(
+    backbone: str, weights: str, steps: int, frozen: bool
+) -> None:
+    """Of any other the file holds all layers."""
+    assert replace(SMALL, backbone=backbone, weights=weights, steps=steps).frozen == frozen
+
+
 def test_a_tuned_network_takes_half_the_bytes(table: pd.DataFrame) -> None:
     """Parameters are those of half precision when the training ends; what batch norm has measured stays as it is."""
     model = replace(SMALL, weights="random", steps=1, held_out=0.34).fit(table)

@@ -323,6 +323,21 @@ def test_peak_and_energy_by_hand() -> None:
     assert explain.pointing_game(np.full((1, 4, 4), 3.0), REGIONS[3:]).tolist() == [False]
 
 
+def test_localisation_puts_the_measures_side_by_side() -> None:
+    """Of annotated images alone, and of as many as a method has explained; a method without any has no numbers."""
+    table = explain.localisation({"all": MAPS, "two": MAPS[:2], "none": MAPS[:0]}, REGIONS).set_index("method")
+    assert table["images"].to_dict() == {"all": 3, "two": 2, "none": 0}
+    assert table.loc["all", "hits"] == np.mean([True, False, True])
+    assert table.loc["two", "energy"] == pytest.approx(np.mean([9 / 20, 8 / 20]))
+    gain = explain.pointing_against_area([1, 0], REGIONS[:2].mean((1, 2)))
+    assert table.loc["two", ["gain", "gain_low", "gain_high"]].tolist() == pytest.approx(list(gain.values()))
+    inside, outside = MAPS[0][REGIONS[0]], MAPS[0][~REGIONS[0]]
+    better = (inside[:, None] > outside).mean() + (inside[:, None] == outside).mean() / 2
+    first = explain.localisation({"first": MAPS[:1]}, REGIONS).loc[0, "region_auroc"]
+    assert first == pytest.approx(better)
+    assert table.loc["none"].iloc[1:].isna().all()
+
+
 def test_agreement_is_scipys() -> None:
     """With ties; 1 with itself in any unit, −1 with its opposite, nan where a map is constant."""
     first, second = np.random.default_rng(2).integers(0, 9, (2, 5, 8, 6)).astype(float)

@@ -15,6 +15,7 @@ from mvtec_ad.metrics import (
     paired_difference,
     resample_weights,
     resampled_ranking,
+    verdict,
     wilson,
 )
 
@@ -156,3 +157,19 @@ def test_what_cannot_be_is_refused():
         resampled_ranking(LABELS, SCORES, np.ones(83))
     with pytest.raises(SettingsError, match="at least 1"):
         resample_weights(LABELS, 0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "word"),
+    [((0.1, 0.2), "ahead"), ((-0.2, -0.1), "behind"), ((-0.1, 0.1), "undecided"), ((0.0, 0.1), "undecided")],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(ends: tuple[float, float], word: str) -> None:
+    """An end at zero decides nothing."""
+    assert verdict(*ends) == word
+
+
+@pytest.mark.parametrize("ends", [(0.2, 0.1), (float("nan"), 0.1)])
+def test_a_verdict_refuses_what_is_no_interval(ends: tuple[float, float]) -> None:
+    """Turned around, or not a number."""
+    with pytest.raises(DataError, match="an interval reaches"):
+        verdict(*ends)
