@@ -72,7 +72,7 @@ def same_weights(by_hand: Any, by_package: Any) -> bool:
     """
     pairs = list(zip(*(tuple(p.detach() for p in each.parameters()) for each in (by_hand, by_package)), strict=True))
     parts = [float((hand - package).abs().max() / package.abs().max().clamp(min=1e-12)) for hand, package in pairs]
-    print(f"{len(parts)} tensors of weights; by hand and package differ by {max(parts):.0e} at most, as a part of each")
+    print(f"{len(parts)} tensors of weights; largest relative difference between by hand and package {max(parts):.0e}")
     return max(parts) < 1e-5
 
 

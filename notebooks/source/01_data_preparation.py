@@ -6,10 +6,10 @@
 # After this notebook you will be able to
 #
 # * **name** what MVTec AD contains, and where our images come from;
-# * **show** how resizing a mask the wrong way changes every metric that counts pixels;
+# * **show** how resizing a mask the wrong way changes the ground truth of every metric that counts pixels;
 # * **cut** the test folder so that a classifier can be trained without seeing the images it is tested on;
 # * **keep** two views of one item in the same part;
-# * **measure** how far one gets with no model at all, the row that every later table must beat;
+# * **measure** how well one can score with no model at all: every later method must do better;
 # * **derive** a 95 % interval for such a measurement, and show which of two intervals keeps its promise.
 #
 # **Reads** nothing; **writes** `data.zip` and `packages.zip`, which the other notebooks read. **Minutes**: about one on 2 CPU
@@ -47,10 +47,10 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 # %% [markdown]
 # `CATEGORIES` picks other products than the profile's, separated by spaces. `SOURCE` says where images come from:
 #
-# * `auto`: real MVTec AD where `data/mvtec_anomaly_detection/` or `transfer/raw-data.zip` (your own zip of its folders; in
-#   Colab `artifacts.upload()` brings it) holds products: those, and no others; where neither holds any, products drawn by code;
-# * `mvtec_ad`: the same two places, and an error that says what to do where neither holds it;
-# * `download`: the same, and what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
+# * `auto`: real MVTec AD, if `data/mvtec_anomaly_detection/` or `transfer/raw-data.zip` holds products (your own zip of its
+#   folders; in Colab `artifacts.upload()` brings it). Then only these are used. If neither holds any, products are drawn by code;
+# * `mvtec_ad`: the same two places; if neither holds products, an error says what to do;
+# * `download`: the same two places; what is missing comes from MVTec's servers, 100 to 750 MB per product. The images are licensed
 #   **CC BY-NC-SA 4.0**: name the authors, no commercial use, share under the same terms. Choose it only if you agree;
 # * `synthetic`: drawn by code, always.
 #
@@ -64,7 +64,7 @@ print(f"profile {run.name}: {', '.join(run.data.categories)} at {run.data.image_
 
 # %%
 table, sources = prepare.read_all(run.data.categories, settings=run.data, root=ROOT or None, source=SOURCE)
-categories = list(sources)  # what is absent beside others is named above, and left out
+categories = list(sources)  # missing products are named above, and left out
 print("data source:", sources)
 table.groupby(["category", "split", "defect"]).size().rename("images").to_frame()
 
@@ -88,7 +88,7 @@ plotting.gallery(images, titles=list(chosen["defect"]), masks=masks, labels=list
 
 # %% [markdown]
 # The outlined regions are the ground truth, the *masks*. Look for two things: how large a defect is compared with the part, and how
-# much *good* parts differ among themselves.
+# the parts lie.
 #
 # ## What MVTec AD is
 #
@@ -110,17 +110,17 @@ plt.show()
 
 # %% [markdown]
 # Look at the light-blue part, the good test images: 12 of toothbrush, 20 of bottle. The *false-alarm rate*, the share of good
-# images that are called defective, can change in steps of 5 % only where there are 20. This is why every number in this suite
-# carries an interval.
+# images that are called defective, can change only in steps of 5 % where there are 20. This is why most numbers in these
+# notebooks have an interval.
 #
 # ## An audit before an experiment
 #
 # A missing mask or a doubled image changes a result without any error message. `index.read_category` refuses such folders, and
 # `index.audit` compares the counts with the official ones.
 #
-# Equal counts may still hide other pictures: a copy saved at half the size, a file cut off in a download, training and test
+# Counts can be equal although the pictures are not: a copy saved at half the size, a file cut off in a download, training and test
 # images exchanged. `official.report` therefore compares every file's SHA-256 (a checksum of its bytes) with that of the
-# official archive, and names what is damaged, missing, resized, moved, renamed or foreign.
+# official archive, and names what is damaged, missing, resized, moved, renamed or foreign. For drawn images it prints nothing.
 
 # %%
 for category in categories:
@@ -137,7 +137,7 @@ for category in categories:
 # ## Products drawn by code
 #
 # Seven products of MVTec AD can be drawn, with all their kinds of defect, from nothing but a seed. A row per product: good
-# parts, then one of each defect.
+# parts (blue titles), then one of each defect (orange).
 
 # %%
 row = [picture for name in synthetic.CATEGORIES for picture in synthetic.showcase(name, columns=9, size=112)]
@@ -153,8 +153,9 @@ plotting.gallery(
 
 # %% [markdown]
 # Drawing gives what photographs cannot: **the same part with and without its defect**. Pose, light and sensor noise are drawn
-# independently of the defect, so the two pictures differ at the defect only, and the mask is exact. The defect changes the object
-# before it is lit: on the dented capsule highlights and print bend too.
+# independently of the defect, so the two pictures differ at the defect: the cell asserts that more than nine in ten of the
+# changed pixels lie inside the mask. The defect changes the object before it is lit: on the dented capsule highlights and print
+# bend too.
 
 # %%
 good_part, bad_part = (synthetic.draw("capsule", 5, defect, size=256) for defect in (None, "squeeze"))
@@ -181,9 +182,9 @@ if "severity" in defective and (defective["severity"] > 0).any():
 print(f"least_severity of profile {run.name}: {run.data.least_severity}")
 
 # %% [markdown]
-# *From which severity on is a defect found?* That question needs the whole range, and a detector: notebook 04 takes it up. Here is
-# what severity does to a picture: the same five bottles and stains, with severities drawn from .1 on (above) and from .5 on
-# (below). Object, light and noise are equal.
+# *From which severity on is a defect found?* That question needs the whole range, and a detector: notebook 04 asks it of cartons.
+# Here is what severity does to a picture: the same five bottles and stains, with severities drawn from .1 on (above) and from .5
+# on (below). Object, light and noise are equal. Then 40 stains in numbers: their area, and the mean change of a pixel inside them.
 
 # %%
 stains = [
@@ -210,18 +211,18 @@ contrast = [
 ]
 
 # %%
-measured = {"area, % of the image": area, "change inside, gray levels": contrast}
+measured = {"area, % of the image": area, "change inside the mask, grey levels": contrast}
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
 for axis, (word, values) in zip(axes, measured.items(), strict=True):
     axis.plot(severity, values, "o", color=plotting.DEFECT, alpha=0.6)
     axis.axvspan(0.5, 1, color="0.9", zorder=0)
     axis.set(xlabel="severity", ylabel=word, xlim=(0.05, 1.05))
-figure.suptitle("40 stains on drawn bottles; grey: the severities that quick draws")
+figure.suptitle("40 stains on drawn bottles; shaded: the severities that quick draws")
 plt.show()
 
 # %% [markdown]
-# The points scatter, so count: take every pair of one stain from the grey range and one from the left of it. In which share of the
-# pairs is the stain from the grey range the larger one, and the more visible one? A severity without effect would give one half.
+# The points scatter, so count: take every pair of one stain from the shaded range and one from the left of it. In which share of
+# the pairs is the stain from the shaded range the larger one, and the more visible one? A severity without effect would give one half.
 # (This share returns below under its usual name, AUROC, together with the interval.)
 
 # %%
@@ -232,14 +233,15 @@ for word, values in measured.items():
     lesson(f"{word}: larger in {share:.0%} of the pairs [{low:.0%}, {high:.0%}]", low > 0.5, run, "synthetic")
 
 # %% [markdown]
-# So *quick* leaves out the smaller and fainter stains, and a detector's numbers there flatter it. How hard each product is over the
+# So the stains that *quick* leaves out are mostly the smaller and fainter ones, and a detector's numbers there are likely to look
+# better than over the whole range. How hard each product is over the
 # whole range, and how far drawn bottles are from photographed ones, is measured in the data card,
 # `mvtec_ad/synthetic/README.md`.
 #
 # ## How a mask survives a resize
 #
 # The masks of MVTec AD are up to 1024 pixels wide, the images that a network sees often 256. A mask is a set of pixels, not a
-# picture: averaging neighbours gives values between 0 and 1, and somebody must decide which of them count as defective. By hand
+# picture: averaging neighbours gives values between 0 and 1, and one must decide which of them count as defective. By hand
 # on a 4×4 mask that becomes 2×2:
 
 # %%
@@ -251,7 +253,8 @@ print("nearest        :", loading.resize(small, 2).astype(int).tolist())
 
 # %% [markdown]
 # "Any pixel > 0" calls a quarter-covered block defective: the mask has grown from 5 of 16 pixels (31 %) to 2 of 4 (50 %).
-# The package takes the value of the *nearest* pixel of the large mask. The same two rules on all masks of this product:
+# The package takes the value of the *nearest* pixel of the large mask: here the single pixel is lost, which leaves 25 %. The same
+# two rules on all masks of this product (drawn masks are 256 pixels wide, so at 256 nothing changes):
 
 # %%
 defective = first_table[first_table["mask_path"] != ""]
@@ -279,7 +282,7 @@ for rule, color in zip(rules, (plotting.DEFECT, plotting.GOOD), strict=True):
     sizes = [size for name, size in growth if name == rule]
     axes.plot(sizes, [np.mean(growth[rule, size]) for size in sizes], "o-", color=color, label=rule)
 axes.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="side after resizing, pixels")
-axes.set(ylabel="mean of mask area / area before", title=f"{first}: what resizing does to a mask")
+axes.set(ylabel="mask area after / before, mean", title=f"{first}: what resizing does to a mask")
 axes.axhline(1, color="0.7", zorder=0)
 axes.minorticks_off()
 axes.legend()
@@ -299,8 +302,8 @@ reach = 1.96 * ratio.std(ddof=1) / np.sqrt(len(ratio)) if len(ratio) > 1 else 0
 print(f"nearest, 32 px: mean area × {ratio.mean():.3f} ± {reach:.3f} (95 % interval)")
 
 # %% [markdown]
-# On average a nearest mask keeps its area; the other rule inflates it. A *pixel metric*, which asks
-# of every pixel whether it lies inside a mask, then measures against another ground truth than published figures do.
+# On average a nearest mask keeps its area; the other rule inflates it, small masks most. A *pixel metric*, which asks of every
+# pixel whether it lies inside a mask, then measures against another ground truth.
 #
 # ## Where defects lie, and how large they are
 
@@ -371,11 +374,13 @@ parts.reindex(columns=["train", "validation", "test"])
 # ## Items seen from two sides
 #
 # On a packing line two cameras look at each carton, one from the side and one from the top. Damaged cartons are available for
-# training, so they are our example for classifiers. MVTec AD has no such product: cartons are drawn, beside real products too.
+# training, so they are our example for classifiers. MVTec AD has no such product, so cartons are drawn, even where the other
+# products are real.
 #
-# A folder `package` of your own, where the products lie, takes their place, or a zip of one as `transfer/raw-data.zip`: also as
-# the authors of *Industrial Quality Control of Packages* ship it (`data/README.md`), in `{damaged,intact}/{side,top}/`, where the
-# tenth with the lowest numbers becomes the test part. They are written to a file of their own, `packages.zip`, at full size.
+# To use your own cartons, put a folder `package` beside the products, or a zip of it at `transfer/raw-data.zip`. The layout
+# `{damaged,intact}/{side,top}/` of the data set *Industrial Quality Control of Packages* (`data/README.md`) is read too; there the
+# tenth of the items with the lowest numbers becomes the test part. Cartons are written at full size to a file of their own,
+# `packages.zip`.
 
 # %%
 packages_path = prepare.prepare_packages(run, root=ROOT or None, source=SOURCE)
@@ -401,7 +406,7 @@ covered = [100 * inside_box(path).mean() for path in damaged["box_path"] if path
 if covered:
     least = 256 * np.sqrt(min(covered) / 100)
     print(
-        f"the box of a damage covers {np.median(covered):.1f} % of the picture (median), at least {min(covered):.1f} %,"
+        f"the box around a damage covers {np.median(covered):.1f} % of the picture (median), at least {min(covered):.1f} %,"
     )
     print(f"which in a picture of 256×256 pixels is a square of {least:.0f} pixels a side")
 else:
@@ -441,11 +446,11 @@ lesson(
 )
 
 # %% [markdown]
-# Each of two pictures is held out with probability ¼, so 2 · ¼ · ¾ = 38 % of the items are torn apart on average. The
-# classifier would then be validated on cartons that it has learnt from the other side.
+# Each of two pictures is held out with probability ¼, so 2 · ¼ · ¾ = 38 % of the items are torn apart on average; the draw
+# above tears fewer in *quick*. The classifier would then be validated on cartons that it has learnt from the other side.
 #
-# The supervised split leaves the official test items alone and cuts the training items. `check_separate` then compares the
-# pixels of all pictures, for a copy under a new name passes every check of names.
+# Here the training items have defects too, so the supervised split leaves the test items alone and cuts the training items.
+# `check_separate` then compares the pixels of all pictures, because a copy under a new name passes every check of names.
 
 # %%
 packages_cut = splits.supervised(packages)
@@ -478,8 +483,8 @@ for row, category in zip(axes, categories, strict=True):
 figure
 
 # %% [markdown]
-# Where parts always stand in the same place, as the bottle does, the mean is sharp, and a pixel that leaves its usual range is
-# news. The screw lies at any angle: its mean is a smear, and no pixel has a usual value.
+# Where parts always stand in the same place, as the bottle does, the mean is sharp, and a pixel outside its usual range is
+# a sign of a defect. The screw lies at any angle: its mean is blurred, and no pixel that it may cover has a usual value.
 #
 # **The idea**: score each pixel by how far it leaves its usual range, in units of its own standard deviation. With the mean
 # $\mu_p$ and the standard deviation $\sigma_p$ of pixel $p$ over the good training images, both in gray levels, the *z-score* of a
@@ -487,8 +492,9 @@ figure
 #
 # $$z_p = \frac{|x_p - \mu_p|}{\sigma_p + 5}, \qquad \text{score}(x) = \max_p\,\text{smooth}(z)_p .$$
 #
-# The 5 gray levels keep a pixel that never changes from deciding alone. By hand, and by the package beside other trivial scores:
-# the mean intensity, and the distance to the mean image without $\sigma_p$.
+# The 5 gray levels are added so that a pixel that hardly ever changes does not decide alone; *smooth* averages the three colours
+# and blurs. The cell computes it by hand and asserts that the package gets the same. Beside it stand other trivial scores: one
+# score for all images (`all_defective`), the mean intensity and its negative, and the distance to the mean image without $\sigma_p$.
 
 # %%
 test_tables = {name: rows[rows["split"] == "test"] for name, rows in of_category.items()}
@@ -519,7 +525,7 @@ pd.DataFrame(trivial).map(metrics.format_metric)
 # %% [markdown]
 # **AUROC** (area under the ROC curve): take every pair of one defective and one good test image; it is the share of pairs in
 # which the defective image has the higher score (ties count one half). 1 is perfect, and .5 is chance. The brackets hold a
-# 95 % interval, which the next section derives.
+# 95 % interval, which the next section derives; where it contains .5, the verdict below is *undecided*.
 
 # %%
 for category, rows in trivial.items():
@@ -532,7 +538,7 @@ if {"bottle", "screw"} <= set(trivial):
     lesson("on screws it cannot be told from chance", screw["low"] < 0.5 < screw["high"], run, source)
 
 # %% [markdown]
-# The maps show why. In each row a good image and a defective one, and beside each its map of z-scores:
+# The maps show why. For each product a good image and a defective one, and beside each its map of z-scores:
 
 # %%
 for category in list(trivial)[:2]:
@@ -543,9 +549,9 @@ for category in list(trivial)[:2]:
     display(plotting.anomaly_map_gallery(test_images[category][order], z_maps[category][order], **about))
 
 # %% [markdown]
-# **This is the failure case of everything that models positions**: on the screw the map follows the screw itself, good or defective.
+# **This is the failure case of methods that model each position**: on the screw the map follows the screw itself, good or defective.
 # Notebook 02 comes back to it. On *real* MVTec AD bottles the z-score comes near to PaDiM with a pretrained network
-# ([README](../README.md)). Whoever prints only PaDiM's number hides how easy that product is.
+# ([README](../README.md)). PaDiM's number alone would not show how easy that product is.
 #
 # The *ROC curve* shows every threshold at once: the false-alarm rate to the right, the share of defects found (the *detection rate*
 # or *recall*) upwards. The *precision–recall curve* has the share of alarms that are true defects (*precision*) upwards; the area
@@ -559,7 +565,7 @@ for category in list(trivial)[:1]:
 # %% [markdown]
 # The dotted line of the right panel is the share of defects in the test folder: calling *everything* defective already has that
 # precision. **F1** is the harmonic mean of precision and recall, 2 · precision · recall / (precision + recall). For the same reason
-# it has a floor well above 0:
+# the largest F1 over all thresholds cannot be below a value well above 0:
 
 # %%
 for category in trivial:
@@ -594,16 +600,16 @@ print(f"no pair is wrong: percentile bootstrap [{low:.3f}, {high:.3f}]")
 assert low == high == 1
 
 # %% [markdown]
-# The interval is a single point: it claims to be certain. Every resample of a perfect test set is perfect, and so the bootstrap
-# cannot imagine a mistake that it has not seen.
+# The interval is a single point: it claims to be certain. Every resample of a perfect test set is perfect: no resample
+# contains a mistake that the test set does not contain.
 #
 # **Newcombe's interval** (2006, method 5) asks the other way round: *from which true values $\theta$ could the observed $A$
-# have come?* From those that are at most $z = 1.96$ standard deviations away from it, where the deviation is that of $\theta$, not that
-# of $A$:
+# have come?* From every $\theta$ that is at most $z = 1.96$ standard deviations away from $A$. The standard deviation is the one that
+# $\theta$ would give, not the one estimated from $A$:
 #
 # $$|\theta - A| \le z\,\sqrt{V(\theta)}$$
 #
-# The variance of an AUROC from $m$ defective and $n$ good images (Hanley and McNeil 1982) counts pairs that share an image:
+# The variance of an AUROC from $m$ defective and $n$ good images (Hanley and McNeil 1982) takes into account that pairs share images:
 #
 # $$V(\theta) = \frac{\theta(1-\theta) + (m-1)(Q_1 - \theta^2) + (n-1)(Q_2 - \theta^2)}{m\,n}$$
 #
@@ -658,7 +664,7 @@ plt.show()
 #
 # **Which rule keeps its promise?** Simulate: scores of good images are normal, those of defective ones are shifted by
 # $\sqrt 2\,\Phi^{-1}(\theta)$, so that the true AUROC is $\theta$ exactly ($\Phi$: the normal distribution function). Draw 500 test
-# sets, and count how often each interval holds $\theta$. Newcombe's does by definition where $|\theta - A| \le z\sqrt{V(\theta)}$.
+# sets, and count how often each interval holds $\theta$. By definition, Newcombe's holds it if $|\theta - A| \le z\sqrt{V(\theta)}$.
 
 
 # %%
@@ -710,13 +716,13 @@ lesson(
 lesson("no cell shows Newcombe's interval below its 95 %", (most[..., 1] >= 0.95).all(), run, "synthetic")
 
 # %% [markdown]
-# Just where good methods lie, near AUROC 1, the bootstrap fails. This suite therefore gives AUROC Newcombe's interval. It is no
-# cure for everything: `mvtec_ad/metrics/intervals.py` has a larger simulation, with one size of test set (20 defective, 40
-# good) where it falls below its promise too.
+# Just where good methods lie, near AUROC 1, the bootstrap fails. This suite therefore gives AUROC Newcombe's interval. It does
+# not always keep its promise either: `mvtec_ad/metrics/intervals.py` has a larger simulation, with one size of test set
+# (20 defective, 40 good) where its coverage clearly falls below 95 %.
 #
 # ## Yours, reported, verdict
 #
-# What this notebook can be checked against are the counts of the data set.
+# Only the counts of this notebook can be compared with published ones.
 
 # %%
 lines = []

@@ -9,7 +9,7 @@
 # * **derive** the Mahalanobis distance of one patch by hand, and find the same number in scipy and in the package;
 # * **derive** two identities that make the method cheap: Woodbury's for the distance, Sherman and Morrison's for leaving one image out;
 # * **detect** and **locate** defects, with intervals, and with a threshold that has seen no defect;
-# * **see** that the ridge of the recipe has a unit, so that it means something else on another network;
+# * **see** that the *ridge*, a constant of the method, has a unit, so that it means something else on another network;
 # * **explain** why the method fails on parts that lie at any angle, and repair it in two ways: by aligning the parts, and with PatchCore;
 # * **measure** how much the result depends on the random choice of channels.
 #
@@ -94,7 +94,8 @@ plotting.gallery(test[five], titles=list(test_rows["defect"].iloc[five]), masks=
 # ## Embedding: an image becomes a grid of vectors
 #
 # A convolutional network, cut at three depths, gives three grids of features. The first is fine and responds to edges; the third is coarse and
-# responds to shapes. All three are brought to the finest grid and concatenated: **one long vector per position**.
+# responds to shapes. All three are brought to the finest grid and concatenated: **one long vector per position**. The piece of the
+# image that a position stands for is called a *patch*.
 
 # %%
 backbone = detector.network
@@ -141,7 +142,7 @@ print(tuple(features.shape), "= positions × images × channels")
 print(f"{features.shape[2]} of {total} channels, multiplied by {fitted.scale:.3f}")
 
 # %% [markdown]
-# Why multiplied by a number? That comes after the first result. The whole method in one schematic, with the shapes of this run:
+# Why they are multiplied by a number is explained below, under *One constant, two networks*. The whole method in one schematic, with the shapes of this run:
 
 # %%
 draw = plotting.Schematic(9, 2.9)
@@ -171,8 +172,8 @@ draw.figure
 #
 # $$\Sigma = \frac{1}{N-1}\sum_{k=1}^{N}(x_k-\mu)(x_k-\mu)^{\mathsf T} + \epsilon I .$$
 #
-# The last term, the *ridge*, is needed: with fewer images than channels the sum has no inverse. It also sets how small a variation
-# counts as noise.
+# The last term, the *ridge* of size $\epsilon$, is needed: with fewer images than channels the sum has no inverse. It also sets how small a
+# variation counts as noise.
 
 # %%
 defective = int((masks.sum((1, 2)) + labels).argmax())
@@ -230,7 +231,7 @@ plt.show()
 #
 # ## The dual form: fewer images than channels, the same distance, cheaper
 #
-# $\Sigma$ is $d\times d$ at every position, but $N$ images span at most $N-1$ directions; outside of them $\Sigma$ is just
+# $\Sigma$ is $d\times d$ at every position, but $N$ centred vectors span at most $N-1$ directions; outside of them $\Sigma$ is just
 # $\epsilon I$. Let $\bar X$ ($N\times d$) be the centred features and $\lambda=(N-1)\,\epsilon$, so that
 # $(N-1)\,\Sigma=\bar X^{\mathsf T}\bar X+\lambda I$. The **Woodbury identity**, in two lines:
 #
@@ -246,6 +247,8 @@ plt.show()
 #
 # $$M^2(x)=\delta^{\mathsf T}\Sigma^{-1}\delta=\frac{\lVert\delta\rVert^2-\lVert A\,\delta\rVert^2}{\epsilon},\qquad
 #   A=L^{-1}\bar X,\qquad LL^{\mathsf T}=\bar X\bar X^{\mathsf T}+\lambda I .$$
+#
+# The cell takes only 20 of the good images, so that there are fewer images than channels:
 
 # %%
 few = centred[:20] - centred[:20].mean(0)  # 20 images, more channels than images
@@ -314,16 +317,17 @@ plotting.anomaly_map_gallery(
 # * `image_ap`, average precision (AP): the mean of the precision over the recall levels. *Precision* is the share of alarms that are defects,
 #   *recall* the share of defects that raise an alarm.
 # * `f1_max`: the largest F1, the harmonic mean of precision and recall, over all thresholds.
-# * `pixel_auroc`, `pixel_ap`: the same two with pixels in place of images.
+# * `pixel_auroc`, `pixel_ap`: AUROC and AP with pixels in place of images.
 # * `au_pro` (AUPRO): the mean share of each defect *region* that is found, over thresholds that flag at most 30 % of the good pixels.
 
 # %%
 benchmark.metrics_table(results)
 
 # %% [markdown]
-# Each cell is a mean over three channel draws with its 95 % interval: what another test set of this size could have given. The last
-# row is the best score of notebook 01 that needs no model. **Read it first**: it says how easy a product is. The bottle lies
-# still and is easy; the screw lies at any angle, and is the failure case further down.
+# Each metric is a mean over three channel draws with its 95 % interval (notebook 01 explains intervals). The row of false alarms is explained
+# with the threshold below. The last row is the best score that needs no model, as in notebook 01, but computed on the images as resized here.
+# **Read it first**: it says how easy a product is. The bottle always lies in the same place and is easy; the screw lies at any angle, and is the
+# failure case further down.
 
 # %%
 auroc = result.report["metrics"]["image_auroc"]
@@ -335,13 +339,13 @@ if masks.any():
     display(plotting.pro_curve_figure(*metrics.pro_curve(maps, masks)))
 
 # %% [markdown]
-# The curve behind AUPRO. It does not ask *how many pixels* but *how much of each defect* is found, so that a small scratch counts as much as
-# a large stain.
+# The curve behind AUPRO, here for the first of the three draws. It does not ask *how many pixels* but *how much of each defect* is found, so
+# that a small scratch counts as much as a large stain.
 #
 # ## A threshold that has seen no defect
 #
-# A production line needs a yes or no. The threshold that is best on the test labels is called **oracle** here, because no line has those
-# labels. What a line does have are good parts. But the scores of *fitted* images are too low, so each good image is scored by a model that
+# A production line needs a yes or no. The threshold with the largest F1 on the test labels is called **oracle** here, because no line has
+# those labels. What a line does have are good parts. But the scores of *fitted* images are too low, so each good image is scored by a model that
 # never saw it.
 #
 # Leaving image $i$ out takes one outer product away from the scatter $S=\bar X^{\mathsf T}\bar X$ and moves the mean. With
@@ -373,17 +377,18 @@ assert np.isclose(by_refit, by_identity, rtol=1e-9)
 assert np.isclose(by_refit, float(leave_one_out(features[[position]], ridge)[0, 3]), rtol=1e-3)  # the package's
 
 # %% [markdown]
-# A threshold from training scores would have been based on the first number. The threshold used here is the
+# A threshold from training scores would rest on distances like the first one, which is too small. The threshold used here is the
 # $\lceil (n+1)(1-\alpha)\rceil$-th smallest of the $n$ left-out scores: the finite-sample quantile of conformal prediction,
-# which promises a false-alarm rate of $\alpha$ for new good parts. (For held-out images the promise is exact; for
+# which promises a false-alarm rate of at most $\alpha$ for new good parts; here $\alpha$ is 5 %. (For held-out images the promise is exact; for
 # leave-one-out scores it is an approximation that uses every image twice.)
 
 # %%
 plotting.score_histogram(labels, scores, calibrated=threshold, oracle=metrics.oracle(labels, scores))
 
 # %% [markdown]
-# On the easy product both thresholds lie in the gap between the classes. The choice matters where there is no gap, so the **confusion matrices** of
-# both products follow, each at both thresholds: how many good and defective images are called what, as a mean over the draws of channels.
+# On the easy product the oracle lies in the gap between the classes. The calibrated threshold is lower: one good part lies above it, the
+# one called wrongly in the maps above. The choice matters more where there is no gap, so the **confusion matrices** of both products follow, each
+# at both thresholds: how many good and defective images are called what, as a mean over the draws of channels.
 
 # %%
 pair = [results[name] for name in dict.fromkeys((first, turning))]
@@ -419,8 +424,8 @@ for (name, kind), accuracy in accuracies.items():
 print("calling every image defective:", {one.category: metrics.format_number(one.labels.mean()) for one in pair})
 
 # %% [markdown]
-# The calibrated threshold keeps its promise on both products: few good parts are rejected, whatever else happens. On the hard product the
-# price is missed defects. The oracle threshold has the higher accuracy there because it was chosen with the labels; look at its upper row to see
+# On both products the promised 5 % lies in the interval of the calibrated threshold's false alarms: few good parts are rejected. On the hard
+# product the price is missed defects. The oracle threshold, chosen with the labels, has the higher accuracy there; look at its upper row to see
 # how many good parts that costs. An accuracy means nothing without the way in which its threshold was chosen.
 #
 # One such accuracy is published for PaDiM with Keras ResNet50 on the bottle, at a threshold chosen on the test images. So it is compared with
@@ -438,14 +443,14 @@ print(f"ours {metrics.format_metric(ours)}, {len(seeds)} draws, {source}: {word}
 # %% [markdown]
 # ## One constant, two networks: why features are scaled
 #
-# $\epsilon = 0.01$ comes from recipes for ResNets. What does it mean elsewhere? Multiply all features by $s$: then $x-\mu$ becomes
+# $\epsilon = 0.01$ comes from published settings for ResNets. What does it mean elsewhere? Multiply all features by $s$: then $x-\mu$ becomes
 # $s(x-\mu)$ and the covariance $s^2\,\mathrm{Cov}$, so that
 #
 # $$M^2=s\,(x-\mu)^{\mathsf T}\left(s^2\,\mathrm{Cov}+\epsilon I\right)^{-1}s\,(x-\mu)
 #      =(x-\mu)^{\mathsf T}\left(\mathrm{Cov}+\tfrac{\epsilon}{s^2} I\right)^{-1}(x-\mu).$$
 #
-# **A scale of the features is a ridge of another size: the ridge is in units of feature variance.** The package measures the variance of
-# good features and scales it to that of ImageNet ResNet-18 on bottles. First the identity, then what it is worth:
+# **A scale of the features is a ridge of another size: the ridge is in units of feature variance.** The package scales the
+# features so that their variance on good images equals that of ImageNet ResNet-18 on bottles. First a check of the identity, then a measurement:
 
 # %%
 raw_features, raw_delta = X / fitted.scale, delta / fitted.scale
@@ -485,8 +490,8 @@ else:
     print("nothing to compare: no masks, or a network whose features the published recipe takes as they are")
 
 # %% [markdown]
-# With too small a ridge, directions in which the good images happen not to vary count as certain, and harmless deviations along them are
-# amplified. This is measured on one product; exercise 3 asks the same of the screws.
+# The formula suggests why: with too small a ridge, a small deviation is amplified if it lies in a direction in which the good images happen
+# not to vary. This is measured on one product; exercise 3 asks about the screws.
 #
 # ## Where it fails: parts at any angle
 #
@@ -511,17 +516,17 @@ plotting.anomaly_map_gallery(
 
 # %% [markdown]
 # In the same order as before: the defects with the highest and the lowest score, then the good parts with the highest and the lowest. The maps are
-# bright where *this* screw lies and the good ones of the training set seldom did. So a good screw at a rare angle outscores a defective one
-# at a common angle.
+# bright along the screw itself, and not only at the defect. So a good screw (below, left) can have brighter spots than a defective one (above,
+# right).
 #
 # **Why?** Let $\theta$ be the pose of a part, its angle and place. By the law of total covariance
 #
 # $$\mathrm{Cov}(x)=\underbrace{\mathbb E\big[\mathrm{Cov}(x\mid\theta)\big]}_{\text{within one pose}}
 #   +\underbrace{\mathrm{Cov}\big(\mathbb E[x\mid\theta]\big)}_{\text{between poses}} .$$
 #
-# At one position the second term compares thread, head and background with one another. It enlarges $\Sigma$, so that the same defect is a
+# At one position the second term compares thread, head and background with one another. It enlarges $\Sigma$, so that the same defect has a
 # smaller distance; and a good part in a rare pose is far from $\mu$, so that its score is high. Alignment gives all parts one pose, which
-# removes the second term. The long axis of the dark pixels gives the angle:
+# removes the second term. The long axis of the pixels that differ from the background gives the angle:
 
 
 # %%
@@ -546,7 +551,7 @@ plotting.gallery(np.stack([turned_train[:5], aligned[0][:5]]).reshape(10, *turne
 
 # %% [markdown]
 # Above five good screws as they lie, below the same five aligned. `align` does two things, it centres and it rotates, so we also measure the
-# screws that were *only centred*: if they are no easier, the angle is the cause.
+# screws that were *only centred*: if they are no easier, the cause is the angle and not the place.
 #
 # A second way out is **PatchCore** (notebook 03b). It keeps
 # patch features of the good images in a *memory bank* without their positions, and the score of a patch is the distance to its nearest neighbour
@@ -607,9 +612,9 @@ figure.legend(*bottom.get_legend_handles_labels(), loc="outside lower center", n
 plt.show()
 
 # %% [markdown]
-# *Top:* as they lie and centred, the screws fill a disc with variance; aligned, it is confined to the strip in which all of them lie, and what is left
-# there is the first term of the equation (and a little in the corners, which the rotation fills by repeating the border). *Bottom:* with the second
-# term gone, good scores sink and defects rise, as explained above. The same with each of the three draws of channels:
+# *Top:* as they lie and centred, the screws fill a disc with variance; aligned, it is confined to the strip in which all of them
+# lie and to the corners, which the rotation fills by repeating the border. What is left in the strip belongs mainly to the first term of the
+# equation. *Bottom:* with little left of the second term, good scores sink and defects rise, as explained above. The same with each of the three draws of channels:
 
 # %%
 medians = {
@@ -665,7 +670,7 @@ lesson("PatchCore is ahead on the screws as they lie", without_positions["low"] 
 # ## The random channels: the draw that is seldom reported
 #
 # How much of a result is the random choice of channels? One pass through the network serves all draws. On the bottle every draw is nearly perfect, so
-# we take the screws as they lie: with all the channels of the recipe, and with a quarter of them.
+# we take the screws as they lie: with as many channels as above, and with a quarter of them.
 
 # %%
 draws = range(5)
@@ -685,7 +690,7 @@ few_channels, all_channels = (metric["values"] for metric in by_draw.values())
 lesson("with a quarter of the channels every draw is worse", max(few_channels) < min(all_channels), run, source)
 
 # %% [markdown]
-# Each dot is the same method on the same images; only the draw differs. A table that shows one draw can show the upper end.
+# In each row the dots are the same method on the same images; only the draw differs. A table that shows one draw can show the upper end.
 #
 # An example from practice: the TensorFlow notebook of
 # [Umbura's repository](https://github.com/Umbura/Deteccao-de-Produtos-Fora-do-Padrao-de-Fabricacao) prints an AUROC of 1.0000 in its outputs and .9968 in
@@ -721,8 +726,8 @@ lesson("both frameworks agree within .001 in every metric", largest < 1e-3, run,
 # %% [markdown]
 # ## The networks of the paper
 #
-# Most published figures of PaDiM are of torchvision's ResNet-18, with 100 of its channels, and of WideResNet50-2, with 550. In *full* both are measured on
-# every product, where their weights can be had (torchvision's hub, 45 and 130 MB); *quick* downloads nothing.
+# Many published figures of PaDiM are of torchvision's ResNet-18, with 100 of its channels, and of WideResNet50-2, with 550. In *full* both are measured on
+# every product, where their weights are available (torchvision's hub, 45 and 130 MB); *quick* downloads nothing.
 
 
 # %%
@@ -741,13 +746,13 @@ for row in in_torchvision:
 if in_torchvision:
     display(published.verdicts([row.report for row in in_torchvision], by="backbone"))
 else:
-    print("left out here")
+    print(f"left out in profile {run.name}")
 
 # %% [markdown]
 # ## Yours, reported, verdict
 #
 # A verdict needs the same images, network, channels, size and crop. Anything else is a different experiment, and is
-# named so. Each metric has its own: *confirmed* where our whole interval lies within ±.01 of the published value, *agrees* where the value lies in our interval,
+# named so. Each metric has its own verdict: *confirmed* where our whole interval lies within ±.01 of the published value, *agrees* where the value lies in our interval,
 # *above* or *below* where ours does not reach it.
 
 # %%
@@ -755,12 +760,12 @@ both = ("image_auroc", "pixel_auroc")  # we found no AUPRO of PaDiM by category
 published.verdicts([result.report for result in [*results.values(), in_keras]], by="backbone", metrics=both)
 
 # %% [markdown]
-# What this package measures on real bottles, network by network, stands in `docs/results.md` and in `python -m mvtec_ad results`.
+# What this package measures on real bottles, network by network, is listed in `docs/results.md`; `python -m mvtec_ad results` prints it.
 #
 # ## Exercises
 #
 # **1.** $\epsilon$ (the ridge) decides what counts as noise. Run the aligned screws with 16 channels and `ridge=0.0001`, 0.01 and 100, and
-# compare the image AUROC. Why does a huge ridge turn the Mahalanobis distance into an ordinary one?
+# compare the image AUROC. Why does a huge ridge turn the Mahalanobis distance into a Euclidean one?
 #
 # <details><summary>Solution</summary>
 #
@@ -787,7 +792,8 @@ published.verdicts([result.report for result in [*results.values(), in_keras]], 
 # See how few are enough for this product, and try the screws as well.
 # </details>
 #
-# **3.** Scaling the features helped to locate defects on the bottle. Does it also help to tell the screws as they lie apart?
+# **3.** Scaling the features helped to locate defects on the bottle. Does it also help to tell defective screws from good ones, as
+# they lie?
 #
 # <details><summary>Solution</summary>
 #
@@ -801,9 +807,9 @@ published.verdicts([result.report for result in [*results.values(), in_keras]], 
 #
 # ## Save the artifact
 #
-# Scores of every image and seed, the test maps in float16, and the fitted model of the first seed, ready for `detect` and for
-# the notebooks that want to know *where to look*. Of the run with Keras scores and maps are kept, under a name of their own; of those with the networks of
-# the paper the scores.
+# Scores of every image and seed, the test maps in float16, and the fitted model of the first seed, ready for `detect` and for the notebooks that
+# read PaDiM's maps. The run with Keras is saved under a name of its own, with its scores and maps; the runs with the networks of the paper with
+# their scores only.
 
 # %%
 to_save = [*results.values(), in_keras, *in_torchvision]
@@ -824,11 +830,11 @@ print("the model from the file gives the same scores; its threshold is", round(d
 # * derived the Mahalanobis distance by hand, directly and through the Woodbury identity, and left images out with Sherman and Morrison's;
 # * detected and located defects, with intervals, beside the rows that need no model;
 # * calibrated a threshold on good parts alone, and compared it with the oracle on an easy and on a hard product;
-# * seen that the ridge is in units of feature variance, so that another network needs other features or another ridge;
+# * seen that the ridge is in units of feature variance, so that another network needs scaled features or another ridge;
 # * explained the failure on turned parts by the variance between poses, and repaired it by alignment and with PatchCore;
-# * seen what the random draw of channels moves: it deserves a seed.
+# * seen how much the random draw of channels changes the result: fix its seed and report it.
 #
-# **Limits.** One Gaussian per position cannot describe two kinds of good part. Parts must be aligned, or a method without positions used. And the backbone decides
+# **Limits.** One Gaussian per position cannot describe two kinds of good part. Parts must be aligned, or a method without positions must be used. And the backbone decides
 # what can be seen at all: notebook 10 compares random weights, weights from drawn textures and ImageNet weights.
 #
 # **Next:** 03 asks whether a defect can be found because an autoencoder fails to reconstruct it.

@@ -7,7 +7,7 @@
 # is the defect. At the end of this notebook you will be able to
 #
 # * **compress** images into a few numbers and reconstruct them, with PCA and with a convolutional autoencoder that you train by hand;
-# * **turn** an image and its reconstruction into an anomaly map: absolute error, and SSIM derived by hand;
+# * **turn** an image and its reconstruction into an anomaly map: absolute error, and SSIM computed by hand;
 # * **explain** why a network that reconstructs everything detects nothing;
 # * **recognise** the posterior collapse of a variational autoencoder, and mend it;
 # * **tell** from paired intervals which of two detectors is ahead, and when that is undecided.
@@ -93,8 +93,9 @@ plotting.gallery(test[five], titles=titles, masks=masks[five], columns=5)
 #
 # $$\min_{f,g}\ \sum_{x\ \text{good}} \lVert x-g(f(x))\rVert^2 .$$
 #
-# If $f$ and $g$ are linear, the best $k$ numbers are the first $k$ principal components (Baldi and Hornik 1989). The
-# error that remains is the sum of the squared singular values that were dropped:
+# If $f$ and $g$ are linear and the mean image is subtracted first, the best $k$ numbers are the coordinates along the first $k$
+# principal components (Baldi and Hornik 1989). The squared error that remains on the training images is the sum of the squared
+# singular values that were dropped:
 
 # %%
 X, Y = (images.reshape(len(images), -1) / 255.0 for images in (train, test))  # images × values
@@ -130,36 +131,36 @@ pd.DataFrame(shares, ["explained, good", "explained, defective"]).T.rename_axis(
 # %%
 as_pixels = {k: (255 * images).round().astype(np.uint8).reshape(test.shape) for k, images in from_pca.items()}
 rows = {"image": test[five]} | {f"{k} numbers": images[five] for k, images in as_pixels.items()}
-rows["error (10)"] = np.abs(test[five] / 255 - as_pixels[10][five] / 255).mean(3)
+rows["error, 10 numbers"] = np.abs(test[five] / 255 - as_pixels[10][five] / 255).mean(3)
 plotting.picture_rows(rows, titles=titles, masks=masks[five], size=1.3)
 
 # %% [markdown]
-# The components are directions in which good bottles vary; none of them is a hole in the rim. So the defect is not
-# reconstructed, and shows in the error (last row). Everything that follows is this picture with another $f$ and $g$.
+# The components are directions in which good bottles vary, and a defect is no such direction. So with 10 numbers the defects are
+# hardly reconstructed, and they show in the error (last row). Everything that follows repeats this with another $f$ and $g$.
 #
 # ## A convolutional autoencoder
 #
-# The encoder halves the image again and again and ends in a vector, the **bottleneck**; the decoder goes the same way back. As with PCA, the decoder
-# gives the *difference* to the mean good image.
+# The encoder halves the side of the image layer by layer and ends in a vector, the **bottleneck**; the decoder goes the same way
+# back. As with PCA, the decoder gives the *difference* to the mean good image; a sigmoid then keeps the values between 0 and 1.
 
 # %%
-draw = plotting.Schematic(9, 2.1)
+draw = plotting.Schematic(10, 2.1)
 image = draw.picture(test[five[-1]], 0.6, 1.2, 0.9, "image x\n3 × 64 × 64")
 nodes = [image]
 for x, size, text in ((1.8, 0.8, "32"), (2.65, 0.6, "16"), (3.4, 0.42, "8"), (4.05, 0.28, "4")):
     nodes.append(draw.stack(text, x, 1.2, size / 2, size))
 nodes.append(draw.box("64\nnumbers", 4.95, 1.2, 0.8, 0.5, "#FBE3C0"))
-for x, size, text in ((5.85, 0.28, "4"), (6.45, 0.42, "8"), (7.1, 0.6, "16")):
+for x, size, text in ((5.85, 0.28, "4"), (6.45, 0.42, "8"), (7.1, 0.6, "16"), (8.0, 0.8, "32")):
     nodes.append(draw.stack(text, x, 1.2, size / 2, size, colour="#CC79A7"))
-nodes.append(draw.picture(as_pixels[10][five[-1]], 8.3, 1.2, 0.9, "reconstruction x̂\n3 × 64 × 64"))
+nodes.append(draw.picture(as_pixels[10][five[-1]], 9.3, 1.2, 0.9, "reconstruction x̂\n3 × 64 × 64"))
 for start, end in pairwise(nodes):
     draw.arrow(start, end)
 draw.text("encoder f: convolutions, stride 2", 2.9, 1.9)
-draw.text("decoder g: transposed convolutions", 6.6, 1.9)
+draw.text("decoder g: transposed convolutions", 6.95, 1.9)
 draw.figure
 
 # %% [markdown]
-# Each blue or purple stack is a grid of numbers, its side written below. The same as a network in PyTorch, for images of 64 pixels:
+# Each blue or purple stack is a grid of numbers, its side written below. The same as a network in PyTorch, for images of 64 × 64 pixels:
 
 
 # %%
@@ -190,8 +191,9 @@ class SmallAutoencoder(nn.Module):
 
 
 # %% [markdown]
-# The training loop: draw a batch of good images, reconstruct it, take the squared error of an image, follow its gradient. The learning rate
-# rises at the start and then falls along a cosine. Ten steps by hand, and ten steps of the package from the same seed:
+# The training loop: choose a batch of good images, reconstruct them, take the squared error of each image and its mean over the batch, and
+# change the weights against the gradient of that mean. The learning rate rises at the start and then falls along a cosine. Ten steps by hand,
+# and ten steps of the package from the same seed:
 
 # %%
 small = replace(Autoencoder.preset("quick"), loss="mse", steps=10, held_out=0.0, patience=0)
@@ -217,8 +219,9 @@ model = small.fit(good, seed=0)
 assert same_weights(network, model.network) or device == "cuda"  # a GPU trains in half precision
 
 # %% [markdown]
-# So `Autoencoder(...).fit(...)` is this loop, with three additions: part of the good images is held out, and says when to stop and later where
-# the threshold lies; SSIM joins the loss (next section); and a run that was interrupted goes on where it stopped. Now the full training, three seeds:
+# So `Autoencoder(...).fit(...)` is this loop, with three additions: a part of the good images is held out, to choose when to stop and later the
+# threshold; SSIM, a similarity of images that is explained below, joins the loss; and a run that was interrupted goes on where it
+# stopped. Now the full training, with three seeds:
 
 # %%
 results = {
@@ -233,12 +236,12 @@ plotting.training_curves(
 )
 
 # %% [markdown]
-# The ringed dots mark the weights that are kept: those with the lowest loss on the held-out good images. Where the line goes on falling and the
-# dots do not, the network has begun to memorise its training images.
+# The ringed dots mark the weights that are kept: those with the lowest loss on the held-out good images. Where the solid line goes
+# on falling and the dots do not, the network has begun to memorise its training images. In *quick* training ends before that.
 #
 # ## From a reconstruction to an anomaly map
 #
-# The first papers took the absolute error, averaged over the colours. The second map, 1 − SSIM, is derived below.
+# The simplest map is the absolute error, averaged over the colours. The second map, 1 − SSIM, is explained in the next section.
 
 # %%
 reconstructions = model.reconstruct(test[five])
@@ -249,7 +252,8 @@ rows["1 − SSIM"] = difference_map("ssim", *pair).numpy(force=True)
 plotting.picture_rows(rows, titles=titles, masks=masks[five])
 
 # %% [markdown]
-# In the second row the defects are gone or faint, and so is fine detail. Below, the brightest places should lie inside the outlines of the first row.
+# In the second row the defects are gone or faint, and so is fine detail. Below, the brightest places of a defective bottle should lie
+# inside its outline in the first row. In *quick* those of 1 − SSIM do; the absolute error is also bright on edges of the rim.
 #
 # ## SSIM, by hand
 #
@@ -260,7 +264,8 @@ plotting.picture_rows(rows, titles=titles, masks=masks[five])
 # $$\mathrm{SSIM}(x,y)=\frac{(2\mu_x\mu_y+C_1)(2\sigma_{xy}+C_2)}{(\mu_x^2+\mu_y^2+C_1)(\sigma_x^2+\sigma_y^2+C_2)},
 # \qquad C_1=0.01^2,\ C_2=0.03^2 .$$
 #
-# Here is one window of 11 × 11 pixels inside a defect, with Gaussian weights that let its middle count most:
+# The small constants $C_1$ and $C_2$ keep the denominator away from 0; the values of the three colours are averaged. Here is one window of
+# 11 × 11 pixels inside a defect, with Gaussian weights that let its middle count most:
 
 # %%
 place = next(i for i, picture in enumerate(five) if labels[picture])  # of `five`, the first defective image
@@ -313,8 +318,8 @@ print(f"1 − SSIM at row {y}, column {x}: by hand {by_hand:.6f}, package {by_pa
 assert np.isclose(by_hand, by_package, atol=1e-4)
 
 # %% [markdown]
-# How much does the choice of map matter? The score of an image is the highest value of its smoothed map. Both maps of the same three networks,
-# and the difference of their image AUROCs on the same draws of test images:
+# How much does the choice of map matter? The score of an image is the highest value of its smoothed map. The same three networks are
+# scored with both maps. This is the difference of the image AUROCs, with an interval from the same resamples of the test images:
 
 
 # %%
@@ -329,7 +334,8 @@ def difference(one, other):
     """Print how far the image AUROC of a row is above that of another one, and the verdict; the interval."""
     gap = compare.paired([one, other]).iloc[0]
     word = metrics.verdict(gap["low"], gap["high"])
-    print(f"{one.row} − {other.row}: {metrics.format_metric(gap)}, {len(one.seeds)} seeds: {word}")
+    counts = f"{len(one.seeds)} and {len(other.seeds)} seeds"
+    print(f"{one.row} − {other.row}: {metrics.format_metric(gap)}: {word} ({counts})")
     return gap
 
 
@@ -360,32 +366,34 @@ gap = difference(pca_row, first_result)
 lesson("PCA with 64 components is ahead of this autoencoder", gap["low"] > 0, run, source)
 
 # %% [markdown]
-# **A deep autoencoder has to beat PCA first.** PCA needs one line of linear algebra and no training, and on parts that lie still and look alike
-# it is hard to beat: the line above says whether this network, trained so briefly, does. How it stands on real bottles, after longer training, says
+# **A deep autoencoder has to beat PCA first.** PCA needs one line of linear algebra and no training. The lines above say whether this
+# network does: in *quick*, after so short a training, it does not. What it does on real bottles, after longer training, stands in
 # [`docs/results.md`](../docs/results.md#reconstruction).
 #
 # ## From a score to a verdict
 #
 # Scores of images that the network was *trained on* are too low to set a threshold with; those of the held-out good images are not.
-# (They also chose the step to stop at, so the promise is very nearly, not exactly, that of notebook 02.)
+# (The held-out images also chose the step to stop at. So the promised rate of false alarms, notebook 02, holds only approximately.)
 
 # %%
 threshold = metrics.calibrated(model.good_scores, 0.05)
 plotting.score_histogram(labels, scores, calibrated=threshold, oracle=metrics.oracle(labels, scores))
 
 # %% [markdown]
-# Left of the calibrated threshold an image is called good. It was set without a defect; the oracle's was chosen on the test images, which nobody may do.
+# An image left of the calibrated threshold is called good. This threshold was set without a defect. The oracle threshold was chosen with
+# the labels of the test images: it shows what would be possible, and no production line can have it.
 #
 # ## Several products
 #
-# *AP*, the average precision, is the area under the precision-recall curve; *AUPRO* is the mean share of each defect's region that is found, averaged over
-# false-positive rates up to .3 (notebook 01).
+# *AP*, the average precision, is the area under the precision-recall curve; *AUPRO* is the share of a defect's region that is found,
+# averaged over all regions and over false-positive rates up to .3 (notebooks 01 and 02).
 
 # %%
 benchmark.metrics_table(results)
 
 # %% [markdown]
-# Read the last row first: it is the best score without any model.
+# Read the last row first: it is the best image AUROC without a network (notebook 01). In *quick* the autoencoder does not reach it on
+# either product.
 
 # %%
 both = {name: results[name].report["metrics"]["image_auroc"] for name in dict.fromkeys((first, turning))}
@@ -414,12 +422,12 @@ outlines = None if other.masks is None else other.masks[shown]
 plotting.picture_rows(rows, titles=list(other.table["defect"].iloc[shown]), masks=outlines)
 
 # %% [markdown]
-# A good screw at a new angle is as new to the network as a defect. It reconstructs a blurred average of the screws it knows, the error is
-# large on *every* screw, and the interval above holds one half: no better than chance.
+# Each screw lies at an angle of its own. The reconstructions are blurred, and the map is bright on *every* screw shown, good or defective.
+# The interval above holds one half: the scores cannot be told from chance.
 #
 # ## The loss: squared error, with or without SSIM
 #
-# So far SSIM was in the loss and in the map. The same network trained with the squared error alone:
+# So far SSIM was in the map and, beside the squared error, in the loss. The same network trained with the squared error alone:
 
 # %%
 squeezed = replace(detector, loss="mse")
@@ -428,11 +436,11 @@ mse_result = benchmark.run(squeezed, tables[first], SEEDS, row="autoencoder-mse"
 gap = difference(first_result, mse_result)
 
 # %% [markdown]
-# Both are scored with the same map. The loss that joins both is the default because its image AUROC came out first on real bottles, by very little
-# ([`docs/results.md`](../docs/results.md#reconstruction)).
+# Both networks are scored with the same map. The sum of squared error and SSIM is the default loss because on real bottles its image AUROC
+# was the highest, by very little ([`docs/results.md`](../docs/results.md#reconstruction)).
 #
-# Notebooks on MVTec AD often train on *all* good images for 100 epochs, with a squared error, and use the absolute error as map. No good image is left to
-# set a threshold with. In *full* this setting, `Autoencoder.preset("reported")`, stands beside ours; for *quick* it takes too long.
+# Another common setting trains on *all* good images for 100 epochs, with a squared error, and uses the absolute error as map. Then no
+# good image is left to set a threshold with. In *full* this setting, `Autoencoder.preset("reported")`, stands beside ours; for *quick* it takes too long.
 
 # %%
 reported, lines = {}, {}
@@ -448,7 +456,8 @@ pd.DataFrame(lines).T if lines else print("left out here")
 # ## The bottleneck: a network that copies everything
 #
 # Why compress at all? Give the network so much room that it can copy: one convolution down to a grid of half the side, one up again, and the
-# grid itself is the code. It takes more and smaller steps, until it reconstructs good images well.
+# grid itself is the bottleneck. It has more numbers than the image. It is trained for more steps, on smaller batches, until it reconstructs
+# good images well.
 
 # %%
 copier = replace(squeezed, latent=0, depth=1, width=16, batch_images=4, lr=0.03, steps=700, patience=0)
@@ -501,22 +510,24 @@ for name, ruler in ((name, ruler) for name in ("pca-64", vector) for ruler in ("
     lesson(f"{name} is the better detector, map {ruler}", gap["low"] > 0, run, source)
 
 # %% [markdown]
-# In the row of the grid the broken glass and the dirt are *there again*. It explains defective images as well as good ones, so its errors say
-# nothing about defects, and its AUROC is near one half: here chance is the lesson.
+# In the row of the grid the broken glass and the dirt are *there again*. The grid explains defective images as well as good ones, so its
+# errors say little about defects. The intervals of its AUROC hold one half: it cannot be told from chance.
 #
-# PCA with 64 numbers explains good images about as
-# well as the grid does, but defective ones less well, and detects. The network with a vector of 64 numbers explains less of everything in so few steps, and still
-# detects. **A network that reconstructs more is not a better detector**: good images must come back, and defects must not.
+# PCA with 64 numbers explains good images at least as well as the grid does, but defective ones less well, and it detects. The network with a
+# vector of 64 numbers explains less of everything in so few steps, and still detects. **A network that reconstructs more need not be the
+# better detector**: good images must come back, and defects must not.
 #
 # ## A variational autoencoder
 #
-# An autoencoder says how to draw an image, not how *probable* it is. A **VAE** encodes an image into a Gaussian $N(\mu,\sigma^2)$ instead of a
-# point, draws the code $z$ from it, and pays for the information in $z$:
+# An autoencoder reconstructs an image, but does not say how *probable* it is. A **VAE** (variational autoencoder) encodes an image into a
+# Gaussian $N(\mu,\sigma^2)$, the *posterior*, instead of a point, and samples the code $z$ from it. A second term of the loss is the price of
+# the information in $z$:
 #
 # $$\text{loss}=\lVert x-\hat x\rVert^2+\beta\,\mathrm{KL},\qquad \mathrm{KL}=\tfrac12\sum_j\left(\mu_j^2+\sigma_j^2-\log\sigma_j^2-1\right).$$
 #
-# KL is the divergence of the code's distribution from the standard normal one (appendix B of the paper), one term per latent dimension $j$, in *nats*. With $\beta=1$ the loss
-# is, up to constants, the negative log-likelihood bound for pixels of variance one half.
+# KL is the divergence of the code's distribution from the standard normal one (appendix B of the paper), one term per latent dimension $j$, in
+# *nats*, the unit of information of the natural logarithm. With $\beta=1$ the loss is, up to a constant, minus the lower bound of the
+# log-likelihood (the *evidence lower bound*, ELBO), where each pixel is Gaussian with variance one half.
 
 # %%
 draw = plotting.Schematic(9, 1.9)
@@ -559,7 +570,7 @@ assert np.isclose(by_hand, by_package)
 # %% [markdown]
 # ## Posterior collapse, and how to mend it
 #
-# Two VAEs, equal but for $\beta$, three seeds each. Does the network use its code? Three questions to the good test images: how much do the
+# Two VAEs that differ only in $\beta$, three seeds each. Does the network use its code? Three questions, asked with the good test images: how much do the
 # reconstructions vary from image to image (standard deviation of a pixel, of 255), how many nats does each latent dimension carry,
 # and what do new samples look like?
 
@@ -618,8 +629,9 @@ scale = plotting.map_scale(from_mean["image"])
 plotting.picture_rows(from_mean, scales=dict.fromkeys(from_mean, scale), size=1.2)
 
 # %% [markdown]
-# Shown is how far each picture lies from the mean good image; all rows share one scale, and the first row are five good test images. Black is the mean image itself.
-# With $\beta=1$ there is nothing else. With $\beta=.1$ reconstructions follow their images, and new samples differ from the mean and from one another.
+# Shown is how far each picture lies from the mean good image; all rows share one scale, and the first row belongs to five good test images.
+# Black is the mean image itself. With $\beta=1$ all pictures are nearly black. With $\beta=.1$ reconstructions follow their images, and new
+# samples differ from the mean and from one another.
 
 # %%
 collapsed, used = table.loc[1.0], table.loc[0.1]
@@ -633,12 +645,14 @@ lesson("even under the loss with β = 1 each mended network is better than each 
 
 # %% [markdown]
 # With $\beta=1$ the decoder ignores its code and draws **one** bottle, the mean. This is **posterior collapse** (Bowman et al. 2016,
-# [arXiv:1511.06349](https://arxiv.org/abs/1511.06349)): early in training the code tells the decoder little, so making it carry nothing lowers the loss at
-# once, and from there training does not come back. With $\beta=.1$ all dimensions carry something, and samples are different bottles, though less varied and less sharp than real ones.
+# [arXiv:1511.06349](https://arxiv.org/abs/1511.06349)): the posterior of every image is nearly the standard normal distribution. The usual explanation: early
+# in training the code tells the decoder little, so making it carry nothing lowers the loss at once, and training stays there. With $\beta=.1$ all dimensions
+# carry something, and samples are different bottles, though less varied than real ones.
 #
-# The last line is worth a second look: the collapsed network is **not** what $\beta=1$ asks for. It is a place where training stops. PCA says the
-# same: for a linear VAE a component pays if its variance is above $\beta/2$ (Lucas et al. 2019,
-# [arXiv:1911.02469](https://arxiv.org/abs/1911.02469)).
+# The last line above matters: the collapsed network is **not** the best one for the loss with $\beta=1$, for the mended ones have a lower loss. Training
+# only stopped there. PCA agrees: in a linear VAE a component lowers the loss if its variance is above $\beta/2$ (Lucas et al. 2019,
+# [arXiv:1911.02469](https://arxiv.org/abs/1911.02469)). So with $\beta=1$, too, a linear VAE would use some dimensions. The last line below compares both
+# VAEs as detectors:
 
 # %%
 variances = S**2 / len(X)
@@ -647,8 +661,8 @@ for beta in vaes:
 gap = difference(vae_results[0.1], vae_results[1.0])
 
 # %% [markdown]
-# Other usual remedies raise $\beta$ slowly from 0 during training. What can be the *score* of a VAE? Its likelihood bound looks natural, error + KL. Beside it the peak of the map,
-# for the three mended networks:
+# Another usual remedy raises $\beta$ slowly from 0 during training. What can be the *score* of a VAE? Its likelihood bound looks natural:
+# error + KL. Here it stands beside the peak of the map, for the three mended networks:
 
 # %%
 ways = {f"peak-{name}": [vae.score_as(test, name).image for vae in vaes[0.1]] for name in ("ssim", "absolute")}
@@ -661,14 +675,17 @@ for name in ("squared-error", "error-and-kl"):
     difference(ways["peak-ssim"], ways[name])
 
 # %% [markdown]
-# The squared error of an image is a sum over all its pixels, and the few pixels of a defect are a small part of it; a peak looks at the worst place. KL says how far
-# an image lies from the mean of the codes, which good bottles do as well. That the likelihood of a generative model can fail as an anomaly score is known
+# In *quick* the peak of the SSIM map has the highest AUROC, but both differences are undecided; the peak of the absolute error does about as
+# well as the sum of squares. One argument for a peak: the squared error is a sum over all pixels, and the few pixels of a defect are a
+# small part of it. KL says how far the posterior of an image lies from the standard normal, and those of good bottles lie away from it as well.
+#
+# That the likelihood of a generative model can fail as an anomaly score is known
 # (Nalisnick et al. 2019, [arXiv:1810.09136](https://arxiv.org/abs/1810.09136)).
 #
 # ## Yours, reported, verdict
 #
-# Autoencoders are compared where loss, latent vector and size are the same. Of a VAE whose map is its error we found means over all categories only
-# (.744 on pixels, in the [PaDiM paper](https://arxiv.org/abs/2011.08785)).
+# An autoencoder is compared with a published result where loss, latent vector and size are the same. For a VAE with its error as map we found
+# only means over all categories (.744 on pixels, in the [PaDiM paper](https://arxiv.org/abs/2011.08785)).
 
 # %%
 rows = [*results.values(), vae_results[0.1], *reported.values()]
@@ -690,7 +707,7 @@ published.verdicts([result.report for result in rows], by="row")
 #     print(kind, shares_of, metrics.format_metric(metrics.evaluate(labels, [peaks(drawn)])["image_auroc"]))
 # ```
 # Look at what is explained before you compare AUROCs: a network that has not yet learned to reconstruct good images says nothing about the idea.
-# With so few steps, one seed and these intervals the answer here is *undecided*. Hiding part of the input is what later methods build on (RIAD, DRÆM),
+# With one seed and intervals as wide as these, expect *undecided*. Repairing the input is what later methods build on (RIAD, DRÆM),
 # with larger networks and longer training.
 # </details>
 #
@@ -710,7 +727,7 @@ published.verdicts([result.report for result in rows], by="row")
 #     limit = metrics.calibrated(those, 0.05)
 #     print(name, round(limit, 3), round(float((normal_scores > limit).mean()), 3))
 # ```
-# The threshold from images that were trained on is the lower one, and good bottles pay for it.
+# Images that were trained on have lower scores. Their threshold is lower too, and more good bottles may be called defective.
 # </details>
 #
 # ## Save the artifact
@@ -734,13 +751,13 @@ print(f"the model from the file gives the same scores; its threshold is {descrip
 # In this notebook we have
 #
 # * compressed images into a few numbers, with PCA and with a network written out and trained by hand, and found the package's weights;
-# * derived SSIM and the KL divergence by hand, and found the package's numbers;
+# * computed SSIM and the KL divergence by hand, and found the package's numbers;
 # * put PCA beside the autoencoder, with an interval of the difference;
 # * seen that a network that copies good images copies defects too;
 # * recognised posterior collapse by three measurements, and mended it.
 #
-# **Limits.** A reconstruction needs parts that lie still and look alike. Where good parts vary in ways the network cannot draw, it sees defects
-# everywhere. The comparison is of these settings on these images; each method could be tuned. Settings were chosen with *real* bottles in sight, so
-# figures of those are a little optimistic.
+# **Limits.** A reconstruction needs parts that lie still and look alike. Where good parts vary in ways that the network cannot reconstruct, their
+# scores are high as well. The comparison is of these settings on these images; each method could be tuned. Settings were chosen by results on *real*
+# bottles, so the results on those may be optimistic.
 #
 # **Next:** [03b](03b_patchcore.ipynb) reconstructs nothing: it remembers.

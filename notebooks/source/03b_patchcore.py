@@ -79,12 +79,13 @@ titles = list(test_rows["defect"][five])
 plotting.gallery(images, titles=titles, columns=5)
 
 # %% [markdown]
-# These parts lie at any angle. PaDiM (notebook 02) and the autoencoder (03) expect each part of the object at one place of the image.
+# These parts lie at any angle. PaDiM (notebook 02) and the autoencoder (03) expect each detail of a part at one place of the image.
 #
 # ## The idea: a memory of good patches
 #
-# A frozen network, here the one of notebook 02, gives each cell of a grid a feature vector, averaged over its neighbours so that it describes a **patch** (eq. 1 to 3). From all
-# good images these vectors are gathered in a **memory bank** $\mathcal M$. A new patch $x$ is as anomalous as it is far from the nearest remembered one:
+# A frozen network (its weights stay as they are; in *quick* it is the one of notebook 02) gives each cell of a grid a feature vector. The
+# vector is averaged with those of the neighbouring cells, so that it describes a **patch** (eq. 1 to 3). The vectors of all good images are
+# gathered in a **memory bank** $\mathcal M$. A new patch $x$ is as anomalous as it is far from the nearest remembered one:
 #
 # $$d(x)=\min_{m\in\mathcal M}\lVert x-m\rVert .$$
 #
@@ -115,8 +116,8 @@ draw.figure
 #
 # ## The greedy coreset, by hand
 #
-# All patches are too many. The **greedy coreset** (algorithm 1) keeps a few from which no other patch is far: begin with any point, then always take the point
-# that is farthest from all taken ones. On 300 points in the plane, of which 20 form a small group:
+# There are too many patches to keep all. The **greedy coreset** (algorithm 1) keeps a few from which no other patch is far: begin with any
+# point, then always take the point whose nearest taken point is farthest away. On 300 points in the plane, of which 20 form a small group:
 
 # %%
 rng = np.random.default_rng(0)
@@ -137,9 +138,10 @@ def radius(chosen):
 draws = [rng.choice(len(points), 12, replace=False) for _ in range(1000)]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=True)
 for axis, coreset, name in zip(axes, (taken, draws[0]), ("greedy", "random"), strict=True):
-    axis.scatter(*points.T, s=8, color=plotting.GOOD, alpha=0.4)
-    axis.scatter(*points[coreset].T, s=60, marker="X", color=plotting.DEFECT)
-    axis.set_title(f"{name}: no point is farther than {radius(coreset):.2f}")
+    axis.scatter(*points.T, s=8, color=plotting.GOOD, alpha=0.4, label="points")
+    axis.scatter(*points[coreset].T, s=60, marker="X", color=plotting.DEFECT, label="chosen")
+    axis.set_title(f"{name}: all points within {radius(coreset):.2f} of a chosen one")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
 
 # %%
@@ -149,7 +151,7 @@ print(f"1,000 random choices: {worse:.1%} leave a point farther away, {missed:.1
 lesson("random choices leave a point farther away in more than 95 of 100 cases", worse > 0.95, run, source)
 
 # %% [markdown]
-# A choice that misses the small group would call every patch like those anomalous. The greedy choice takes care of the rare points first.
+# A memory that misses the small group gives every patch like those a high score. The greedy choice takes such rare points early.
 #
 # ## PatchCore at scale
 
@@ -166,8 +168,8 @@ print(f"{turning}: {len(memory.bank):,} of {patches:,} patches kept, {memory.ban
 
 # %% [markdown]
 # The score of an image, by hand. $m^{test,*}$ is its patch that is farthest from the memory, $m^*$ the remembered patch nearest to it. Equation (7)
-# multiplies the distance by a weight below 1. It is smaller where the memory is dense: where the neighbours $N_b$ of $m^*$ are about as close to the patch as
-# $m^*$ itself.
+# multiplies the distance by a weight below 1. The weight is smaller where the memory is dense: where the $b$ nearest patches $N_b$ of $m^*$ in the
+# memory are about as close to the new patch as $m^*$ itself. The cell below prints the weight: here it is close to 1.
 #
 # $$s=\Bigl(1-\frac{e^{\lVert m^{test,*}-m^*\rVert}}{\sum_{m\in N_b(m^*)}e^{\lVert m^{test,*}-m\rVert}}\Bigr)\lVert m^{test,*}-m^*\rVert .$$
 
@@ -188,7 +190,7 @@ assert np.isclose(by_hand, by_package, rtol=1e-2)
 # %% [markdown]
 # ## Still parts and parts at any angle
 #
-# A memory does not care where a patch comes from. So it should also work where the autoencoder guessed:
+# A memory does not use the position of a patch. So it should also work where the autoencoder was no better than chance:
 
 # %%
 for name, result in memories.items():
@@ -228,7 +230,7 @@ if "autoencoder" in gaps:
 # %% [markdown]
 # ## A failure case: what it takes for good
 #
-# The defective parts with the lowest scores, and the good part with the highest:
+# The four defective parts with the lowest scores, and the good part with the highest:
 
 # %%
 mean_scores = turning_result.scores.mean(0)  # over seeds
@@ -240,13 +242,14 @@ print("scores, left to right:", ", ".join(f"{mean_scores[i]:.1f}" for i in misse
 show(missed, list(turning_result.table["defect"][missed]))
 
 # %% [markdown]
-# The image score is (but for its weight) the largest distance of any patch. So a defective part is missed when no patch of its defect is farther from the memory than the
-# oddest patch of a good part. In the last column a good part has such a patch: nothing in the memory looks quite like it.
+# The image score is (apart from its weight) the largest distance of any patch. So a defective part scores below a good one when none of its
+# patches is as far from the memory as the farthest patch of the good part. In the last column a good part has a patch that is far from all that was kept.
 #
 # ## One table
 #
-# Autoencoder, VAE, PCA, PatchCore and PaDiM on the same images of the first product, each at the size and crop of its own settings. PCA is the linear autoencoder of notebook 03: 64 components, at the size
-# and with the map of the autoencoder. What is not at hand is left out.
+# Autoencoder, VAE, PCA, PatchCore and PaDiM on the same images of the first product, each at the size and crop of its own
+# settings. PCA is the linear autoencoder of notebook 03: 64 components, at the size and with the map of the autoencoder. A method whose file
+# is not at hand is left out. The *trivial* rows use no network (notebook 01).
 
 # %%
 small = Autoencoder.preset(run.name)
@@ -280,8 +283,8 @@ pd.DataFrame(lines).T.fillna("–").rename(
 )
 
 # %% [markdown]
-# *AUPRO* is the mean share of each defect's region that is found, averaged over false-positive rates up to .3. Which rows are apart? The differences of the image AUROC on
-# the same draws of test images:
+# *AUPRO* is the share of a defect's region that is found, averaged over all regions and over false-positive rates up to .3. Which rows
+# differ? These are differences of the image AUROC, with intervals from the same resamples of the test images:
 
 # %%
 for row in compare.paired(methods).query("first == 'patchcore' or second == 'pca-64'").itertuples():
@@ -297,8 +300,9 @@ price.columns = ["fit, s", "ms an image", "model, MB"]
 price
 
 # %% [markdown]
-# Seconds are of the machine that made each artifact. The megabytes are those of the model; PaDiM and PatchCore also need their frozen network, which somebody else has trained. Autoencoder and VAE pay
-# when they are trained; PatchCore pays at every image, for it compares each patch with the whole bank. Maps tell how they differ in kind:
+# Seconds were measured on the machine that made each artifact. The megabytes are those of the model; PaDiM and PatchCore also need their
+# frozen network, which was trained elsewhere. Autoencoder and VAE need time for training; PatchCore needs time for every image, because it
+# compares each patch with the whole bank. How do the maps differ? Each row has a scale of its own:
 
 # %%
 shown = [
@@ -317,11 +321,13 @@ plotting.picture_rows(
 )
 
 # %% [markdown]
-# Maps of reconstructions are sharp and light up along edges that are not drawn exactly; maps of features are coarse, and dark on good bottles.
+# Maps of reconstructions are finer, and bright along edges that are not reconstructed exactly, on good bottles too. Maps of features are
+# coarser, and darker on good bottles than on defects.
 #
 # ## Yours, reported, verdict
 #
-# PatchCore is compared where coreset, layers and sizes are those of the published figure. In *full* it is also measured with the published recipe, on torchvision's ResNet-18; *quick* downloads nothing.
+# PatchCore is compared where coreset, layers and sizes are those of the published result. In *full* it is also measured with
+# the published recipe, on torchvision's ResNet-18; *quick* downloads nothing.
 
 # %%
 as_published = {}
@@ -349,10 +355,10 @@ published.verdicts([result.report for result in [*memories.values(), *as_publish
 #     auroc = metrics.evaluate(labels, [smaller.score(seen).image])["image_auroc"]
 #     print(len(smaller.bank), metrics.format_metric(auroc))
 # ```
-# A memory that is too small is far from good patches as well, and its good parts score high. Whether the difference is decided, ask `compare.paired`.
+# A memory that is too small is far from good patches as well, and its good parts score high. Whether the difference is decided, `compare.paired` says.
 # </details>
 #
-# **2.** Is the weight of equation (7) worth its effort? Set `neighbours` to 1, which leaves the distance as it is.
+# **2.** Is the weight of equation (7) worth its effort? Set `neighbours` to 1: the package then leaves the weight out.
 #
 # <details><summary>Solution</summary>
 #
@@ -363,7 +369,7 @@ published.verdicts([result.report for result in [*memories.values(), *as_publish
 # gap = compare.paired([turning_result, plain]).iloc[0]
 # print(metrics.format_metric(gap), metrics.verdict(gap["low"], gap["high"]))
 # ```
-# The weight printed above is close to 1: at such distances the exponentials of near neighbours hardly matter.
+# The weight printed above is close to 1: at such distances $e^{\lVert m^{test,*}-m^*\rVert}$ is small beside the sum of the others.
 # </details>
 #
 # ## Save the artifact
@@ -382,7 +388,8 @@ print(f"the model from the file gives the same scores; its threshold is {descrip
 # ## The same on the command line
 #
 # In a terminal, `fit` learns from the good images of a folder and writes a model with its threshold, and `detect` judges
-# any image and draws its anomaly map. A line that begins with `!` is such a command:
+# any image and draws its anomaly map. A line that begins with `!` is such a command. This model has smaller images and a smaller coreset
+# than the one above, so their scores cannot be compared:
 
 # %%
 python, folder = sys.executable, os.path.relpath(transfer_folder())
@@ -390,7 +397,7 @@ photographs = os.path.relpath(root)
 for name in ("demo.zip", "demo.gif"):  # of an earlier run
     (transfer_folder() / name).unlink(missing_ok=True)
 # !{python} -m mvtec_ad fit patchcore --category "{first}" --root "{photographs}" --image-size 96 --coreset 0.01 --out "{folder}/demo.zip" 2> {os.devnull}
-assert os.path.isfile(f"{folder}/demo.zip"), "the command failed: without its end, from 2> on, it says why"
+assert os.path.isfile(f"{folder}/demo.zip"), "the command failed: run it without its end, from 2> on, to see why"
 
 # %%
 good_image, defective_image = map(os.path.relpath, first_result.table["image_path"].iloc[[shown[0], shown[-1]]])
@@ -410,7 +417,7 @@ Image(filename=f"{folder}/demo.gif")
 # * put reconstruction beside features on the same images, with paired verdicts and prices;
 # * fitted and used a detector from the command line.
 #
-# **Limits.** The comparison is of these settings on these images; each method could be tuned, and none was tuned on the images of this notebook. PatchCore's bank grows with the
-# number of good images, and with it the time of every image.
+# **Limits.** The comparison is of these settings on these images; each method could be tuned. Settings of the autoencoder were chosen by results on *real*
+# bottles (notebook 03). PatchCore's bank grows with the number of good images, and with it the time for every image.
 #
 # **Next:** [04](04_supervised_classifier.ipynb) has labels, a few of them, and asks what they are worth.

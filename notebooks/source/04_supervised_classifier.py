@@ -15,7 +15,7 @@
 # **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb); what is missing is made here. Profile *quick*: a minute on
 # 2 CPU cores, drawn items. Profile *full*: larger pictures, more networks, a GPU.
 #
-# Yosinski, Clune, Bengio, Lipson, *How transferable are features in deep neural networks?*, 2014, [arXiv:1411.1792](https://arxiv.org/abs/1411.1792); He et
+# The methods: Yosinski, Clune, Bengio, Lipson, *How transferable are features in deep neural networks?*, 2014, [arXiv:1411.1792](https://arxiv.org/abs/1411.1792); He et
 # al., *Spatial Pyramid Pooling*, 2014, [arXiv:1406.4729](https://arxiv.org/abs/1406.4729); Kumar et al., *Fine-Tuning can Distort Pretrained Features*,
 # 2022, [arXiv:2202.10054](https://arxiv.org/abs/2202.10054); Guo et al., *On Calibration of Modern Neural Networks*, 2017,
 # [arXiv:1706.04599](https://arxiv.org/abs/1706.04599); Elkan, *The Foundations of Cost-Sensitive Learning*, 2001.
@@ -93,7 +93,7 @@ plotting.gallery(pictures, titles=titles, labels=list(shown["label"]), columns=4
 #
 # Both views of an item show the same damage. If a model is trained on one view and tested on the other, it may recognise the item, and the test result is
 # too good. So whole items are assigned to a part of the data: both pictures of an item form a *group*. And no picture may be in two parts under
-# another name, which a hash of its pixels tells.
+# two names: equal pictures are found by a hash of their pixels.
 
 # %%
 split = splits.supervised(table)
@@ -101,18 +101,19 @@ splits.check_separate(split, split["part"])
 split.groupby(["part", "defect"])["group"].nunique().unstack()
 
 # %% [markdown]
-# The items of the official test folder stay the test part. The **validation** part chooses whatever has to be chosen: a checkpoint, a temperature,
-# a threshold. The test part must not, for then it would no longer tell how well the choice works on new items.
+# The items of the official test folder stay the test part. The **validation** part serves to choose whatever has to be chosen (below: a checkpoint, a
+# temperature, a threshold). The test part must not choose, for then it would no longer tell how well the choice works on new items.
 #
-# Where all layers of a network are trained, a validation part is held out, as in the table. Where only a head is fitted, **cross-validation** is cheap:
-# five times a head is fitted without a fifth of the items and scores that fifth, so every training item is scored once by a head that has not seen it.
-# The head that is kept learns from all of them.
+# Where all layers of a network are trained, some of the training items are held out as validation part. Where only the last layer, the **head**, is
+# fitted, **cross-validation** is cheap: five times a head is fitted without a fifth of the items and scores that fifth, so every training item is
+# scored once by a head that has not seen it. The head that is kept learns from all of them.
 #
 # ## Where is the item?
 #
-# Most of each picture is belt, and the damage is small: in a picture reduced to the size of a network's input it would no longer be visible. So the item is located first, *without labels*.
-# The belt fills most of the picture, so the item has the **rare colours**: with $p(c)$ the share of pixels of colour $c$ in the training pictures,
-# every pixel gets $-\log p(c)$. A third of the items is enough to estimate $p$.
+# Most of each picture is belt, and the damage is small: in a picture reduced to the size of a network's input it would hardly be visible. So
+# the item is located first, *without labels*. The belt fills most of the picture, so the item has the **rare colours**: with $p(c)$ the share
+# of pixels of colour $c$ (rounded to a few levels) in the training pictures, every pixel gets $-\log p(c)$. Here a third of the items is used
+# to estimate $p$. In the middle panel of the figure bright is rare:
 
 # %%
 some = train[train["group"].isin(train["group"].unique()[::3])]
@@ -140,9 +141,12 @@ for axis, title in zip(axes, ("picture and box of the item", "−log p(colour)",
 plt.show()
 
 # %% [markdown]
-# Seen from above, an item is flat, and its print can be recognised: key points (SIFT, Lowe 2004) of one item are matched with those of every other one, and
-# give its rotation. The cut-out is rotated back, so that **every position of it shows the same place of the item**: it is *registered*. From the side
-# the print is seen in perspective and distorted, so there the cut-out is only moved and scaled. The three regions of interest, of the same items:
+# Seen from above, an item is flat, and its print can be recognised: key points (small places with a description that rotation does not
+# change: SIFT, Lowe 2004) of one item are matched with those of every other one, and give its rotation. The cut-out is rotated back, so that
+# **every position of it shows the same place of the item**: it is *registered*. From the side the print is seen in perspective and distorted,
+# so there the cut-out is only moved and scaled.
+#
+# The three regions of interest of the same items are the whole picture, the item in its box, and the registered item:
 
 # %%
 regions = {roi: [finder.cut(image, detector.image_size, roi) for image in pictures[:5]] for roi in items.ROIS}
@@ -162,7 +166,7 @@ shared = {"finders": finders, "cuts": cuts}
 # %% [markdown]
 # ## Rows without a network
 #
-# First the scores that anybody can compute in five lines, here on whole pictures. **AUROC** is the share of all pairs of a damaged and an intact item in
+# First, scores that take a few lines of code each (notebook 01), here on whole pictures. **AUROC** is the share of all pairs of a damaged and an intact item in
 # which the damaged one has the higher score: one half is chance, 1 is perfect.
 
 # %%
@@ -202,8 +206,8 @@ class TransferredNetwork(nn.Module):
 
 # %% [markdown]
 # The shapes are those of EfficientNet-Lite0 at the size of *quick*. All networks of this notebook are transferred: EfficientNet-Lite0 and the larger
-# Lite2 were trained on the photographs of ImageNet, the ResNet-18 that the package carries on drawn textures alone. In *full* torchvision's networks join
-# in, where its hub can be reached; the package index has no ImageNet weights of a MobileNet.
+# Lite2 were trained on the photographs of ImageNet, the ResNet-18 that the package carries on drawn textures alone. In *full* networks of
+# torchvision are added, where they can be downloaded.
 
 # %%
 NETWORKS = {detector.backbone: detector.weights, "efficientnet_lite2": "imagenet", "resnet18": "synthetic"}
@@ -233,8 +237,8 @@ assert np.allclose(pooled[channels : 5 * channels].reshape(channels, 4)[:, 0], q
 print(f"{detector.backbone}: {channels} channels on a {height}×{width} grid -> {len(pooled)} numbers an image")
 
 # %% [markdown]
-# The two-view classifier as a whole. There is one network per view; the logits are calibrated by a temperature $T$ and added, both of which we come to
-# below.
+# The two-view classifier as a whole. There is one network per view; the logits are divided by a temperature $T$ and added. Both steps are
+# explained below.
 
 # %%
 item = test[(test["label"] == 1)]["group"].iloc[0]
@@ -261,8 +265,9 @@ draw.figure
 #
 # $$L(w,b)=-\sum_i \alpha_{y_i}\bigl[y_i\log\sigma(z_i)+(1-y_i)\log(1-\sigma(z_i))\bigr]+\frac{\lambda}{2}\lVert w\rVert^2,\qquad \alpha_c=\frac{N}{2N_c} .$$
 #
-# Its first term is the **binary cross-entropy**; the weights $\alpha$ let both classes count the same, however many of the $N$ images each has. The second term is a penalty:
-# where there are more features than images, many $w$ fit perfectly, and it prefers a small one. The first term on four images:
+# Its first term is the **binary cross-entropy**; $N_c$ of the $N$ images are of class $c$, and the weights $\alpha$ let both classes
+# count the same. The second term is a penalty of strength $\lambda$: where there are more features than images, many $w$ fit perfectly, and it
+# prefers a small one. The first term on four images:
 
 # %%
 z, y = torch.tensor([1.5, -0.3, 0.2, -2.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])
@@ -349,10 +354,11 @@ plt.show()
 
 # %% [markdown]
 # These are **training curves**; the numbers above them are the accuracies of the training and of the validation part. There are many more features than images, so
-# nearly every training image is classified correctly, whatever the network is worth; only the penalty keeps the training loss above zero. How well new items
-# are judged, the validation loss tells. It levels off higher: the gap is **overfitting**, the usual sign of too few items.
+# nearly every training image is classified correctly, whatever the network is worth; only the penalty keeps the training loss above zero. The validation
+# loss tells how well new items are judged. It levels off higher: the gap is a sign of **overfitting**, as usual with few items.
 #
-# A validation part as small as this one cannot say which of the three networks is best: that is measured below, with intervals. The package gets the
+# A validation part as small as this one cannot say which of the three networks is best. The test part is larger, and below it compares them,
+# with intervals. The package gets the
 # same head from scikit-learn's `LogisticRegression`:
 
 # %%
@@ -366,8 +372,8 @@ assert same_weights(head, start.network.head) or not exact
 # ## Augmentation that keeps the label true
 #
 # More images can be made out of few, as long as the label stays true: a crop may cut away the only damage, a blur may hide it. Here an image
-# is rotated, shifted and scaled by less than the margin around the item, and brightness and contrast change a little; nothing is cut off. Where cut-outs are
-# registered they are not mirrored, for every position has its meaning.
+# is rotated, shifted and scaled by about the margin around the item, so that hardly anything of it is cut off, and brightness and contrast
+# change a little. Where cut-outs are registered they are not mirrored, because every position has its meaning.
 
 # %%
 limits = {name: getattr(detector, name) for name in ("rotation", "translation", "color_jitter")}
@@ -380,10 +386,10 @@ plotting.gallery(list(changed.numpy(force=True)), columns=6, size=1.4)
 # ## Fine-tuning: all layers
 #
 # After the head all layers may be trained. Two things keep them from forgetting what they know: the head is fitted first, since gradients through a random head would
-# distort the features (Kumar et al. 2022), and the learning rate is low. AdamW takes ten steps of a few images each, its rate falls along a cosine.
+# distort the features (Kumar et al. 2022), and the learning rate is low. AdamW takes ten steps on a few images each; its learning rate falls along a cosine.
 #
-# Before the first step and after each one the validation part is measured; the **checkpoint** with the highest validation AUROC is kept, at equal AUROC the one of
-# lower loss. It may be the first, the head alone.
+# Before the first step and after each one the network is measured on the validation part. The **checkpoint** (the weights after a step) with
+# the highest validation AUROC is kept; at equal AUROC, the one with the lower loss. It may be the first, the head alone.
 
 # %%
 tuned = replace(detector, steps=10).fit(top_train, seed=0, **shared)  # the package's ten steps
@@ -446,12 +452,13 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", 
 plt.show()
 
 # %% [markdown]
-# The training loss of a step is that of its own few images, so it jumps from step to step; the validation part is the same at each step, and its curves can be compared. They
-# need not agree: AUROC depends on the order of the items alone, the accuracy also on the threshold, the loss on all probabilities.
+# The training loss of a step is that of its own few images, so it jumps from step to step; the validation part is the same at each step, and
+# its curves can be compared. They need not agree: AUROC depends on the order of the items alone, the accuracy also on the threshold, the loss on
+# all probabilities. In *quick* the kept checkpoint has a higher loss and a lower accuracy than step 0, the head alone.
 #
-# Is the tuned network better on the *test* part? Both networks judge the same items, and items that are hard for both cancel when both
-# are resampled alike: the interval of this **paired difference** is narrower than the two intervals suggest. One rule for all comparisons: where it holds
-# zero, they are **undecided**.
+# Is the tuned network better on the *test* part? Both networks judge the same items, and both are resampled alike. So items that are hard for
+# both cancel, and the interval of this **paired difference** is usually narrower than the two single intervals suggest. One rule for all
+# comparisons: where the interval holds zero, the comparison is **undecided**.
 
 
 # %%
@@ -480,8 +487,9 @@ print(f"AUROC, fine-tuned minus head alone, from above: {decided(paired(with_tun
 #
 # ## Three networks on the test part
 #
-# One model a network, for both views, fitted on all training items. An item is called *damaged* when its probability exceeds one half. **Recall** of a class: of all items that
-# belong to it, the share that is called so. **Precision**: of all items that are called so, the share that belongs to it. *Joint* is the verdict from both views, explained below.
+# One model per network, for both views, fitted on all training items. An item is called *damaged* when its probability exceeds one half.
+# **Precision** of a class: of all items that are assigned to it, the share that belongs to it. **Recall**: of all items that belong to it, the
+# share that is assigned to it. *Joint* is the verdict from both views, explained below.
 
 
 # %%
@@ -513,9 +521,9 @@ axis.hlines(range(0, len(shares) + 1, len(views) + 1), 0, 4, color=plt.rcParams[
 plt.show()
 
 # %% [markdown]
-# In brackets the 95 % intervals (Wilson). With twenty items a class they are wide: no second decimal here is certain. Where few damaged items are found (low recall) and yet nearly
-# all that are called damaged are so (high precision), the order of the scores may be good and the threshold too high for the purpose: we will choose it by costs. AUROC does not
-# depend on a threshold:
+# In brackets are 95 % intervals (Wilson's, for shares). With twenty items in each class they are wide: even the first decimal is uncertain. Where
+# few damaged items are found (low recall) and yet nearly all that are called damaged are damaged (high precision), the order of the scores may
+# be good and the threshold too high: below we choose it by costs. AUROC does not depend on a threshold:
 
 # %%
 pd.DataFrame(
@@ -536,15 +544,16 @@ lesson("a transferred network tells damaged items from intact ones (AUROC)", aur
 # %% [markdown]
 # ## Two views, one verdict
 #
-# From here on each view has a model of its own. One model for both has twice the images, one per view has an easier task; which is better?
+# From here on each view has a model of its own. One model for both learns from twice as many images, one per view has an easier task. Which is better?
 
 # %%
 per_view, view_models = classifier.score_unseen(detector, train, test, **shared)
 print(f"AUROC, one model per view minus one for both, jointly: {decided(paired(per_view, first))}")
 
 # %% [markdown]
-# An item is damaged whichever camera shows it. For classes that are equally frequent and views whose evidence is independent, the logits of
-# the probabilities add up (naive Bayes). By hand for the first item, then for all:
+# An item is damaged whichever camera shows it. If both classes are equally frequent and the views are independent within each class,
+# the logits of the views add up (naive Bayes). The logits are already divided by their temperatures. By hand for the first item, then the
+# AUROC of all:
 
 # %%
 joint = classifier.joint_verdict(per_view)
@@ -569,8 +578,8 @@ axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength
 plt.show()
 
 # %% [markdown]
-# Below and left of the dashed line the joint verdict is *intact*, above and right of it *damaged*. Points in the upper left and lower right are items on which the views contradict each other.
-# The counts of the verdicts, with their share of each class:
+# Below and left of the dashed line the joint verdict is *intact*, above and right of it *damaged*. Points in the upper left and lower right
+# are items on which the views contradict each other. The counts of the verdicts, with their share of each class:
 
 # %%
 truth = joint["label"].to_numpy()
@@ -597,8 +606,9 @@ plt.show()
 # too much or too little for items that are new to them; one number can repair part of that, the **temperature** $T$: divide all logits by it, where
 # $T$ minimises the cross-entropy on validation images (Guo et al. 2017).
 #
-# With so few items the labels are softened first, as Platt (1999) did: a
-# damaged item counts as $(m+1)/(m+2)$, so that $m$ of $m$ right answers do not promise certainty. The order of the items stays as it is.
+# With so few items the labels are softened first, as Platt (1999) did: the label of each of $m$ damaged items is not 1 but $(m+1)/(m+2)$, and that
+# of each of $n$ intact ones is $1/(n+2)$. So even $m$ right answers of $m$ do not promise certainty. Dividing by $T$ does not change the order of the
+# items.
 
 # %%
 top_model = view_models[-1]
@@ -634,8 +644,8 @@ axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacin
 plt.show()
 
 # %% [markdown]
-# A calibrated model would lie on the dotted diagonal. With forty items the intervals are long, and only a gross error can be seen; the lines above the figure count
-# the bins in which none is.
+# A calibrated model would lie on the dotted diagonal. With forty items the intervals are long, and only a gross error can be seen. The lines above the
+# figure count the bins whose interval holds the predicted probability.
 #
 # ## A threshold for what mistakes cost
 #
@@ -644,8 +654,8 @@ plt.show()
 # $$p>\frac{c_\text{false alarm}}{c_\text{false alarm}+c_\text{miss}}\quad\Longleftrightarrow\quad z>T\,\log\frac{c_\text{false alarm}}{c_\text{miss}} .$$
 #
 # But a temperature does not make probabilities *right*, and where they are wrong, so is this threshold. The other way needs no probability: **try all thresholds on
-# the validation images** and take the cheapest (`metrics.cost_threshold`). Let a missed defect cost ten false alarms. Both ways, for each view, for the rule *stop the item when
-# either view does*, and for the joint verdict, on the test part:
+# the validation images** and take the cheapest (`metrics.cost_threshold`). Let a missed defect cost as much as ten
+# false alarms. Both ways are tried on the test part: for each view, for the rule *stop the item when either view does*, and for the joint verdict.
 
 # %%
 validated = classifier.joint_verdict(classifier.validation_scores(view_models, train))
@@ -676,8 +686,8 @@ costs = pd.DataFrame({rule: costs_of(stopped) for rule, stopped in stops.items()
 costs.astype({"missed": int, "false alarms": int}).round(2)
 
 # %% [markdown]
-# Do both rules stop the same intact items? Those on which they differ decide, as in McNemar's test: if the rules were equally good, each would stop about
-# half of these.
+# Do *either view* and *joint*, both with thresholds from validation, stop the same intact items? The items on which they differ decide, as in
+# McNemar's test: if the rules were equally good, each would stop about half of these.
 
 # %%
 either, together = (stops[rule, "cheapest on validation"].to_numpy() for rule in ("either view", "joint"))
@@ -691,10 +701,11 @@ print(f"missed: {(~either & (truth == 1)).sum()} and {(~together & (truth == 1))
 lesson("'either view' gives more false alarms than the joint verdict", low > 0.5, run, source)
 
 # %% [markdown]
-# False alarms of the views **add up** under *either view*; in the joint verdict the surer view outvotes the other. Where a miss is expensive, a view that shows little of the damage can miss
-# nothing only by stopping many intact items: look at the rows of the views. The threshold that is kept with each model is the one chosen on its validation images.
+# Under *either view* the false alarms of **both** views count; in the joint verdict the surer view outweighs the other. Where a miss is
+# expensive, a view that shows little of the damage can miss nothing only by stopping many intact items: look at the rows of the single views.
+# The threshold that is kept with each model is the one chosen on its validation images.
 #
-# What would other costs ask for?
+# What if the costs were different?
 
 # %%
 ratios = np.geomspace(0.1, 100, 60)
@@ -714,13 +725,15 @@ axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 plt.show()
 
 # %% [markdown]
-# The joint verdict is worth its effort where its line lies below both dashed ones. It picks its threshold on the very items that it prices: this is the best that could be reached.
+# The joint verdict (solid line) is worth its effort where its line lies below both dashed ones. Here its threshold is chosen on the same test
+# items whose cost is shown: the line is the best that could be reached on them.
 #
 # ## From which severity on is damage found?
 #
-# [Notebook 01](01_data_preparation.ipynb) asked it. Each damage was drawn with a severity between 0.1, barely visible, and 1, obvious; *quick* draws its items from 0.5 on, also
-# those of the training part. The answer needs the whole range, so we draw new damaged items, twelve for each of four bins of severity. They are stored as
-# JPEG, as the pictures of the data set are, for a network takes notice of compression.
+# [Notebook 01](01_data_preparation.ipynb) asked this question. Each damage was drawn with a severity between 0.1, barely visible, and 1,
+# obvious; *quick* draws all its items, also those of the training part, from 0.5 on. The answer needs the whole range, so we draw new damaged
+# items, twelve for each of four bins of severity. They are stored as JPEG, as the pictures of the data set are, because compression can
+# change a score.
 
 # %%
 EDGES = (0.1, 0.3, 0.5, 0.7, 1.0)
@@ -755,7 +768,7 @@ for name, threshold in LIMITS.items() if new_items else ():
     surely = counted.index[np.logical_and.accumulate(recalls[name]["low"][::-1] > 0.5)[::-1]]
     answer = f"from severity {surely[0].left} on" if len(surely) else "in no bin"
     alarms = (total[truth == 0] > threshold).sum()
-    print(f"{name}: {alarms} of {(truth == 0).sum()} intact items stopped; whole interval of recall above ½ {answer}")
+    print(f"{name}: {alarms} of {(truth == 0).sum()} intact items stopped; interval of recall above ½: {answer}")
 
 # %%
 if new_items:
@@ -765,7 +778,7 @@ if new_items:
         bars = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
         axis.errorbar(middles + dodge, rows["mean"], bars, color=colour, fmt="o-", capsize=4, label=name)
     axis.set(
-        xlabel="severity of the damage",
+        xlabel="severity of the damage (a point is a bin between two ticks)",
         ylabel="recall (bar: 95 % interval)",
         xticks=EDGES,
         ylim=(-0.03, 1.03),
@@ -778,13 +791,13 @@ if new_items:
     lesson("severe damage is found more often than faint damage", severe["low"] > faint["high"], run, source)
 
 # %% [markdown]
-# Left of the grey area, where there is room, the damage is fainter than any that the models were trained on. There is no single answer to the question: the severity from which on damage is
-# found depends on the threshold, and a lower threshold is paid for with false alarms.
+# Left of the grey area (in *full* nothing lies there) the damage is fainter than any that the models were trained on. There is no single answer
+# to the question: the severity from which on damage is found depends on the threshold, and a lower threshold gives more false alarms.
 #
 # ## The products of MVTec AD
 #
-# The supervised split of a product: its defects, which lie in the test folder, are assigned to three parts by type. Here
-# whole pictures are shown to the network. In *full* every network is transferred to every product, in *quick* the first alone.
+# MVTec AD has defects in its test folder only. So for a supervised split of a product, its defects of each type are divided among three parts.
+# Here whole pictures are shown to the network. In *full* every network is transferred to every product, in *quick* only the first network.
 
 # %%
 whole = replace(detector, roi="whole")
@@ -830,8 +843,9 @@ for product, (scored, _) in list(products.items())[:1]:
     lesson(claim, auroc["low"] > 0.5, run, data.manifest["data_source"])
 
 # %% [markdown]
-# The trivial row is the best of several, chosen on the test part: what a classifier should beat. Recall is that of verdicts at a probability of one half. Where the AUROC is high
-# and the recall low, the order is right and the threshold is not: a model that learned from few defects beside many good images needs a threshold of its own.
+# The trivial row is the best of several, chosen on the test part: what a classifier should beat. Recall is that of verdicts at a probability
+# of one half. Where the AUROC is high and the recall low, the order is right and the threshold is not: a model that learned from few defects
+# beside many good images needs a threshold of its own.
 #
 # Per defect type: the AUROC of its images against all good ones.
 
@@ -851,7 +865,7 @@ pd.DataFrame(lines).T
 #
 # ## The failure case
 #
-# The surest mistakes, in both directions:
+# The four surest mistakes, missed damage or false alarms:
 
 # %%
 errors = np.where(per_view["label"] == 1, -per_view["score"], per_view["score"])
@@ -863,8 +877,9 @@ pictures = [cuts[name] for name in wrong["image_id"]]
 plotting.gallery(pictures, titles=titles, labels=list(wrong["label"]), columns=4)
 
 # %% [markdown]
-# The title says what the item truly is, and the logit: above 0 it was called damaged. Look for the damage in these cut-outs yourself: where it is hardly visible, the other
-# view or a higher resolution is needed; where it is plain to see, the model has seen too few like it.
+# The title says what the item truly is, and the logit: above 0 it was called damaged. Look for the damage in these
+# cut-outs yourself. Where it is hardly visible, the other view or a higher resolution may help; where it is plain to see, the model may have seen
+# too few like it.
 #
 # ## Yours, reported, verdict
 
@@ -877,8 +892,8 @@ for name, by_view in measured.items():
 pd.DataFrame(lines).T
 
 # %% [markdown]
-# A published two-view ResNet-50 claims an accuracy of 98 % on packages like the real ones, under another split; [`docs/results.md`](../docs/results.md#classifier) has what the classifier of this notebook gets on the
-# real ones.
+# A published two-view ResNet-50 claims an accuracy of 98 % on packages like the real ones, under another split. What the classifier of
+# this notebook reaches on the real ones stands in [`docs/results.md`](../docs/results.md#classifier).
 #
 # ## Exercises
 #
@@ -904,7 +919,7 @@ pd.DataFrame(lines).T
 #     less, _ = classifier.score_unseen(detector, few, top_test, **shared)
 #     print(len(few), metrics.image_auroc(less["label"], less["score"]))
 # ```
-# In *quick*: 30 items .59, 60 items .90, all 120 items .995. A classifier needs labels above all.
+# In *quick*: 30 items .59, 60 items .90, all 120 items .995. With more labels the AUROC grows.
 # </details>
 #
 # ## Save the artifact
@@ -931,14 +946,14 @@ print(f"its weights: {description['weights']}")
 #
 # In this notebook we have
 #
-# * assigned whole items to the parts of the data, and proved that no picture is in two of them;
+# * assigned whole items to the parts of the data, and checked that no picture is in two of them;
 # * found the item by rare colours and rotated it by its print, without a label;
 # * fitted heads to frozen networks by logistic regression and fine-tuned all layers, by hand and with equal weights in the package;
 # * compared three networks per class and view, with paired differences that may be undecided;
 # * added the logits of two views, and measured recall by severity;
 # * calibrated probabilities, and chosen a threshold by cost, for views and for items.
 #
-# **Limits.** A classifier knows the defects it was shown; a new kind may pass as intact, which the one-class methods of 02 and 03 are made
-# for. Items, not pictures, are the units: with forty of them in the test part, a difference of a few items between two classifiers decides nothing.
+# **Limits.** A classifier knows the defects it was shown; a new kind may pass as intact. For such cases the one-class methods of 02, 03 and
+# 03b are made. Items, not pictures, are the units: with forty of them in the test part, a difference of a few items between two classifiers decides nothing.
 #
 # **Next:** [05](05_interpretability.ipynb) asks where these networks look.

@@ -5,15 +5,16 @@
 #
 # The classifiers of notebook 04 say *damaged* or *intact*. They were never told where the damage is. In this notebook we will
 #
-# * **derive** integrated gradients, Grad-CAM, SmoothGrad and occlusion by hand, and find captum's numbers;
+# * **derive** integrated gradients, Grad-CAM, SmoothGrad and occlusion by hand, and find the numbers of the library captum;
 # * **check** the completeness of integrated gradients, as a number;
 # * **show** what Grad-CAM loses by averaging, on a network whose answer can be taken apart exactly;
 # * **measure** whether maps point at the damage, beside what a random point would hit;
 # * **test** maps without boxes: delete the pixels, draw the weights anew;
 # * **see it fail**: right answers with maps that point elsewhere.
 #
-# **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` of
-# [04 · Supervised classification](04_supervised_classifier.ipynb); what is missing is made here. Profile *quick*: a minute on 2 CPU cores, two where nothing is there.
+# **It reads** `packages.zip` and `data.zip` of [01 · Data preparation](01_data_preparation.ipynb) and `models.zip` of [04 · Supervised
+# classification](04_supervised_classifier.ipynb); what is missing is made here. Profile *quick*: a minute on 2 CPU cores, or two minutes where all of
+# it must be made first.
 #
 # | method | source |
 # |---|---|
@@ -76,8 +77,8 @@ print(f"profile {run.name}; packages: {source}; classifiers: {', '.join(models)}
 # %% [markdown]
 # ## Five images first
 #
-# This lecture studies **one view and one network**: the camera from above, and the EfficientNet-Lite0 of that view. The other networks and the other view follow near the end. The
-# network sees **cuts** of the pictures, so the box of the damage is moved onto the cut.
+# This lecture studies **one view and one network**: the camera from above, and the EfficientNet-Lite0 of that view. The other networks and the other
+# view follow near the end. The network sees **cut-outs** of the pictures (04), so the box of the damage is moved onto the cut-out.
 
 
 # %%
@@ -112,25 +113,27 @@ logits = models[name].logits(images)
 right = int(((logits > 0) == labels).sum())
 print(f"{name}: {right} of {len(labels)} verdicts are right")
 for label, word in ((1, "damaged"), (0, "intact")):
-    print(f"{word}: the box covers {100 * regions[labels == label].mean():.0f} % of a cut")
+    print(f"{word}: the box covers {100 * regions[labels == label].mean():.0f} % of a cut-out")
 
 # %% [markdown]
-# The outline is the box: of the damage on damaged items, of the whole item on intact ones. Keep the printed shares in mind: a random point hits the box of an *intact* item nearly always, so
-# pointing at it proves nothing. From here on we ask about damaged items only: **why damaged?**
+# The outline is the box: of the damage on damaged items, of the whole item on intact ones. Keep the printed shares in mind: a random point hits the box
+# of an *intact* item nearly always, so pointing at it proves nothing. From here on we ask about damaged items only: **why damaged?**
 #
-# A map can only show what a network has learned. A network that does not know where the damage is must not be expected to point at it.
+# An **attribution map**, or *map* for short, gives every pixel a number: how much it contributes to the answer. The answer is the logit. A map can only
+# show what a network has learned: where a network has not learned to use the damage, no map of it can be expected to point there.
 #
 # ## Integrated gradients
 #
-# How much of the answer is due to a pixel? Take a function small enough to know: $f(x)=x_1x_2$ at $x=(0.8, 0.5)$. The gradient is $(x_2,x_1)$, so pixel 1 has the *smaller* slope, although both are
-# needed alike. A slope says what a small change does, not what the pixel contributes.
+# How much of the answer is due to a pixel? Take a small function: $f(x)=x_1x_2$ at $x=(0.8, 0.5)$. The gradient is $(x_2,x_1)$, so pixel 1 has the
+# *smaller* slope, although the product needs both equally. A slope says what a small change does, not what the pixel contributes.
 #
 # **Integrated gradients** sums the slopes along the straight path from a baseline $x'$, an image that shows nothing, to $x$ (equation 1):
 #
 # $$\mathrm{IG}_i(x)=(x_i-x'_i)\int_0^1\frac{\partial f\bigl(x'+\alpha(x-x')\bigr)}{\partial x_i}\,d\alpha .$$
 #
-# With $x'=0$ the slope of pixel 1 along the path is $\alpha x_2$, and $\mathrm{IG}_1=x_1\int_0^1\alpha x_2\,d\alpha=\tfrac12x_1x_2$. Pixel 2 gets the same, and the sum is $f(x)-f(x')$. This is the axiom of **completeness**: a map
-# distributes the whole difference of the two answers, no more and no less.
+# With $x'=0$ the slope of pixel 1 along the path is $\alpha x_2$, and $\mathrm{IG}_1=x_1\int_0^1\alpha x_2\,d\alpha=\tfrac12x_1x_2$. Pixel 2 gets the
+# same, and the sum is $f(x)-f(x')$. This is the axiom of **completeness**: a map distributes the whole difference $f(x)-f(x')$ over the pixels, no more
+# and no less.
 
 
 # %%
@@ -144,11 +147,12 @@ class Product(torch.nn.Module):
 x = torch.zeros(1, 3, 1, 2)
 x[0, 0, 0] = torch.tensor([0.8, 0.5])
 by_captum = IntegratedGradients(Product()).attribute(x, torch.zeros_like(x), method="gausslegendre")[0, 0, 0]
-print("captum", by_captum.numpy(), "sum", float(by_captum.sum()), "answer", float(Product()(x)))
+print(f"captum {by_captum.numpy().round(3)}, sum {by_captum.sum():.3f}, answer {Product()(x).item():.3f}")
 assert np.allclose(by_captum, [0.8 * 0.5 / 2] * 2)
 
 # %% [markdown]
-# The same on the network. The baseline is the mean colour of the images. The integral is a weighted sum at few places $\alpha$ (Gauss–Legendre nodes).
+# The same on the network. The baseline is the mean colour of the images. The integral becomes a weighted sum of the slopes at a few values of $\alpha$
+# (Gauss–Legendre nodes).
 
 # %%
 cuts, boxes, answers = images[labels == 1], regions[labels == 1], logits[labels == 1]
@@ -192,8 +196,9 @@ draw.text("completeness:\nsum of the map\n= f(x) − f(x′)", 8.2, 1.75)
 draw.figure
 
 # %% [markdown]
-# Top row: the path from the baseline $x'$ (α = 0) to the image $x$ (α = 1), with the network's logit $f$. Bottom row: size of the slopes at each stop. Their mean over the whole path, not over these four stops alone, times $x-x'$ is
-# the map on the right (its positive part is shown).
+# Top row: the path from the baseline $x'$ (α = 0) to the image $x$ (α = 1), with the network's logit $f$. Bottom row: size of the slopes at each stop.
+# The slopes themselves, with their sign, are averaged over the whole path, not over these four stops alone. This mean times $x-x'$ is the map on the
+# right (its positive part is shown).
 #
 # ### Completeness as a number
 #
@@ -212,7 +217,7 @@ left.set(xlabel="α", ylabel="logit f", title="the answer on the way, a line per
 for steps, values, marker in ((fewest, rough, "x"), (attribution.path_steps, maps["integrated_gradients"], "o")):
     right.plot(paths[:, -1] - paths[:, 0], values.sum((1, 2)), marker, label=f"{steps} steps", clip_on=False)
 right.axline((0, 0), slope=1, color="#8A8A8A", linewidth=1)
-right.set(xlabel="f(x) − f(x′)", ylabel="sum of the map", title="completeness: points on the line")
+right.set(xlabel="f(x) − f(x′)", ylabel="sum of the map", title="completeness: points should lie on the line")
 figure.legend(loc="outside right center")
 plt.show()
 
@@ -229,12 +234,15 @@ print(f"more steps, smaller error: {better} of {len(errors)} images")
 lesson("completeness gets better with more steps, in most images", low > 0.5, run, source)
 
 # %% [markdown]
-# Left: where the logit changes fast within a short part of the path (printed: near α = 0, where the picture is still nearly invisible), a few steps miss it, and the error of completeness tells. So compute it with every map. Note also that the
-# baseline is not neutral: it has a logit of its own, in the schematic at α = 0.
+# On the left the logit changes fastest near α = 0 (printed), where the picture is still nearly invisible. Too few steps miss this change, and the error
+# of completeness shows it. So compute that error with every map. Note also that the baseline is not neutral: it has a logit of its own, shown in the
+# schematic at α = 0.
 #
 # ## Grad-CAM
 #
-# Integrated gradients goes down to the pixels. **Grad-CAM** stops at the last feature maps $A^k$. Each channel is weighted by its mean slope (equation 1), and what speaks against the answer is dropped (equation 2):
+# Integrated gradients goes down to the pixels. **Grad-CAM** stops at the last feature maps $A^k$, with one value in each cell $ij$ of a coarse grid of
+# $Z$ cells. With $y$ the logit, each channel $k$ is weighted by its mean slope (equation 1), and what speaks against the answer is dropped (equation
+# 2):
 #
 # $$\alpha_k=\frac1Z\sum_{ij}\frac{\partial y}{\partial A^k_{ij}},\qquad L=\mathrm{ReLU}\Bigl(\sum_k\alpha_kA^k\Bigr).$$
 
@@ -259,11 +267,13 @@ assert torch.allclose(grad_cam, by_captum, rtol=1e-3, atol=1e-5)
 # %% [markdown]
 # ### What the mean loses
 #
-# After $A$ this network is linear: means over the cells of a pyramid of grids, and a weighted sum. So its answer can be taken apart **exactly**, cell by cell, with a bias $b$:
+# After $A$ this network is linear: averages over the cells of a pyramid of grids (1×1, 2×2 and 4×4 cells, notebook 04), and a weighted sum of them. So
+# its answer can be taken apart **exactly**, cell by cell, with a bias $b$:
 #
 # $$y=b+\sum_{ij}c_{ij},\qquad c_{ij}=\sum_k\frac{\partial y}{\partial A^k_{ij}}A^k_{ij}.$$
 #
-# $\mathrm{ReLU}(c)$ is **HiResCAM**: Grad-CAM without the mean over the slopes. Where the head has a weight for every cell, as here, the slopes differ from place to place, and their mean mixes them up.
+# $\mathrm{ReLU}(c)$ is **HiResCAM**: Grad-CAM without the mean over the slopes. Where the head has a weight for every cell, as here, the slopes differ
+# from place to place, and their mean mixes them up.
 
 
 # %%
@@ -283,7 +293,7 @@ def contrary(A, slopes):
 contributions = (slopes * A).sum(1)  # B×h×w
 assert torch.allclose(contributions.sum((1, 2)) + network.head.bias.detach(), y, atol=1e-3)
 mean, low, high = interval(contrary(A, slopes))
-print(f"of Grad-CAM's evidence lies on cells that speak against the answer: {mean:.2f} [{low:.2f}, {high:.2f}]")
+print(f"share of Grad-CAM's evidence on cells that speak against the answer: {mean:.2f} [{low:.2f}, {high:.2f}]")
 lesson("this network does not use a fifth or more of Grad-CAM's evidence", low > 0.2, run, source)
 
 # %%
@@ -308,7 +318,7 @@ def show(pictures, regions, titles=None):
 
 
 S, some = images.shape[1], slice(5)
-cells = {"cut": cuts[some], "Grad-CAM": enlarge(grad_cam[some], S)}
+cells = {"cut-out": cuts[some], "Grad-CAM": enlarge(grad_cam[some], S)}
 cells |= {
     "speaks for": enlarge(contributions[some].relu(), S),
     "speaks against": enlarge((-contributions[some]).relu(), S),
@@ -316,8 +326,10 @@ cells |= {
 show(cells, boxes[some])
 
 # %% [markdown]
-# Each row of maps has one scale, on which its median map reaches full brightness; stronger maps saturate. The outline is the box of the damage. *Speaks for* and *speaks against* are the exact contributions. Where Grad-CAM is bright and *speaks for* is dark, the map shows a place
-# that the network did not use for this answer. With a single global average before the head all slopes of a channel are equal, and both methods agree: know the head before you choose the map.
+# Each row of maps has one scale, on which its median map reaches full brightness; stronger maps saturate. The outline is the box of the damage. *Speaks
+# for* and *speaks against* are the exact contributions. Where Grad-CAM is bright and *speaks for* is dark, the map shows a place that the network did
+# not use for this answer. With a single global average before the head all slopes of a channel are equal, and both methods agree: know the head before
+# you choose the map.
 #
 # Many largest values lie at the border of the image. Is that an artefact of Grad-CAM? The exact contributions can answer.
 
@@ -334,13 +346,15 @@ for word, grids in (("Grad-CAM", grad_cam), ("exact contributions", contribution
     )
 
 # %% [markdown]
-# Where both lines say the same, the border is no fault of the map: this network takes evidence from there, from the edge of the item, the belt, or the zeros with which a convolution pads an image. Where only Grad-CAM has it, the mean of the slopes has put it there.
+# Where both lines say the same, the border is no fault of the map: this network takes evidence from there, from the edge of the item, the belt, or the
+# zeros with which a convolution pads an image. Where only Grad-CAM has it, the mean of the slopes has put it there.
 #
-# **Grad-CAM++** does not average the slopes but weighs each place, and counts only positive ones. For a network that is linear from one ReLU to the next, its equation (19) becomes
+# **Grad-CAM++** replaces $\alpha_k$ by another weight $w_k$: it counts positive slopes only, and gives each place a weight of its own. For a network
+# that is linear from one ReLU to the next, its equation (19) becomes
 #
 # $$w_k=\sum_{ij}\frac{\mathrm{ReLU}(g^k_{ij})}{2+g^k_{ij}\sum_{ab}A^k_{ab}},\qquad g=\frac{\partial y}{\partial A}.$$
 #
-# It was derived for features that are never negative. Here they can be, and the divisor can come close to zero.
+# It was derived for features that are never negative. Here they can be, and the divisor can come close to zero, so a map can have very large values:
 
 # %%
 divisor = 2 + slopes * A.sum((2, 3), keepdim=True)
@@ -390,13 +404,16 @@ maps |= attribution.maps(network, network.body, damaged, ones, cheap)[0]
 words = {"grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++", "smooth_grad": "SmoothGrad"}
 words |= {"integrated_gradients": "integrated\ngradients", "occlusion": "occlusion"}
 show(
-    {"cut": cuts[some]} | {words[method]: maps[method][some] for method in maps},
+    {"cut-out": cuts[some]} | {words[method]: maps[method][some] for method in maps},
     boxes[some],
     [f"logit {logit:+.1f}" for logit in answers[some]],
 )
 
 # %% [markdown]
-# The same network and the same images, five answers. Whoever shows one of them has chosen. So they are measured. (Integrated gradients and SmoothGrad are noisy from pixel to pixel; Grad-CAM is a coarse grid, enlarged.)
+# The same network and the same images, five answers. Whoever shows only one of them has made a choice. So the next sections measure them. Above each
+# column stands the logit; below 0 the network missed the damage. Each row again has one scale: a map that is black, but has a marker, has only values
+# that are small beside the others, or negative. (Integrated gradients and SmoothGrad are noisy from pixel to pixel; Grad-CAM is a coarse grid,
+# enlarged.)
 
 # %%
 if not boxes.any():
@@ -405,8 +422,8 @@ if not boxes.any():
 # %% [markdown]
 # ## Does the map point at the damage?
 #
-# * **hits**, the pointing game: how often the largest value lies in the box. **covered** is the share of the image in the box: what a random point would hit. **gain** is their difference, with its
-#   95 % interval (bootstrap over images): zero is chance.
+# * **hits**, the pointing game: how often the largest value lies in the box. **covered** is the share of the image in the box: what a random point
+#   would hit. **gain** is their difference, with its 95 % interval (bootstrap over images): zero is chance.
 # * **energy**: share of the positive evidence in the box, to be compared with *covered*.
 # * **region AUROC**: how often a pixel inside beats one outside; one half is chance.
 
@@ -431,14 +448,16 @@ gain = measured.set_index("method").loc["occlusion"]
 lesson("occlusion points at the damage more often than chance", gain["gain_low"] > 0, run, source)
 
 # %% [markdown]
-# *contributions* are those of HiResCAM. A row with few images has a wide interval whatever it shows, and the best of many rows is lucky. Occlusion asks the network directly, and the damage does matter to it.
+# *contributions* are those of HiResCAM. A row with few images has a wide interval, and the best of many rows may be the best by luck. Occlusion asks
+# the network directly: here the damage does matter to its answer.
 #
 # ## Delete what matters
 #
-# A box says what *should* matter. Whether it *does* can be tested without a box: replace pixels by the baseline, the most important first, and watch the probability of *damaged* fall (**deletion**); or start
-# from the baseline and put them back (**insertion**). A small area under the deletion curve is good, and a large one under the insertion curve.
+# A box says what *should* matter. Whether it *does* can be tested without a box: replace pixels by the baseline, the most important first, and watch
+# the probability of *damaged* fall (**deletion**); or start from the baseline and put them back (**insertion**). A small area under the deletion curve
+# is good, and a large one under the insertion curve.
 #
-# What is small? A **random order** tells: of single pixels beside maps that are noisy, of whole windows beside maps that are smooth.
+# What is small? Compare with the area of a **random order**: of single pixels for noisy maps, of whole windows for smooth maps.
 
 # %%
 rng = np.random.default_rng(0)
@@ -486,13 +505,16 @@ print(f"logit of the mean colour alone: {paths[0, 0]:+.1f}")
 deleted.round(2)
 
 # %% [markdown]
-# *Gain* is the area saved against the random order (of pixels or of windows), image by image. Read the printed logit too. The test presumes a neutral baseline; where the mean colour alone is called damaged, or intact, all curves end there, whatever is
-# deleted. And a network is good only for images like those that it was trained on; a half-deleted one is none.
+# *Gain* is how much smaller (deletion) or larger (insertion) the area is than that of the random order, image by image. Read the printed logit too. The
+# test presumes a neutral baseline. All deletion curves end at the answer for the mean colour alone, whatever is deleted; where that answer is
+# *damaged*, as in *quick*, they can rise instead of fall. And a network can be trusted only on images like those that it was trained on; a half-deleted
+# image is not like them.
 #
 # ## Does the map notice the network?
 #
-# Some maps show edges of the image whatever the network is. The check: draw the weights anew, first of the head, then block after block down to the first convolution, and correlate the ranks of each map with those of the trained
-# network's map. **A map that stays near 1 while the network has forgotten everything does not explain the network.** The edges of the image, which know no network, stand beside as the row that must fail.
+# Some maps show edges of the image whatever the network is. The check: draw the weights anew, first of the head, then block after block down to the
+# first convolution, and correlate the ranks of each map with those of the trained network's map. **A map that stays near 1 while the network has
+# forgotten everything does not explain the network.** The edges of the image do not depend on the network at all, so they must fail this check.
 
 # %%
 check, stages = damaged[: attribution.randomised], [group for group in network.groups() if "bn" not in group]
@@ -538,8 +560,9 @@ figure.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
-# The verdict looks at **all** stages. A map *follows the network* if at every stage the 95 % interval of the mean correlation ends below one half; it *does not* if at some stage the interval begins above one half; all else is
-# *undecided*. (A map that has become the same everywhere has no ranks; it counts as zero.)
+# The verdict looks at **all** stages. A map *follows the network* if at every stage the 95 % interval of the mean correlation ends below one half; it
+# *does not* if at some stage the interval begins above one half; all else is *undecided*. (A map with the same value everywhere has no ranks; its
+# correlation counts as zero.)
 
 
 # %%
@@ -556,11 +579,13 @@ lesson("Grad-CAM follows the network at every stage", verdicts.loc["grad_cam", "
 verdicts
 
 # %% [markdown]
-# Grad-CAM++ keeps only positive slopes, so a head of random signs can change it less than it changes Grad-CAM (first stage of the figure). Passing the check is necessary, not sufficient: a map of pure noise passes too.
+# Grad-CAM++ keeps only positive slopes, so a head of random signs can change it less than it changes Grad-CAM (first stage of the figure). Passing the
+# check is necessary, not sufficient: a map of pure noise passes too.
 #
 # ## The other networks, the other view
 #
-# One network and one view prove little. So Grad-CAM and Grad-CAM++ of every classifier of notebook 04, in every view that it knows, over all damaged items. All go into the artifact.
+# One network and one view prove little. So the next cells measure Grad-CAM and Grad-CAM++ for every classifier of notebook 04, in every view that it
+# knows, over all damaged items. The tables go into the artifact.
 
 # %%
 cases, lines, scores, unused = {}, [], [], {}
@@ -585,17 +610,19 @@ print({method: rows["pointing is"].value_counts().to_dict() for method, rows in 
 cams[["method", "hits", "covered", "gain", "pointing is", "energy"]]
 
 # %% [markdown]
-# The printed line counts verdicts. A sentence such as "Grad-CAM points at the damage" would need *above chance* in every case; with some of them *undecided* it holds for those networks and views only. How much of Grad-CAM's evidence the network does not
-# use differs from network to network, too:
+# The printed line counts verdicts. A sentence such as "Grad-CAM points at the damage" would need *above chance* in every case; with some of them
+# *undecided* it holds for those networks and views only. How much of Grad-CAM's evidence lies on cells that speak against the answer differs from
+# network to network, too:
 
 # %%
-pd.DataFrame(unused, index=["Grad-CAM on contrary cells, mean", "low", "high"]).T.round(2)
+pd.DataFrame(unused, index=["share on cells against the answer, mean", "low", "high"]).T.round(2)
 
 # %% [markdown]
 #
 # ## The failure case: right, and looking elsewhere
 #
-# Every damaged item of every network: was it found, and did Grad-CAM point at the damage?
+# For every damaged item, network and view: was the item found, and did Grad-CAM point at the damage? An item counts once for each network, so the
+# printed interval is narrower than it should be.
 
 # %%
 found = np.concatenate([logits > 0 for _, _, logits in cases.values()])
@@ -611,16 +638,17 @@ pd.crosstab(pd.Series(verdict, name="verdict"), pd.Series(place, name="Grad-CAM"
 elsewhere = ~explain.pointing_game(maps["grad_cam"], boxes)
 odd = np.flatnonzero(elsewhere)[np.argsort(-answers[elsewhere])][:5]  # the surest of them
 why = {sign: explain.grad_cam(network, network.body, damaged[odd], [sign] * len(odd)) for sign in (1, -1)}
-pictures = {"cut": cuts[odd], "why\ndamaged?": why[1], "why\nintact?": why[-1], "occlusion": maps["occlusion"][odd]}
+pictures = {"cut-out": cuts[odd], "why\ndamaged?": why[1], "why\nintact?": why[-1], "occlusion": maps["occlusion"][odd]}
 show(pictures, boxes[odd], [f"logit {logit:+.1f}" for logit in answers[odd]]) if len(odd) else "no such item"
 
 # %% [markdown]
-# Found items whose Grad-CAM points elsewhere are successes in a table of accuracies. Either the network was right for another reason than the damage, or the map is wrong about the reason; the row of occlusion, and the exact contributions above, help to
-# tell. Compare the two maps of a column: there is one for *why damaged?* and one for *why intact?*. Both exist for every verdict, so **a map is no evidence for the verdict that it explains**.
+# Found items whose Grad-CAM points elsewhere are successes in a table of accuracies. Either the network was right for another reason than the damage,
+# or the map is wrong about the reason; the row of occlusion helps to tell which. Compare the two Grad-CAM maps of a column: there is one for *why
+# damaged?* and one for *why intact?*. Both exist for every verdict, so **a map is no evidence for the verdict that it explains**.
 #
 # ## Masks in place of boxes: a product
 #
-# The classifier of a product looks at whole pictures, and its defects have masks, much smaller than boxes.
+# The classifier of a product looks at whole pictures. The defects of a product have masks, and these are much smaller than boxes.
 
 
 # %%
@@ -652,14 +680,17 @@ for kind, (own, images, defects, _) in studied.items():
     display(show(pictures, masks[each], list(defects[each])))
 
 # %% [markdown]
-# The masks are small, so a random point rarely hits them, and one hit more or less moves the gain by a lot. Read the verdicts, not the hits: a classifier that tells good from defective pictures need not know *where*.
+# The masks are small, so a random point rarely hits them, and one hit more or less moves the gain by a lot. Read the verdicts, not the hits: a
+# classifier that tells good from defective pictures need not know *where*.
 #
-# Look also whether a map lights up what is the same in every picture, such as the background around a bottle. A contribution that every picture has acts like a bias: it is in the sum, but it does not tell defective from good. A map of
-# one picture cannot show the difference. For the place of a defect, notebooks 02 and 03 have methods made for it.
+# Look also whether a map lights up what is the same in every picture, such as the background around a bottle. A contribution that every picture has
+# acts like a bias: it is in the sum, but it does not tell defective from good. A map of one picture cannot show the difference. For the place of a
+# defect, notebooks 02 and 03 have methods made for it.
 #
 # ## Yours, reported, verdict
 #
-# Nobody else has explained these packages, so no number can be compared. What papers *claim* can be. Each verdict is computed, and each can be *undecided*.
+# Nobody else has explained these packages, so no number can be compared. But what papers *claim* can be checked. Each verdict is computed, and each can
+# be *undecided*.
 
 # %%
 error = np.nanmedian(errors)
@@ -688,8 +719,9 @@ claims = [
 pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 
 # %% [markdown]
-# The interval of the median error is its range over the images: *agrees* needs all of them within the bound, of 20 to 300 steps in the paper ([section 5](https://arxiv.org/abs/1703.01365)). The third verdict is the 95 % interval of the mean difference over
-# the cases, which share images and networks: it is narrower than it should be.
+# For the first verdict the range of the errors over the images serves as the interval: *agrees* needs every error within the bound. The paper finds 20
+# to 300 steps enough ([section 5](https://arxiv.org/abs/1703.01365)). The third verdict comes from the 95 % interval of the mean difference over the
+# cases. The cases share images and networks, so this interval is narrower than it should be.
 #
 # ## Exercises
 #
@@ -725,7 +757,7 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 #
 # ## Save the artifact
 #
-# The table of all networks, views and methods, the logits, and in float16 the maps of the first items of each.
+# The artifact holds the table of all networks, views and methods, the logits, and, in float16, the maps of the first items of each network and view.
 
 # %%
 files = {"table.csv": everything, "scores.csv": pd.concat(scores), "deletion.csv": deleted.reset_index()}
@@ -751,13 +783,13 @@ print(f"{len(saved.names)} files, {saved.path.stat().st_size / 1e6:.1f} MB; the 
 # In this notebook we have
 #
 # * derived integrated gradients, Grad-CAM, SmoothGrad and occlusion by hand and found the package's numbers;
-# * checked completeness as a number, and learned from it how many steps are enough;
-# * taken the answer apart exactly, and seen which part of Grad-CAM the network never used;
-# * measured the maps against boxes and masks, beside chance, with intervals and verdicts that can be *undecided*;
-# * tested them by deletion and by weights drawn anew, beside random orders and edges;
+# * checked completeness as a number, and seen how the error falls with more steps;
+# * taken the answer apart exactly, and measured how much of Grad-CAM lies on cells that speak against the answer;
+# * measured the maps against boxes and masks, compared them with chance, and given intervals and verdicts that can be *undecided*;
+# * tested them by deletion and by weights drawn anew, and compared them with random orders and with edges;
 # * seen maps that point elsewhere although the answer is right.
 #
-# **Limits.** A few dozen damaged items: intervals are wide, and neighbours in a table cannot be told apart. A map explains a network, not the damage. Grad-CAM is no finer than the grid of the last block. And a hit is no proof: a network
-# may look at the right place for another reason.
+# **Limits.** A few dozen damaged items: intervals are wide, and rows of a table with similar numbers cannot be told apart. A map explains a network,
+# not the damage. Grad-CAM is no finer than the grid of the last block. And a hit is no proof: a network may look at the right place for another reason.
 #
-# **Next:** 06 asks not whether an item is damaged, but of which kind the damage is.
+# **Next:** [06](06_contrastive_typing.ipynb) asks not whether an item is damaged, but of which kind the damage is.

@@ -3,13 +3,14 @@
 #
 # <!-- badge -->
 #
-# Once a part is known to be bad, the line wants to know *how*: a crack means another machine than a stain. After this notebook you will be able to
+# Once a part is known to be bad, the line wants to know *how*: a crack and a stain do not come from the same machine. After this notebook you will be
+# able to
 #
 # * **choose** where to look: at the whole picture, around the peak of PaDiM's map, or around the true mask;
 # * **derive** two contrastive losses on four vectors: SimCLR, which needs no labels, and SupCon, which uses them;
 # * **write** the network and its training loop by hand, and check them against the package, weight by weight;
 # * **compare** an embedding before and after training, on a map for each product and with a verdict that may be *undecided*;
-# * **call** a type that was never seen "unknown", and learn it from one, two or four images without training.
+# * **call** a type that was never seen "unknown", and learn it from a few images without training.
 #
 # **It reads** `data.zip` of [01](01_data_preparation.ipynb) and `padim.zip` of [02](02_padim.ipynb); what is missing is made here. Profile
 # *quick*: about a minute on 2 CPU cores, two synthetic products. Profile *full*: seven products. The network has ImageNet weights in both.
@@ -133,7 +134,7 @@ figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper 
 plt.show()
 
 # %% [markdown]
-# The thin line is the true mask, the squares are the two windows. How often does the peak of the map lie in the window around the mask?
+# The light blue outline is the true mask; the squares are the two windows. How often does the peak of the map lie in the window around the mask?
 
 # %%
 for name in categories if masked else []:
@@ -143,7 +144,7 @@ for name in categories if masked else []:
     print(f"{name}: {hits.sum()} of {len(hits)} defects, {hits.mean():.0%} [{low:.0%}, {high:.0%}]")
 
 # %% [markdown]
-# Where PaDiM misses the defect, the window shows intact surface, and no embedding can tell the type from it.
+# Where PaDiM misses the defect altogether, its window shows intact surface, and no embedding can tell the type from that.
 #
 # ## Contrastive losses: pull and push
 #
@@ -176,8 +177,9 @@ draw.text("blue: pulled to the anchor; orange: pushed away from it", 7.0, 0.14, 
 draw.figure
 
 # %% [markdown]
-# **SimCLR** knows no types. It takes two copies of every image, changed in ways that keep it the same thing; the only positive of a copy is its twin $j(i)$. The loss is
-# a softmax over cosines with temperature $\tau$ (Chen et al., eq. 1): how probable is the twin among all others?
+# **SimCLR** knows no types. It takes two copies of every image, changed in ways that keep it the same thing; the only positive of a copy is its twin
+# $j(i)$. The loss comes from a softmax over cosines with temperature $\tau$ (Chen et al., eq. 1): how probable is the twin among all others $a$ of the
+# batch?
 #
 # $$\ell_{i}=-\log\frac{\exp(z_i\cdot z_{j(i)}/\tau)}{\sum_{a\neq i}\exp(z_i\cdot z_a/\tau)} .$$
 #
@@ -229,8 +231,9 @@ plt.show()
 #
 # ## Few images, many copies
 #
-# With so few images of a type a network can learn the images by heart instead of the type. Copies make that harder. They must be **label-true**: turned, shifted a
-# little, in another light; nothing is cut away or covered. Pixels come from the whole picture, so a turned window has true corners.
+# With so few images of a type a network can learn the images by heart instead of the type. Copies make that harder. They must be **label-true**:
+# turned, shifted a little, in another light; nothing is cut away or covered. A turned window takes its pixels from the whole picture, so its corners
+# are not empty.
 
 # %%
 gathered = {name: detector.gather(tables[name], anomaly[name]) for name in categories}
@@ -250,9 +253,10 @@ plotting.gallery(
 #
 # ## The network
 #
-# The first layers stay **frozen**: their output for every copy is computed once and serves all trainings. `layer3` (stages 3 and 4 of EfficientNet-Lite0) is trained, with a
-# small projection head that only the loss sees. The **embedding** is an average over places, weighted by a Gaussian around the middle of the window, since that is
-# where the defect is; it is taken from `layer2`, which stays as it was, and from `layer3`, and standardised.
+# The first layers stay **frozen**: their output for every copy is computed once and serves all trainings. `layer3` (stages 3 and 4 of
+# EfficientNet-Lite0) is trained, with a small projection head that only the loss sees. The **embedding** is an average over places, weighted by a
+# Gaussian around the middle of the window, since that is where the defect is. It is taken from `layer2`, which stays as it was, and from `layer3`; each
+# of its numbers is then standardised.
 
 
 # %%
@@ -297,8 +301,9 @@ print(f"{embeddings.shape[1]} numbers an image; {trained:,} weights are trained;
 # %% [markdown]
 # ## The training loop
 #
-# Each step takes as many copies of each type, projects them, and goes one AdamW step down SupCon's loss, here written with matrices. The new head learns ten times as fast as
-# `layer3`, and the learning rate falls to 0 along half a cosine. Ten steps, once by the package, once by hand:
+# Each step takes the same number of copies of each type, projects them, and lowers SupCon's loss by one step of AdamW. The loss is written with
+# matrices here. The new head has ten times the learning rate of `layer3`, and the learning rate falls to 0 along half a cosine. Ten steps, once by the
+# package, once by hand:
 
 # %%
 model = replace(detector, objective="supcon", steps=10).fit_rows(known, known.typed)
@@ -361,8 +366,9 @@ pd.DataFrame(frozen.prototypes @ frozen.prototypes.T, index=frozen.names, column
 #
 # ## Before and after training: a map of each product
 #
-# A map brings the embedding to a plane; **t-SNE** keeps near neighbours near, here by cosine distance. Three of ten images of each type are held out; the network learns from the
-# others. Images it has learned from fall into groups whatever it has learned, so look at those that were held out.
+# Here a *map* is a picture of the embedding on a plane; **t-SNE** keeps near neighbours near, here by cosine distance. Three of ten images of each type
+# are held out; the network learns from the others. Images that it has learned from can fall into groups because it knows them by heart, so look at
+# those that were held out.
 
 # %%
 before_after = {}
@@ -418,8 +424,8 @@ for name, (kinds, held_out, by_way) in before_after.items():
 # * **Macro F1**: for each type the harmonic mean of precision and recall, averaged over the types.
 # * **Retrieval mAP**: each held-out image ranks the known images by cosine. Average precision (AP) is the mean of the precision at every rank where an image of its own
 #   type stands; the mean over queries, each type counting the same, is mAP. It is 1 where all of its own type come first.
-# * **Silhouette**: with $a$ the mean distance of an image to the others of its type and $b$ that to the nearest other type, $(b-a)/\max(a,b)$, averaged. It is 1 for
-#   groups far apart, 0 for none.
+# * **Silhouette**: with $a$ the mean distance of an image to the others of its type and $b$ that to the nearest other type, $(b-a)/\max(a,b)$,
+#   averaged. It is near 1 for groups far apart, and near 0 where there are no groups.
 #
 # Silhouette by hand on the four vectors, and AP on a ranking of three:
 
@@ -436,13 +442,14 @@ print(f"precision at each rank {np.round(precision, 2)}, AP {precision[relevant]
 assert np.isclose(precision[relevant].mean(), average_precision_score(relevant, [3, 2, 1]))
 
 # %% [markdown]
-# **Folds, not one split.** With ten test images one more hit is worth ten per cent. So the images are cut into folds, each is tested by a
-# model that has not seen it, and every method meets the same folds. Training sets of two folds overlap, so the usual standard error would promise too much;
-# Nadeau and Bengio's **corrected** interval widens it by the share that is tested:
+# **Folds, not one split.** With ten test images one more hit is worth ten percentage points. So the images are cut into folds, each is tested by a
+# model that has not seen it, and every method meets the same folds. Training sets of two folds overlap, so the usual standard error would be too small.
+# Nadeau and Bengio's **corrected** interval is wider. With $\bar d$ and $s_d$ the mean and the standard deviation of the $J$ differences, one per fold,
+# and $t_{J-1}$ a quantile of Student's t:
 #
 # $$\bar d\pm t_{J-1}\sqrt{\Bigl(\tfrac1J+\tfrac{n_\text{test}}{n_\text{train}}\Bigr)s^2_d}\;.$$
 #
-# All products, one cell. SimCLR is trained on one product, to see what the labels are worth.
+# The next cell does this for all products. SimCLR is trained on one product only, to see what the labels are worth.
 
 # %%
 verdicts, quality = {}, {}
@@ -461,10 +468,11 @@ for name, way in itertools.product(categories, measured[first]):
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# Two rows do not look at the defect: *always the same* type is chance, *mean colours* are those of the whole picture. The row to beat is the **linear probe**, a logistic regression on the
-# frozen embedding, which learns from the labels too.
+# Two rows do not look at the defect: *always the same* type is chance; *mean colours* are those of the whole picture. An interval without width only
+# says that all folds gave the same number. The row to beat is the **linear probe**, a logistic regression on the frozen embedding, which learns from
+# the labels too.
 #
-# The same as differences, fold by fold. The verdict names a side only where the interval leaves zero out:
+# The next table has differences, fold by fold. The verdict names a side only where the interval leaves zero out:
 
 # %%
 FROZEN, SUPCON = measuring.FROZEN, "supcon, prototypes"
@@ -497,13 +505,13 @@ for name in categories:
     lesson(f"{words}; its interval lies above 1.5 × chance", level["low"] > 1.5 * chance[name], run, source)
 
 # %% [markdown]
-# Two questions. *Are defects of one type nearest to each other?* Retrieval mAP asks that with a whole ranking for every image, and sees small changes. *Is the type right?* has
-# a few dozen answers, yes or no, and needs a large change before its interval leaves zero out. Where SupCon is not better than the linear probe, the features were
-# there before, and training has only moved them into place.
+# Two questions. *Are defects of one type nearest to each other?* Retrieval mAP asks that with a whole ranking for every image, and sees small changes.
+# *Is the type right?* has a few dozen answers, yes or no, and needs a large change before its interval leaves zero out. Where SupCon is not shown to be
+# better than the linear probe, nothing here shows that training has made features that the frozen network lacked.
 #
 # ## Which look?
 #
-# Read with the frozen network and its prototypes, which costs no training:
+# All three looks, measured with the frozen network and its prototypes, which cost no training:
 
 # %%
 by_look = {}
@@ -542,8 +550,8 @@ for name in categories:
         print(f"  mask − predicted: {metrics.format_metric(loss)}: {better}")
 
 # %% [markdown]
-# The window around the mask is what a perfect detector would show. How much of it the predicted window keeps depends on the product, as the hits of PaDiM's peak above do: whoever
-# wants better types should first localise defects better.
+# The window around the mask is what a perfect detector would show. Where it is better, better localisation would give better types. Where the verdict
+# is *undecided*, these few folds cannot tell.
 #
 # ## What is confused with what
 #
@@ -565,14 +573,17 @@ for name, answers in single.items():
 # %%
 for name in categories:
     mixed = measuring.of_way(verdicts[name], SUPCON, detector, mixed=True)
-    print(f"{name}: {mixed['image_id'].nunique()} images with several types", dict(mixed["predicted"].value_counts()))
+    print(
+        f"{name}: {mixed['image_id'].nunique()} images with several types",
+        dict(mixed["predicted"].value_counts()) or "",
+    )
 
 # %% [markdown]
 # ## "Unknown"
 #
-# A line meets defects that nobody has labelled. The **novelty** of a defect is its mean cosine distance to the nearest known ones; above a limit it is called unknown. The limit
-# comes from known defects that the model had not seen: at most a tenth of them may be called unknown. Is a type that was *left out* of the training found? Each type of one
-# product is left out in turn:
+# A line meets defects that nobody has labelled. The **novelty** of a defect is its mean cosine distance to the nearest known ones; above a limit it is
+# called unknown. The limit comes from held-out defects of the known types: at most a tenth of them may be called unknown. Is a type that was *left out*
+# of the training found? Each type of one product is left out in turn:
 
 # %%
 opened = [*several, first][0]  # the first product with three types or more
@@ -595,24 +606,26 @@ for novelty, _ in left_out.values():
             values = shown.loc[shown["known"] == known_type, "novelty"]
             axis.plot(values, np.full(len(values), int(known_type)), "|", color=colour, ms=24, mew=2, label=words)
         axis.set(xlabel="novelty", ylim=(-0.6, 1.6), yticks=[], title=f"{opened}: {kind} left out")
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper center")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside upper center", markerscale=0.4)
     plt.show()
 
 # %% [markdown]
-# Left the type that is found best, right the one that is found worst. With the calibrated limit:
+# One fold, with a mark for each image: left the type that is found best, right the one that is found worst. With the calibrated limit:
 
 # %%
 if left_out:
     display(open_set.groupby("way")[["auroc", "called_unknown", "false_unknown"]].mean().round(3))
 
 # %% [markdown]
-# `auroc` is the mean over the types left out, .5 being chance; `false_unknown` should be near the promised share, and `called_unknown` is what is gained for it. Where
-# `false_unknown` is far above, the limit of a fold came from too few known defects: in *quick*, from ten. "Unknown" finds what is unlike everything, not what has another name.
-# With so few types, and ten images of each, read it as an example, not as a measurement.
+# `auroc` is the mean over the types left out, .5 being chance; `false_unknown` is the share of known defects that are called unknown, and should be
+# near the promised tenth; `called_unknown` is the same share of the type left out. Where `false_unknown` is far above, the limit is too low, and
+# `called_unknown` is too high with it. The limit of a fold comes from few known defects (in *quick*, ten) and from the model of another fold.
+#
+# "Unknown" finds what is unlike everything, not what has another name. With so few types, and ten images of each, read it as an example, not as a measurement.
 #
 # ## A new type from a few images
 #
-# Somebody labels one, two or four images of the new type. Its prototype is their mean direction; nothing is trained again.
+# Somebody labels a few images of the new type, from one to eight. Its prototype is their mean direction; nothing is trained again.
 
 # %%
 for _, few in left_out.values():
@@ -637,7 +650,8 @@ if left_out:
         print(f"{shots} shown, SupCon − frozen, over the types: {gain.min():+.3f} to {gain.max():+.3f}: {better}")
 
 # %% [markdown]
-# The left end of a line is what one image of the new type buys, its slope what more of them add. The band is over the types, and wide where there are few of them.
+# The left end of a line is the accuracy with one image of the new type, and its slope shows what more of them add. The band is over the types, and wide
+# where there are few of them.
 #
 # ## What on a map is real?
 #
@@ -672,8 +686,8 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %% [markdown]
-# A map with another seed may look different. Of the ten nearest neighbours of each image, how many are the same on two maps, and how many of
-# those in the full embedding does a map keep?
+# A map with another seed may look different. Of the ten nearest neighbours of each image, how many are the same on two maps of different seeds? And how
+# many of those in the full embedding does a map keep?
 
 
 # %%
@@ -693,13 +707,13 @@ for name, other in project(learned, seed=1).items():
     }
 kept = pd.DataFrame(kept).T
 print(
-    f"by chance {near / (len(learned) - 1):.2f}; most of the embedding is kept by {kept['of the embedding'].idxmax()}"
+    f"by chance {near / (len(learned) - 1):.2f}; most neighbours of the embedding are kept by {kept['of the embedding'].idxmax()}"
 )
 kept.round(2)
 
 # %% [markdown]
-# What two seeds do not share is no property of the defects. PCA has no seed, and t-SNE starts from PCA here. Distances *between* groups that lie far apart mean nothing in
-# t-SNE and UMAP.
+# What two seeds do not share is no property of the defects. PCA does not depend on the seed, and t-SNE starts from PCA here, so agreement of two seeds
+# alone proves little. Distances *between* groups that lie far apart mean nothing in t-SNE and UMAP.
 #
 # ## The atlas of all products
 #
@@ -743,7 +757,8 @@ sns.heatmap(distances.iloc[leaves, leaves], cmap="viridis", cbar_kws={"label": "
 plt.show()
 
 # %% [markdown]
-# Dark is near: the tree on the left joins the nearest types first, and the blocks along the diagonal are the products.
+# Dark is near: the tree on the left joins the nearest types first, and the blocks along the diagonal are the products. That products lie far apart is
+# partly built in: across products the learned half adds nothing to the cosine.
 #
 # A map of all products needs room, so it is a page, `transfer/atlas.html`: one file that needs no network. Point at a mark to see the image, click to see it beside its
 # anomaly map.
@@ -768,11 +783,11 @@ target.write_text(page, encoding="utf-8")
 print(f"{target.name}: {len(page) / 1e6:.1f} MB")
 
 # %% [markdown]
-# What the page says about each image was said by a model of the folds, which had not seen it.
+# The type that the page names for each image comes from a model of the folds that had not seen this image.
 #
 # ## The failure case
 #
-# Images that got the wrong type although they lie close to the wrong prototype:
+# Images that got the wrong type although their novelty is small, so that "unknown" does not catch them:
 
 # %%
 wrong = single[first][single[first]["predicted"] != single[first]["defect"]].nsmallest(5, "novelty")
@@ -784,8 +799,8 @@ if rows:
     display(plotting.gallery(views, titles=titles, columns=5, size=1.6))
 
 # %% [markdown]
-# Could you tell them apart? A folder's name may say *where* on the part the damage lies, and the window shows little but the damage. Such a name can be argued about: look before
-# you believe it.
+# Could you tell them apart? A folder's name may say *where* on the part the damage lies, and the window shows little but the damage. So look at the
+# images before you trust such a name.
 #
 # ## Yours, reported, verdict
 #
@@ -799,7 +814,7 @@ lines = [
     for way, values in by_way.items()
     if way in ways
 ]
-pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"])
+pd.DataFrame(lines, columns=["product", "way", "balanced accuracy", "reported", "verdict"])
 
 # %% [markdown]
 # ## Exercises
@@ -814,7 +829,8 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 #     values = measuring.summary(frame, detector.folds)["supcon, prototypes"]
 #     print(tau, *(metrics.format_number(values[m]["mean"]) for m in ("silhouette", "balanced_accuracy")))
 # ```
-# In *quick*, on screws: silhouette .119, .160 and .231, balanced accuracy .840, .900 and .860. All intervals overlap widely (`format_metric` shows them), so no τ is better here.
+# In *quick*, on screws: silhouette .119, .160 and .231, balanced accuracy .840, .900 and .860. All intervals overlap widely (`format_metric` shows
+# them), so no τ is better here.
 # </details>
 #
 # **2.** The window: how large should it be? Try `roi_size=0.15` and `roi_size=0.6` with the frozen prototypes, which costs seconds.
@@ -827,7 +843,8 @@ pd.DataFrame(lines, columns=["", "", "balanced accuracy", "reported", "verdict"]
 #     _, frame = measuring.cross_validate(other, other.gather(tables[first], anomaly[first]), ())
 #     print(size, metrics.format_number(measuring.summary(frame, 5)[measuring.FROZEN]["balanced_accuracy"]["mean"]))
 # ```
-# In *quick*, on screws: .900, .880 and .780. A wider window shows more of the screw, and the weight in the middle grows with it; but the intervals overlap, so this is no proof.
+# In *quick*, on screws: .900, .880 and .780. A wider window shows more of the screw, and the weight in the middle grows with it; but the intervals
+# overlap, so this is no proof.
 # </details>
 #
 # ## Save the artifact
@@ -846,7 +863,7 @@ for name in categories:
 accuracy = {name: measured[name][SUPCON]["balanced_accuracy"]["mean"] for name in categories}
 about = {"profile": run.name, "data_source": source, "categories": categories, "options": detector.options()}
 about["metrics"] = {f"{name}, balanced accuracy": value for name, value in accuracy.items()}
-path = artifacts.save("contrastive", files, **about, seed=0, inputs=[data])
+path = artifacts.save("contrastive", files, **about, seed=0, inputs=[data, padim])
 artifacts.download(path)
 
 # %%
@@ -868,7 +885,7 @@ print("the model from the file gives the same embeddings; it knows", ", ".join(r
 # * calibrated "unknown" on defects that the model had not seen, and taught it a type from a few images;
 # * drawn an atlas, and asked which of its neighbourhoods are there for another seed too.
 #
-# **Limits.** A type is what a folder is called: two folders may hold what looks the same, one folder what looks different. A prototype is one direction, and a type with two
-# faces needs two. And a window that misses the defect shows intact surface.
+# **Limits.** A type is what a folder is called: two folders may hold what looks the same, one folder what looks different. A prototype is one
+# direction, and a type with two appearances needs two. And a window that misses the defect shows intact surface.
 #
 # **Next:** [08](08_inspection_pipeline.ipynb) asks for the type of what the classifier stopped.

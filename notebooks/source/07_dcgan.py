@@ -52,8 +52,8 @@ print(f"profile {run.name}; this notebook shows digits, and no products, neither
 # %% [markdown]
 # ## The images: handwritten digits
 #
-# MNIST is asked for where it can be had: on this disk, or from its mirrors. Where not, and in *quick*, scikit-learn brings 1,797 digits of
-# 8×8 pixels, which are enlarged to MNIST's 28×28. A fifth is held out.
+# In *full* the digits are those of MNIST, from this disk or from a mirror. In *quick*, and where MNIST cannot be had, they are the 1,797 digits of
+# scikit-learn, of 8×8 pixels, enlarged to MNIST's 28×28. A fifth of the digits is held out.
 
 # %%
 dcgan = Dcgan.preset(run.name)
@@ -65,9 +65,9 @@ plotting.tile_rows({"": train.images[:32]}, zoom=3)
 # %% [markdown]
 # ## The idea: a generator plays against a discriminator
 #
-# A **generator** $G$ turns a *latent vector* $z\sim N(0,I)$, 100 random numbers, into an image $G(z)$. A **discriminator** $D$ sees real and
-# generated images, one at a time, and says how real each looks. Nobody tells the generator what a digit is. All that it learns comes to it
-# through the discriminator: the dashed arrows show whose weights move in which step.
+# A **generator** $G$ turns a *latent vector* $z\sim N(0,I)$, 100 random numbers, into an image $G(z)$. A **discriminator** $D$ sees real and generated
+# images, one at a time, and says how real each looks. Nobody tells the generator what a digit is. All that it learns comes to it through the
+# discriminator. The dashed arrows show whose weights move in which step.
 
 # %%
 draw = plotting.Schematic(8.8, 3.4)
@@ -94,8 +94,9 @@ draw.figure
 #
 # $$\min_G\max_D\ \mathbb{E}_{x}\big[\log D(x)\big]+\mathbb{E}_{z}\big[\log(1-D(G(z)))\big].$$
 #
-# In code the discriminator gives a *logit*, and the sigmoid of it is the probability. Each loss is the negative logarithm of what its player
-# wishes for. On four logits, by hand:
+# In code the discriminator gives a *logit*, and the sigmoid of it is the probability. Each loss is the negative logarithm of the probability that its
+# player wants to be high. So the generator minimises $-\log D(G(z))$ in place of $\log(1-D(G(z)))$: the aim is the same, but its gradient is larger
+# while $D$ rejects the images (Goodfellow et al., section 3). On four logits, by hand:
 
 # %%
 real, generated = torch.tensor([2.0, 0.5]), torch.tensor([-1.0, 0.3])  # logits of two images of each kind
@@ -141,8 +142,8 @@ plt.show()
 #
 # ## The networks
 #
-# **The generator.** A linear layer makes a grid of 3×3 cells of the vector, and three transposed convolutions enlarge it to 7×7, 14×14 and
-# 28×28. Between them stand batch normalisation and ReLU. A tanh ends it, so pixels lie between −1 and 1.
+# **The generator.** A linear layer turns the vector into a grid of 3×3 cells, and three transposed convolutions enlarge it to 7×7, 14×14 and 28×28.
+# Between them stand batch normalisation and ReLU. A tanh ends it, so pixels lie between −1 and 1.
 
 
 # %%
@@ -189,7 +190,8 @@ class Discriminator(nn.Module):
 
 
 # %% [markdown]
-# All weights begin as small random numbers, $N(0, 0.02^2)$, and biases at 0. To be sure of the sizes, ask the network, layer by layer:
+# The weights of convolutions and linear layers begin as small random numbers, $N(0, 0.02^2)$, and their biases at 0. The sizes of the grids, layer by
+# layer:
 
 
 # %%
@@ -220,7 +222,7 @@ assert list(dict.fromkeys(grid.shape[-1] for grid in grids))[::-1] == gan.grids_
 # ## The game: two steps, again and again
 #
 # Each step of the game is two steps of Adam. First the discriminator sees a batch of real images and one of generated images, and its loss goes down.
-# Then the generator makes another batch, and *its* loss goes down. Its gradient runs through the discriminator, whose weights lie still.
+# Then the generator makes another batch, and *its* loss goes down. Its gradient runs through the discriminator, whose weights stay fixed.
 #
 # The random numbers of a step come from the seed and the number of the step, so a game can be repeated. Here is a short one: ten batches.
 
@@ -273,8 +275,8 @@ assert same_weights(generator, short.generator)
 assert same_weights(discriminator, short.discriminator)
 
 # %% [markdown]
-# The loop above is all there is to a GAN: the package adds checkpoints, and an average of the generator's weights (`averaging`), which is what we look at
-# later, because it wobbles less than the generator itself.
+# The loop above is all there is to a GAN: the package adds checkpoints, and an average of the generator's weights (`averaging`), which is what we look
+# at later, because it changes less from step to step than the generator itself.
 #
 # ### A game magnifies the last digit
 #
@@ -328,8 +330,8 @@ def loss_curves(curves):
 loss_curves({"losses of the DCGAN": dcgan.curve})
 
 # %% [markdown]
-# At first the discriminator tells every image apart and the generator's loss rises. Later both come closer to balance. The same sixteen vectors
-# $z$ at several moments of the training:
+# At first the discriminator's loss falls and the generator's loss rises: the discriminator tells real from generated. Later both losses come closer to
+# balance. The same sixteen vectors $z$ at several moments of the training:
 
 # %%
 epochs = dcgan.moments * dcgan.epochs / len(dcgan.curve)
@@ -343,12 +345,12 @@ half_way = dcgan.grids[len(dcgan.grids) // 2]
 plotting.tile_rows({"at first": first_grid, "half-way": half_way, "at last": last_grid, "real": train.images[:16]})
 
 # %% [markdown]
-# Some are digits, some are none that anybody has named; how many of each, a classifier will say below. Nobody told the network that there are ten kinds.
+# Some are digits, and some are not. How many can be read, a classifier will say below. Nobody told the network that there are ten kinds.
 #
 # ## Interpolation in the latent space
 #
 # Has the generator memorised a list of images, or does every point of the latent space give one? Walk from one vector to another. A straight line is a
-# bad path: its middle is shorter than random vectors are, so the generator has never been trained there. A *great circle* keeps the length:
+# bad path: its middle is shorter than random vectors are, so the generator has hardly been trained there. A *great circle* keeps the length:
 
 # %%
 ends = gan.latents(6, dcgan.latent, seed=3)
@@ -370,7 +372,8 @@ claim = f"in {low:.0%} to {high:.0%} of walks no step is half as long as the who
 lesson(f"{claim}, so most walks have no jump", low > 0.5, run, "synthetic")
 
 # %% [markdown]
-# On the way strokes bend, open and close. A list of memorised images would jump from one to the next; here all points between two vectors give images of their own.
+# On the way strokes bend, open and close. A list of memorised images would jump from one to the next. Here the images change step by step, and those
+# between the ends are images of their own.
 #
 # ## How good is it? Fréchet distance, precision, recall
 #
@@ -378,8 +381,10 @@ lesson(f"{claim}, so most walks have no jump", low > 0.5, run, "synthetic")
 # last layer sees (64 *features* an image). From those features come three numbers:
 #
 # * **Fréchet distance** (Heusel et al. 2017): between Gaussians fitted to the features of real and of generated digits; smaller is better;
-# * **precision**: the share of generated digits that lie among the real ones, so it falls where images are bad;
-# * **recall**: the share of real digits that lie among the generated ones, so it falls where kinds are forgotten (both Kynkäänniemi et al. 2019).
+# * **precision**: the share of generated digits that lie among the real ones, that is, no farther from some real digit than that digit's third nearest
+#   real neighbour. It falls where images are bad;
+# * **recall**: the share of real digits that lie among the generated ones, in the same sense. It falls where kinds are forgotten (both Kynkäänniemi et
+#   al. 2019).
 #
 # In one dimension the distance between two Gaussians is $(\mu_1-\mu_2)^2+(\sigma_1-\sigma_2)^2$:
 
@@ -407,8 +412,9 @@ table = quality_table(samples)
 table
 
 # %% [markdown]
-# *sure* is the share of images that the classifier reads with a probability of 0.8 or more, *digits_found* how many of the ten it reads so at least once.
-# Look at the first row before the second: even real digits do not reach 1 and 0, because they are other digits than those that were learned.
+# *sure* is the share of images that the classifier reads with a probability of 0.8 or more; *digits_found* is how many of the ten digits it reads so at
+# least once. Look at the first row before the second: even real digits do not reach a precision and recall of 1 and a distance of 0, because they are
+# other digits than those that they are compared with.
 
 # %%
 intervals = {
@@ -422,14 +428,14 @@ for measure in ("sure", "precision"):
     lesson(f"{words}, which is less", generated[1] < real[0], run, "synthetic")
 
 # %% [markdown]
-# So after this training most eyes, and the classifier, can tell the two apart. On MNIST (8,000 digits, 50 epochs) the figures of the same code stand in
-# [`docs/results.md`](../docs/results.md#gans).
+# So after this training the classifier reads fewer generated digits with certainty, and fewer of them lie among the real ones. On MNIST (8,000 digits,
+# 50 epochs) the figures of the same code stand in [`docs/results.md`](../docs/results.md#gans).
 #
 # ## The failure case: a game that collapses
 #
-# A GAN can fail while its losses look calm. In **mode collapse** the generator makes the same few images, whatever $z$ says, and recall falls. Here is a
-# recipe that fails: learning rates five times as large, and Adam with its usual $\beta_1=0.9$ (how much of the previous step is kept, its *momentum*). The DCGAN paper
-# asks for 0.5. From there:
+# A GAN can fail in several ways. In **mode collapse** the generator makes the same few images, whatever $z$ says, and recall falls. Here is a recipe
+# that fails: learning rates five times as large, and Adam with its usual $\beta_1=0.9$ (the share of the earlier gradients that is kept, its
+# *momentum*). The DCGAN paper asks for 0.5. From there:
 #
 # * **momentum 0.5**: the paper's;
 # * **two time scales** (Heusel et al. 2017): momentum 0.5, and the discriminator takes smaller steps than the generator.
@@ -452,8 +458,9 @@ plotting.tile_rows(
 loss_curves({f"{name}, seed 0": trained[name, 0].curve for name in recipes})
 
 # %% [markdown]
-# With momentum 0.9 no image is a digit: the images of a run share one pattern of dots, and the curve tells why: the discriminator is always right, its loss lies at 0, and an opponent who
-# never wavers teaches nothing. In numbers, and with a verdict on each recipe against the one above it:
+# With momentum 0.9 no image is a digit, and the images of a run share one pattern of dots. The curve of seed 0 suggests why: the discriminator's loss
+# stays near 0 and the generator's rises, so the generator does not learn from its opponent. In numbers, and with a verdict on each recipe against the
+# one above it:
 
 # %%
 recipe_table = quality_table({key: model.sample(1000, seed=2) for key, model in trained.items()})
@@ -481,11 +488,12 @@ lesson(
 print(f"two time scales, over three seeds: {table['verdict'].iloc[-1]}")
 
 # %% [markdown]
-# **What three seeds can say.** If a remedy did nothing, three runs would still all point the same way in one case of four, as three coins do. So *better* or *worse* for two
-# time scales is a hint that another budget may turn around, and *undecided* means that the seed decides. That momentum 0.9 breaks this game is another
-# matter: the distances of all its runs lie above those of all others, with a wide gap.
+# **What three seeds can say.** If a remedy did nothing, three runs would still all point the same way in one case of four, as three coins do. So
+# *better* or *worse* for two time scales is only a hint, which another budget may reverse, and *undecided* means that the seeds disagree. That momentum
+# 0.9 breaks this game is another matter: the distances of all its runs lie above those of all others, with a wide gap.
 #
-# Recall stays low in every row, since the networks are small and three epochs are few. The game has been mended; the digits have not become good.
+# Recall stays low in every row; the networks are small, and three epochs are few. The loss curves of the last two panels come close to each other and
+# do not show this. The game has been mended, but the digits have not become good.
 #
 # ## Yours, published, verdict
 
@@ -516,8 +524,8 @@ pd.DataFrame(
 # trained on short vectors.
 # </details>
 #
-# **2.** Two more remedies are a word away: `spectral=True` (Miyato et al. 2018: no layer of the discriminator may stretch anything) and `smoothing=0.1` (Salimans et al. 2016: a real
-# image is only 90 % real). Judge one of them against momentum 0.5, over three seeds.
+# **2.** Two more remedies need one option each: `spectral=True` (Miyato et al. 2018: no layer of the discriminator may enlarge the distance of two
+# inputs) and `smoothing=0.1` (Salimans et al. 2016: a real image is only 90 % real). Judge one of them against momentum 0.5, over three seeds.
 #
 # <details><summary>Solution</summary>
 #
@@ -589,7 +597,7 @@ plotting.tile_rows({"from the file": again.sample(16, seed=1)}, columns=8, zoom=
 # * trained a generator of digits, walked between two of them, and measured it with a classifier;
 # * broken the training and mended it, over three seeds.
 #
-# **Limits.** Fréchet distance, precision and recall compare only under the same classifier. A game is sensitive to the last digit, so one training proves nothing about a recipe,
-# and three prove little. A GAN needs thousands of images before it draws well; *quick* has some 1,400 digits.
+# **Limits.** Fréchet distance, precision and recall compare only under the same classifier. A game is sensitive to the last digit, so one training
+# proves nothing about a recipe, and three prove little. A GAN usually needs thousands of images before it draws well; *quick* has some 1,400 digits.
 #
 # **Next:** [07b](07b_anogan.ipynb) trains a generator on good parts only and asks what it cannot draw.

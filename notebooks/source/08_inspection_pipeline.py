@@ -8,10 +8,10 @@
 # * **recognise the product** on a picture, and refuse pictures of products that no model knows;
 # * **choose a reject band**: where a classifier counts as unsure, so that a second opinion decides;
 # * **choose the second opinion** itself, from what its mistakes cost and from the time it takes;
-# * **judge an item** that two cameras see by both pictures together;
+# * **judge an item** that two cameras see, by both of its pictures together;
 # * **measure**, on paired images, whether the second opinion pays;
 # * **discuss ten cases** with their heat maps, and ask how far a heat map can be trusted;
-# * **leave a type of defect out** of the training, and count how much of it is still caught.
+# * **leave a type of defect out** of the training, and count how many of its parts are still caught.
 #
 # **It reads** `data.zip` and `packages.zip` of [01](01_data_preparation.ipynb), and the models of [02](02_padim.ipynb),
 # [03](03_autoencoder.ipynb), [03b](03b_patchcore.ipynb), [04](04_supervised_classifier.ipynb), [06](06_contrastive_typing.ipynb) and
@@ -143,12 +143,13 @@ draw.text("good", 6.4, 2.2, 8.5, ha="left")
 draw.figure
 
 # %% [markdown]
-# The numbers to be learned here are the distance that is *too far*, the half-width $w$ of the band around the threshold $t$, and which detector is asked.
+# Here $z$ is the classifier's logit (above 0: rather defective) and $t$ a threshold. Three things are to be chosen: the distance that is *too far*, the half-width $w$ of
+# the band around $t$, and the detector that is asked.
 #
 # ## First stage: which product is it?
 #
 # A frozen network describes each picture by mean and standard deviation of its channels, $\phi(x)\in\mathbb R^d$. Every product $c$ gets a Gaussian with a mean
-# $\mu_c$ of its own and **one covariance** $\Sigma$ for all; it is shrunk (Ledoit and Wolf), for $d$ is larger than the number of pictures. The nearest mean names the product,
+# $\mu_c$ of its own. All share **one covariance** $\Sigma$. It is shrunk (Ledoit and Wolf), because $d$ is large for so few pictures. The nearest mean names the product,
 #
 # $$M_c(x)=\sqrt{(\phi(x)-\mu_c)^\top\Sigma^{-1}(\phi(x)-\mu_c)},$$
 #
@@ -170,7 +171,7 @@ print(f"d = {delta.size}; distance to the mean {first} by hand {by_hand:.3f}, pa
 assert np.isclose(by_hand, by_package, rtol=1e-3)
 
 # %% [markdown]
-# How far is *too far*? Pictures that were **held out** of the fit, fold by fold, tell: the limit is the distance that all but one in 200 of them stay below.
+# How far is *too far*? We measure pictures that were **held out** of the fit, fold by fold. The limit is the distance that all but one in 200 of them stay below.
 # Then the test, on pictures of the same products that the fit has not seen, and on other products:
 
 # %%
@@ -208,17 +209,18 @@ print(
 lesson("products are recognised and other products refused", low > 0.9 and refused_low > 0.8, run, source)
 
 # %% [markdown]
-# The question is easy here, and that is the point: a model that was never shown a cable must not judge one. Without this stage it would.
+# The question is easy here, and still it must be asked: a model that was never shown a cable must not judge one. Without this stage it would.
 #
 # ## Second stage: when is the classifier unsure?
 #
 # The classifier's logit is divided by a temperature, so that its probabilities are **calibrated**: of all parts that get a probability near .9, nine in ten should be
-# defects. (The mean gap between the two is the *expected calibration error*, ECE; notebook 04 measures it.) A calibrated logit $z$ is a defect above
+# defects. (Notebook 04 measures how far probability and share lie apart.) A part is called a defect where its calibrated logit $z$ is above
 #
 # $$t=\log(c_\text{false alarm}/c_\text{miss}),$$
 #
 # the threshold of least expected cost (Elkan 2001). Near $t$ both verdicts cost about the same, so the classifier alone is of little use there:
-# for $|z-t|<w$ the second opinion decides (Chow 1970 calls it a *reject*). The cost of the mistakes on **validation** images chooses $w$. By hand on six of them:
+# for $|z-t|<w$ the second opinion decides (Chow 1970 calls it a *reject*). We choose the $w$ whose mistakes cost least on **validation** images. By hand on six made-up
+# ones:
 
 # %%
 labels = np.array([1, 1, 1, 0, 0, 0])
@@ -240,8 +242,8 @@ assert np.allclose(list(reject_band.costs.values()), list(by_hand.values()))
 assert reject_band.width == min(by_hand, key=by_hand.get)
 
 # %% [markdown]
-# A trap: the second opinion must not be asked about images that it was fitted on, for it knows them by heart. PaDiM and PatchCore keep a
-# leave-one-out score of each good image, and that one counts. The autoencoder and f-AnoGAN held some good images out; their share of false alarms on these stands in for
+# A trap: a detector's scores are too good on the images that it was fitted on. PaDiM and PatchCore keep a leave-one-out score of each good image,
+# and that one is used here. The autoencoder and f-AnoGAN held some good images out; the share of false alarms on these is used for
 # the fitted ones (`alarm_probabilities`). All other images are scored here, once for each detector:
 
 # %%
@@ -281,8 +283,8 @@ figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center
 plt.show()
 
 # %% [markdown]
-# At $w=0$ the classifier decides alone; to the right the second opinion is asked more and more often, in the end always. The ring marks the cheapest width; of equally cheap
-# ones the narrowest. Where a curve rises steeply, that detector is a poor judge of this product, and its band stays narrow.
+# At $w=0$ the classifier decides alone; further to the right the second opinion is asked about more parts. The ring marks the cheapest width; of equally cheap
+# ones the narrowest. Where a curve rises steeply, that detector judges this product worse than the classifier does, and its band stays narrow.
 #
 # ## Which second opinion?
 #
@@ -290,7 +292,8 @@ plt.show()
 #
 # * does it put defects above good parts? Image **AUROC**, with its 95 % interval;
 # * what would its mistakes **cost**, if it judged every part alone?
-# * how often does it **agree** with the classifier (one that always agrees adds nothing), and is it right where the classifier errs?
+# * how often does it **agree** with the classifier (one that always agrees adds nothing), and is it right where the classifier errs? This is asked on the validation
+#   images;
 # * how **long** does it take?
 
 # %%
@@ -316,8 +319,9 @@ for name in held:
 pd.DataFrame(lines).T.sort_index(level=0, sort_remaining=False)
 
 # %% [markdown]
-# To stop *every* part needs no model: a detector that costs more than that is of no use on its own, whatever its AUROC. Its threshold promises few false alarms, and
-# pays with misses. Now the time: all are measured in turn, round after round, so that whatever else the machine does slows them alike, and only **ratios** are judged.
+# To stop *every* part needs no model: a detector that costs more than that is of no use on its own, whatever its AUROC. The thresholds allow few false alarms, and
+# so they let defects pass. Now the time: all are measured in turn, round after round, so that whatever else the machine does slows them alike, and only **ratios** are
+# judged.
 
 # %%
 everywhere = [method for method in by_method if all((name, method) in detectors for name in compared)]
@@ -361,8 +365,9 @@ for method in everywhere:
     print(f"{method}: {middle:.1f} times the classifier's time, {low:.1f} to {high:.1f} in three rounds: {words}")
 
 # %% [markdown]
-# Milliseconds are this machine's; the verdict asks whether all rounds lie on one side of 1. **The choice** is the method whose mistakes cost least over all products:
-# a missed defect costs more than milliseconds. The paired difference to each of the others tells how sure the choice is:
+# Milliseconds are this machine's; the verdict asks whether all rounds lie on one side of 1. **The choice** is the method whose mistakes cost least over all products,
+# among those that have a model of every product. Its time does not count here: a missed defect costs more than milliseconds. The paired difference to each of the others
+# tells how sure the choice is:
 
 # %%
 labels = np.concatenate([held[name]["label"] for name in compared])
@@ -389,8 +394,8 @@ if changes:
 # %% [markdown]
 # ## The inspector, from artifacts alone
 #
-# What was learned here, the Gaussians of the products and a band for each product and detector, goes into `inspection.zip`, with the colour scale of each classifier's heat maps.
-# The inspector is then built from files:
+# What was learned here, the Gaussians of the products and a band for each product and detector, goes into `inspection.zip`, with the colour scale of each classifier's heat
+# maps. The inspector is then built from files:
 
 
 # %%
@@ -421,7 +426,7 @@ print("stages:", ", ".join(type(stage).__name__ for stage in inspector.stages))
 #
 # The test images of all products and the pictures of other products now go through the line; nothing tells the inspector what they are.
 #
-# Each picture is judged on its own. But it is an *item* that is stopped, and a package comes in two pictures. If either of them may stop it, the false alarms of both views
+# Each picture is judged on its own. But it is an *item* that is stopped, and a package has two pictures. If either of them may stop it, the false alarms of both views
 # add up. The **joint verdict** of notebook 04 adds the two calibrated logits instead; its threshold is the cheapest one on validation items.
 
 # %%
@@ -439,10 +444,11 @@ joint = classifier.joint_verdict(seen.assign(score=seen["margin"] + limits)).set
 # %%
 either = seen.groupby("group")["margin"].max()[joint.index].to_numpy() > 0
 jointly, labels = joint["score"].to_numpy() > joint_threshold, joint["label"].to_numpy()
-for name, stops in {"either view": either, "jointly": jointly}.items():
+for name, stops in {"either view": either, "jointly": jointly, "every package": np.ones_like(either)}.items():
     (_, alarms), (missed, _) = metrics.confusion(labels, stops)
     print(
-        f"{name}: {alarms} of {(labels == 0).sum()} good packages stopped, {missed} of {labels.sum()} damaged ones missed"
+        f"{name}: {alarms} of {(labels == 0).sum()} good packages stopped, {missed} of {labels.sum()} damaged ones missed;"
+        f" cost per item {(costs['false_alarm'] * alarms + costs['miss'] * missed) / len(labels):.2f}"
     )
 
 # %%
@@ -452,6 +458,9 @@ claim, drawn = "the joint verdict is cheaper than stopping for either view", pac
 lesson(claim, change["high"] < 0, run, drawn)
 
 # %% [markdown]
+# The last row, which needs no model, is the one to beat. In *quick* stopping for either view is hardly cheaper than that: each of two thresholds that accept many false
+# alarms in order to miss nothing stops good packages of its own.
+#
 # ## Every image, and the way it takes
 #
 # Every inspection keeps the steps of its `path`. Images with the same steps are drawn as one branch, as thick as they are many; for a package the other picture takes the
@@ -527,12 +536,15 @@ print(f"the second opinion was asked for {asked} of {judged} pictures: {extra:.0
 
 # %% [markdown]
 # Read the tree from left to right: how many images take which branch, and what becomes of them; the words at the end count the mistakes. For packages it
-# counts pictures: both pictures of an item get the verdict of the item. The last line says why a slow second opinion need not make a slow line: it is paid only where it is asked.
+# counts pictures: both pictures of an item get the verdict of the item. Pictures of other products have the colour of good parts. *None of these* is no verdict on a part,
+# so it counts as no mistake.
+#
+# The sentence below the tree says why a slow second opinion need not slow the line down much: its time is spent only where it is asked.
 #
 # ## Does the second opinion pay?
 #
 # Paired: the same test images, once judged by the classifier alone and once by both. The second opinion **pays** where the 95 % interval of the change of cost lies
-# below zero, and **costs more** where it lies above; all else is *undecided*. Where no verdict changes, the interval is what so few images could hide.
+# below zero, and **costs more** where it lies above; all else is *undecided*. Where no verdict changes, the interval says how large a change so few images could hide.
 
 # %%
 logits_of = {name: classifiers[name, ""].model.score(parts[name].test).image.astype(float) for name in held}
@@ -555,7 +567,8 @@ for (name, method), chosen in reject_bands.items():
 pd.DataFrame(lines).T.sort_index(level=0, sort_remaining=False)
 
 # %% [markdown]
-# And without a band, if the second opinion were asked about every part? Where that costs more than the classifier alone, is the band cheaper than asking always? Both are judged by their 95 % intervals.
+# And without a band, if the second opinion were asked about every part? Where that costs more than the classifier alone, is the band cheaper than asking always? Both are
+# judged by their 95 % intervals.
 
 # %%
 safe = []
@@ -564,21 +577,24 @@ for (name, method), calls_of in ways.items():
     always = supervised.cost_difference(labels, [(calls_of["alone"], calls_of["always"])], options)["difference"]
     band = supervised.cost_difference(labels, [(calls_of["always"], calls_of["in the band"])], options)["difference"]
     words = metrics.verdict(always["low"], always["high"], "costs more", "pays")
-    print(f"{name}, {method}: asked always {words}", end="; ")
+    print(f"{name}, {method}, asked always: {words}", end="; ")
     print("the band changes that by {mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**band))
     safe += [band["high"] < 0] if words == "costs more" else []
-print(f"where always asking costs more, the band is surely cheaper in {sum(safe)} of {len(safe)} cases")
+print(f"where always asking costs more, the interval says that the band is cheaper in {sum(safe)} of {len(safe)} cases")
 lesson("that is in more than half of them", 2 * sum(safe) > len(safe), run, source)
 
 # %% [markdown]
-# A second opinion pays where it knows what the classifier does not. Where the classifier makes no mistake there is nothing to gain, and a detector that passes damaged parts
-# can only make things dearer. **The band is the safeguard**: where the second opinion is poor, validation images choose a narrow one, so that it is hardly asked. On real
+# A second opinion can pay only where it is right and the classifier is wrong. Where the classifier makes no mistake there is nothing to gain, and a detector that passes
+# damaged parts can only add to the cost. In *quick* the test images are too few: no row of the table shows that it pays.
+#
+# **The band limits the loss**: where the second opinion is poor, validation images choose a narrow one, so that it is seldom asked. On real
 # products, and on seven drawn ones, [`docs/results.md`](../docs/results.md) has the figures.
 #
 # ## Ten cases worth discussing, with their heat maps
 #
-# Mistakes first, then right verdicts; of each product and class the narrowest decisions. Below each picture the map of the model that decided: Grad-CAM of the classifier, or the
-# anomaly map of the second opinion, each on the colour scale of its model. The colour of a title is the truth.
+# Mistakes first, then right verdicts; of each product and class the two pictures whose score lies closest to the threshold. Below each picture the map of the model that
+# decided: Grad-CAM of the classifier (for a package that of this picture), or the anomaly map of the second opinion, each on the colour scale of its model. The colour of a
+# title is the truth.
 
 # %%
 judged = [n for n in range(len(tests)) if inspections[n].score is not None]
@@ -607,8 +623,9 @@ for axis in grid.ravel():
 figure
 
 # %% [markdown]
-# Discuss each pair: would you have decided so? And does the bright place explain the verdict? The figure of a single inspection, as
-# `python -m mvtec_ad detect transfer IMAGE --figures FOLDER` draws it, adds the way through the stages. Here a defect that was caught, down to its type and its place on the atlas:
+# Discuss each picture with its map: would you have decided so? And does the bright place explain the verdict? The figure of a single inspection, as
+# `python -m mvtec_ad detect transfer IMAGE --figures FOLDER` draws it, adds the way through the stages. Here a defect that was caught, with the type that it was given and
+# its place on the atlas. *Right* in its title is about the verdict, not about the type: compare the type with the true one, printed first.
 
 # %%
 named = [inspection.type not in (None, "unknown") for inspection in inspections[: len(tests)]]
@@ -620,14 +637,16 @@ for inspection, label in zip(inspector.inspect(list(caught["image_path"])), caug
 # %% [markdown]
 # ## How far can these maps be trusted?
 #
-# A classifier can be right while its map is bright at the wrong place. The **pointing game** counts how often the largest value of a map lies inside the true mask, on the test images with a defect.
+# A classifier can be right while its map is bright at the wrong place. The **pointing game** counts how often the largest value of a map lies inside the true mask
+# (outlined below), on the test images with a defect.
 #
-# Beside Grad-CAM stands **HiResCAM** (Draelos and Carin 2020, [arXiv:2011.08891](https://arxiv.org/abs/2011.08891)), which does not average the gradient over the places but multiplies place by place,
+# Beside Grad-CAM stands **HiResCAM** (Draelos and Carin 2020, [arXiv:2011.08891](https://arxiv.org/abs/2011.08891)), which does not average the gradient over the places.
+# It multiplies gradient and feature map place by place,
 #
 # $$\text{HiResCAM}=\sum_k \frac{\partial z}{\partial A_k}\odot A_k ,$$
 #
-# with the last feature maps $A_k$. Our classifier is linear in $A$, so HiResCAM splits the logit exactly: its sum over the places is the logit without the bias. And why is *this* part called
-# a defect, when good parts are not? That is the same split **less its mean over good parts**.
+# with the last feature maps $A_k$. Our classifier is linear in $A$, so HiResCAM splits the logit exactly: its sum over the places is the logit without the bias. But what
+# does *this* part have that good parts have not? To see it, take the same split **less its mean over good parts**.
 
 
 # %%
@@ -686,12 +705,14 @@ for method in ("HiResCAM − good", second) if masked else ():
     lesson(f"{method} points at the defect more often than Grad-CAM", low > 0, run, source)
 
 # %% [markdown]
-# Where Grad-CAM and HiResCAM are bright on *every* picture, the border for instance, they show what the bias takes off again, and nothing about the defect. What is left after the
-# mean over good parts is the difference that the verdict rests on; on parts that lie at any angle that mean is blurred. Take the verdict from the classifier, and the place from a map that was tested on masks.
+# Where Grad-CAM and HiResCAM are bright on *every* picture, at the border for instance, good parts are bright too: the mean over good parts takes it off again. Such a
+# place tells nothing about the defect. What is left is the difference that the verdict rests on; on parts that lie at any angle the mean is blurred. Take the verdict from
+# the classifier, and the place from a map that was tested on masks.
 #
 # ## The failure case: a type of defect that nobody has shown
 #
-# A classifier knows the defects it was taught. Leave one type out of its training, and ask it about that type: of two products the type with the smallest defects. The band is chosen anew, without that type.
+# A classifier knows the defects it was taught. We leave one type out of its training, and ask it about that type: of each product, two at most, the type with the smallest
+# defects. The band is chosen anew, without that type.
 
 
 # %%
@@ -715,7 +736,7 @@ for name, (new, alone, unsure, called) in found.items():
         "classifier that was not shown it": f"{alone.sum()} of {len(alone)}",
         "the same, with second opinion": f"{np.where(unsure, called, alone).sum()} of {len(alone)}",
         f"{second} alone": f"{called.sum()} of {len(alone)}",
-        "surely wrong": f"{(~alone & ~unsure).sum()} of {(~alone).sum()} mistakes",
+        "sure and wrong": f"{(~alone & ~unsure).sum()} of {(~alone).sum()} mistakes",
     }
 pd.DataFrame(lines).T
 
@@ -729,12 +750,13 @@ if found:
     print(f"with the second opinion within the band, paired: {mean:+.2f} [{low:+.2f}, {high:+.2f}]: {words}")
 
 # %% [markdown]
-# A new type of defect does not announce itself. The last column counts the mistakes outside of the band: there the classifier is *surely wrong*, and no second opinion is asked. That is the limit of
-# a reject band. Who expects new types of defects asks always, and pays with what the second opinion costs.
+# On a new type of defect the classifier need not be unsure. The last column counts the mistakes outside of the band: there the classifier is *sure and wrong*, and no
+# second opinion is asked. That is the limit of a reject band. Where new types are expected, the second opinion can be asked about every part; what that costs on the known
+# types stands above (*asked always*).
 #
 # ## Yours, reported, verdict
 #
-# We found no published figure of an inspector of this make on MVTec AD.
+# We found no published figure of an inspector of this kind on MVTec AD.
 
 # %%
 test, model = parts[first].test, classifiers[first, ""].model
@@ -768,7 +790,7 @@ pd.DataFrame(rows, columns=["product", "row", "image AUROC", "reported", "verdic
 # cheap = band_of(classifiers[first, ""].model, first, second)
 # print(round(cheap.threshold, 2), cheap.width, {w: round(c, 3) for w, c in cheap.costs.items()})
 # ```
-# The threshold moves up, so that the classifier alone stops no more good parts than before, and may miss more.
+# The threshold moves up. So the classifier alone stops no more good parts than before, but it may miss more defects.
 # </details>
 #
 # **2.** The choice of the second opinion did not use the test images. What would you have chosen on the test images, and why must you not?
@@ -784,7 +806,7 @@ pd.DataFrame(rows, columns=["product", "row", "image AUROC", "reported", "verdic
 #     ]
 #     print(method, np.round(mistakes, 2))
 # ```
-# Whatever comes out, its cost on these images would then be the smallest of several, and so too small on the next ones.
+# Whatever comes out, the cost of the chosen one would be the smallest of several on these images. On new images, expect it to be larger.
 # </details>
 #
 # ## Save the artifact
@@ -823,13 +845,13 @@ print(f"the inspector from the files says the same; {path.stat().st_size / 1e6:.
 # In this notebook we have
 #
 # * named products by the distance to their means, by hand and in the package, and refused other products;
-# * chosen by cost where a classifier counts as unsure, without asking any model about what it knows by heart;
+# * chosen by cost where a classifier counts as unsure, without asking any model about images that it was fitted on;
 # * chosen the second opinion without a look at the test images, and said how sure that choice is;
 # * judged an item by both of its pictures, and followed every image through the line;
-# * judged the second opinion on paired images, for each product and detector;
+# * compared the classifier with and without a second opinion on the same images, for each product and detector;
 # * looked at ten cases with their maps, counted how often a map points at the defect, and shown the classifier defects that it was never taught.
 #
-# **Limits.** The band helps where the classifier is unsure, not where it is surely wrong. It was chosen on few defects, and in the proportion of good and
+# **Limits.** The band helps where the classifier is unsure, not where it is sure and wrong. It was chosen on few defects, and in the proportion of good and
 # bad ones that the data set has; a line has far fewer bad ones, and its costs are its own. Types are named around the peak of PaDiM's map, which often
 # looks at the wrong place (notebook 06), by a model that has seen these very test images.
 #

@@ -7,10 +7,10 @@
 #
 # * **bring** all methods to the same test images, and say which of them cannot be brought there;
 # * **count** false alarms at a detection rate, by hand and with an interval;
-# * **derive** a paired difference on six images, and see why it is narrower than two intervals suggest;
+# * **derive** a paired difference on six images, and see why its interval is narrower than two separate intervals suggest;
 # * **correct** for many comparisons (Holm), by hand;
 # * **read** one table and one figure: who is ahead of whom, and at what cost;
-# * **watch it fail**: a ranking that another cut of the same images turns round.
+# * **watch it fail**: a ranking that changes when the same images are split in another way.
 #
 # **It reads** `data.zip` of [01](01_data_preparation.ipynb), which is made here where it is missing; what else lies in `transfer/` joins in: `padim.zip`
 # ([02](02_padim.ipynb)), `autoencoder.zip` ([03](03_autoencoder.ipynb)), `patchcore.zip` ([03b](03b_patchcore.ipynb)), `gan.zip` ([07b](07b_anogan.ipynb)) and
@@ -114,8 +114,8 @@ for table in tables.values():
 
 # %% [markdown]
 # A **one-class** method has seen good parts only, and is tested on all *official* test images. A **supervised** one needs
-# defects to learn from, and MVTec AD has them in the test folder alone; so that folder was cut in three (notebook 01), and what is left to test on is a third of it. *The
-# only images that both may be asked about are that third*: here it is called the **common part**. Beside them stand, as everywhere, rows that need no model.
+# defects to learn from, and MVTec AD has them in the test folder alone; so that folder was cut in three (notebook 01), and about a third of it is left to test on. *The
+# only images that both may be asked about are these*: here they are called the **common part**. Beside them stand, as everywhere, rows that need no model.
 
 # %%
 official = {name: [r for r in rows if r.category == name and r.protocol == "official"] for name in categories}
@@ -126,13 +126,13 @@ for name in categories:
     print(f"{name}; {words}; rows: {len(official[name])} and {len(shared[name])}")
 
 # %% [markdown]
-# Each method is measured at its own size and crop, the masks brought to it: a method that cuts the border off is not asked about it. That is what papers do; it is
-# not quite fair, so read pixel figures of different crops with that in mind.
+# Each method is measured at its own size and crop, and the masks are brought to the same size and crop. So a method that cuts the border off is not asked about defects
+# there. This is not quite fair: read pixel figures of different crops with that in mind.
 #
 # ## False alarms at 95 % detection, by hand
 #
-# An AUROC (the share of pairs of a good and a defective part that are in the right order) averages over all thresholds, and no line runs at all of them. A line would ask: *if 19 of 20 defects must be found,
-# how many good parts are thrown away?* On five good parts and four defects, of which three quarters must be found:
+# An AUROC (the share of pairs of a good and a defective part that are in the right order) averages over all thresholds, but a production line runs at one. There the
+# question is: *if 19 of 20 defects must be found, how many good parts are thrown away?* On five good parts and four defects, of which three quarters must be found:
 
 # %%
 good_scores, defect_scores = [0.1, 0.3, 0.35, 0.6, 0.8], [0.2, 0.5, 0.7, 0.9]
@@ -145,13 +145,14 @@ print(f"threshold {threshold}: by hand {by_hand:.2f}, package {by_package:.2f}")
 assert by_hand == by_package
 
 # %% [markdown]
-# One weak defect sets the threshold: at .5 two of five good parts are lost. Let it score .34 instead, and it would be three. So the figure moves with every draw of test images, more than an AUROC does,
+# One weak defect sets the threshold: at .5 two of five good parts are lost. If that defect scored .34, three would be lost. So the figure depends on very few test images,
 # and its interval has to move the threshold too (`metrics.false_alarms_interval`). It is a column of the table below.
 #
 # ## A paired difference, by hand
 #
-# Do two intervals that overlap mean "no difference"? No: an image that is hard for one method is often hard for the other. When we draw the test images anew, both go down together, and the
-# *difference* stays. So the difference is what must be resampled, with the same draw for both. Three good parts, three defects, two methods:
+# Do two intervals that overlap mean "no difference"? No: an image that is hard for one method is often hard for the other. When we draw the test images anew, both figures
+# go up or down together, and their *difference* changes less. So the difference is what must be resampled, with the same draw for both. Three good parts, three defects,
+# two methods:
 
 # %%
 six = np.array([0, 0, 0, 1, 1, 1])
@@ -178,7 +179,8 @@ print(f"by hand {estimates[0] - estimates[1]:.3f} [{low:.3f}, {high:.3f}], packa
 assert np.allclose([estimates[0] - estimates[1], low, high], [package["mean"], package["low"], package["high"]])
 
 # %% [markdown]
-# Now all pairs of real rows that make mistakes. For each the spread (standard deviation over 2000 draws) of the difference, once with the same draw for both, and once with a draw of its own for each:
+# Now all pairs of methods on one product; those that rank every image right are left out. For each pair the spread (standard deviation over 2000 draws) of the difference,
+# once with the same draw for both, and once with a draw of its own for each:
 
 # %%
 contenders = [row for row in official[first] if row.row not in TRIVIAL or row.row == BAR]
@@ -200,12 +202,14 @@ print(f"paired / unpaired spread: {(paired / unpaired).min():.2f} to {(paired / 
 lesson("pairing makes the difference narrower", len(pairs) > 0 and narrower.mean() > 0.9, run, source)
 
 # %% [markdown]
-# How much narrower depends on how alike the two methods are.
+# How much narrower depends on how strongly the two figures move together.
 #
 # ## Many pairs: Holm's correction, by hand
 #
-# With many pairs some intervals exclude 0 by luck: among twenty comparisons of equals, one. **Holm's correction** makes up for it: of K p-values the smallest is multiplied by
-# K, the next by K − 1, and so on; what is then still below .05 may be believed all at once.
+# With many pairs some intervals exclude 0 by luck: among twenty comparisons of equals, one on average. **Holm's correction** makes up for it.
+#
+# Each pair has a p-value: twice the share of draws in which the difference is 0 or has the other sign. Of K p-values the smallest is multiplied by K, the next by K − 1,
+# and so on; none may fall below the one before. Call those that are then still below .05 different: the chance that even one of these claims is false is at most 5 %.
 
 # %%
 p = [0.01, 0.04, 0.03, 0.005]
@@ -218,8 +222,12 @@ assert np.allclose([adjusted[smallest_first.index(value)] for value in p], compa
 # %% [markdown]
 # ## One table
 #
-# All rows of one product on its official test images. *AUPRO* is the area under the per-region-overlap curve up to 30 % false-positive pixels: how well a map covers each defect
-# (notebook 02). *Won* and *lost* count the paired differences of image AUROC that stand after Holm. Times are per seed and per image, of the machine and the day of the artifact.
+# All rows of one product on its official test images. *AUPRO* is the area under the per-region-overlap curve up to 30 % false-positive pixels: how well a map covers each
+# defect (notebook 02); rows without maps have a dash there. *Won* and *lost* count the paired differences of image AUROC that stand after Holm. The time of the fit is
+# per seed, the other per image, both on the machine that made the artifact.
+#
+# Three of the rows may be new to you: `padim-keras` is PaDiM on a network in Keras (notebook 02), `autoencoder-mse` was trained with the squared error alone
+# (notebook 03), and `knn` scores a whole image by its distance to the nearest good images, in the features of a network.
 
 
 # %%
@@ -245,8 +253,9 @@ for row, values in measured[first]["official"].items():
 pd.DataFrame(lines).T.sort_values("image AUROC", ascending=False, kind="stable")
 
 # %% [markdown]
-# Look at the interval of any one cell, and then at the differences between the cells of a column. Five rows need no model: `all_defective` calls every part a defect, two read the mean brightness, two compare
-# with the mean good image. **They are the ones to beat**, above all `pixel_z_score` (each pixel against its mean and deviation over good images), which has a *won, lost* of its own.
+# Look at the interval of any one image AUROC, and then at its difference to the next row: the interval is wider. Five rows need no model: `all_defective` calls every part
+# a defect, two read the mean brightness, two compare with the mean good image. **They are the ones to beat**, above all `pixel_z_score` (each pixel against its mean and
+# deviation over good images), which has a *won, lost* of its own.
 #
 # Does what is trained for longest score best?
 
@@ -254,7 +263,8 @@ pd.DataFrame(lines).T.sort_values("image AUROC", ascending=False, kind="stable")
 timed = cost.loc[[row.row for row in contenders]].dropna(subset=["fit_seconds", "milliseconds"])
 slowest, best = timed["fit_seconds"].idxmax(), timed["mean"].idxmax()
 print(
-    f"longest to fit: {slowest}, image AUROC {timed['mean'][slowest]:.3f}; highest image AUROC: {best}, {timed['mean'][best]:.3f}"
+    f"longest to fit: {slowest}, image AUROC {timed['mean'][slowest]:.3f};",
+    f"highest image AUROC (first of equals): {best}, {timed['mean'][best]:.3f}",
 )
 pair = contest[first][contest[first]["first"].isin([slowest, best]) & contest[first]["second"].isin([slowest, best])]
 for line in pair.itertuples():
@@ -264,8 +274,8 @@ for line in pair.itertuples():
 # %% [markdown]
 # ## One figure
 #
-# Left the image AUROC of each row with its interval. Right the **paired difference** to the z-score, the row to beat. *Filled*: it stands after Holm, with all pairs of the product in mind;
-# *open*: it does not.
+# Left the image AUROC of each row with its interval. Right the **paired difference** to `pixel_z_score`, the row to beat. *Filled*: the difference stands after Holm,
+# which counts all pairs of the product; *open*: it does not stand.
 
 
 # %%
@@ -305,11 +315,13 @@ for name, (left, right) in zip(shown, grid, strict=True):
         right.plot([line["low"], line["high"]], [place, place], color=colour, lw=2)
         right.plot(line["mean"], place, "o", color=colour, mfc=colour if line["differs_holm"] else "white", zorder=3)
     left.set(yticks=range(len(names)), yticklabels=names, title=f"{name}: image AUROC")
-    right.set(yticks=range(len(names)), yticklabels=[], title=f"minus {BAR}, paired")
+    right.set(yticks=range(len(names)), yticklabels=[], title=f"image AUROC minus that of {BAR}")
     left.axvline(0.5, color="#8A8A8A", ls=":", lw=1)
     right.axvline(0, color="#333333", lw=1)
 handles = [plt.Line2D([], [], color=colour, marker="o", label=word) for word, colour in COLOURS.items()]
-figure.legend(handles=handles, loc="outside lower right", ncols=3)
+for word, inside in {"stands after Holm": "#333333", "does not stand": "white"}.items():
+    handles.append(plt.Line2D([], [], color="#333333", marker="o", mfc=inside, ls="", label=word))
+figure.legend(handles=handles, loc="outside lower right", ncols=5)
 plt.show()
 
 # %%
@@ -330,9 +342,10 @@ if len(ahead) == 2:
     lesson("PaDiM and PatchCore are ahead of f-AnoGAN, also after Holm", holds, run, source)
 
 # %% [markdown]
-# **A method "wins" when its difference to the row to beat is green and filled.** Whatever is grey is not shown to be equal either: these images cannot tell.
+# **A method "wins" when its difference to the row to beat is green and filled.** Green and open may be luck. Grey does not mean equal: these images cannot tell.
 #
-# The same question about places instead of images, for the rows that have maps (one seed each, so this is a difference of single seeds); and on the common part, where the supervised rows stand beside the others:
+# The same question about places instead of images, for the rows that have maps (maps are kept of one seed, so this is a difference of single seeds). And again on the
+# common part, where the supervised rows stand beside the others:
 
 # %%
 with_maps = [row for row in official[first] if row.maps and row.masks is not None]
@@ -355,11 +368,13 @@ if "AUPRO" in contests:
     lesson("AUPRO tells more pairs apart than image AUROC", by_place.sum() > by_image.sum(), run, source)
 
 # %% [markdown]
-# Each image brings thousands of pixels, so that a difference of maps shows on few images. And on a common part of so few images hardly any difference can be told from chance: that too is a result.
+# Each image brings thousands of pixels; that is a likely reason why differences of maps show on few images. And on a common part of so few images hardly any difference
+# stands after Holm: that too is a result.
 #
 # ## Where each method is weak
 #
-# Each type of defect against all good images. With ten images a type every interval is wide: this finds weaknesses to look at, not winners.
+# The image AUROC of each type of defect against all good images. For each row that makes mistakes its worst type is printed. With ten images a type every interval is wide:
+# this finds weaknesses to look at, not winners.
 
 # %%
 for name in shown:
@@ -371,7 +386,8 @@ for name in shown:
 # %% [markdown]
 # ## Where it fails: another cut of the same images, another order
 #
-# The common part is one of many that the same rule could have cut. What if the seed of the split had been another one? (The supervised rows would have to be trained anew, so this is about the others.)
+# The common part comes from one split of many that the same rule can make (a *cut* in the output). What if the seed of the split had been another one? (The supervised rows
+# would have to be trained anew, so this is about the others.)
 
 
 # %%
@@ -395,13 +411,13 @@ turns = bool(len(best)) and best.iloc[0] < 0.9 * len(cuts)
 lesson("who comes next depends on the seed of the split", turns, run, source)
 
 # %% [markdown]
-# Nothing about the methods has changed from one cut to the next, not a weight; only the images differ. A table of one cut of so few images, without intervals, is an anecdote; a claim of one hundredth needs some
-# thousand images, or a paired difference.
+# Nothing about the methods has changed from one cut to the next, not a weight; only the images differ. So a table of one cut of so few images says little without
+# intervals. A claim about one hundredth needs far more images, and a paired difference.
 #
 # ## Yours, reported, verdict
 #
-# Each row against its published figures, where they are comparable. It compares with our interval, so a few images can confirm little: on real images most image AUROCs *agree*, and it takes the
-# many pixels to *confirm*.
+# Each row against its published figures, where they are comparable. A published figure *agrees* where it lies in our interval. It is *confirmed* only where that whole
+# interval is close to it, and with few images the interval of an image AUROC is hardly ever that narrow.
 
 # %%
 verdicts = published.verdicts([row.report for row in rows if row.row not in TRIVIAL], by="row")
@@ -423,8 +439,8 @@ comparable if len(comparable) else "none of these rows has a published figure to
 # print(alarms["differs"].sum(), "of", len(alarms), alarms["differs_holm"].sum())
 # compare.wins(alarms, lower_is_better=True)
 # ```
-# Compare the two counts with those of the AUROC. The figure hangs on one or two weak defects, so it tells methods apart
-# less well than the AUROC does, though it is the one a line would ask for.
+# Compare the two counts with those of the AUROC. This figure depends on one or two weak defects, so expect it to tell
+# fewer methods apart, though it is the one that a production line would ask for.
 # </details>
 #
 # **2.** How many test images would it take? Pretend that each image had been there twice, or four times, and count again.
@@ -440,7 +456,7 @@ comparable if len(comparable) else "none of these rows has a published figure to
 #     more = compare.paired([repeated(row, times) for row in contenders])
 #     print(times * len(labels), "images:", more["differs_holm"].sum(), "of", len(more))
 # ```
-# The count rises with every doubling that helps. (Only pretend: copies are not new images, and the estimates stay what they are.)
+# With more images the intervals are narrower, so more pairs can be told apart. (Only pretend: copies are not new images, and the estimates stay what they are.)
 # </details>
 #
 # ## Save the artifact
@@ -463,10 +479,11 @@ assert reports[0]["metrics"] == measured[first]["common"][reports[0]["row"]]
 # * counted false alarms at a detection rate, derived a paired difference and Holm's correction by hand, and found the package's numbers;
 # * read one table and one figure: who is ahead of whom, with all pairs in mind, and at what cost;
 # * asked the same of places instead of images, and of the common part with the supervised rows;
-# * seen which part of a ranking turns round with the seed of a split.
+# * seen which part of a ranking changes with the seed of a split.
 #
-# **Limits.** The intervals are about other test images of the same kind, and about nothing else: not another product, another camera, another budget. The seeds are few, and in *quick* most rows have one. Each method could be tuned, and
-# none was tuned on these images; a method of which more is known to its authors has an advantage that no interval shows. The false alarms at 95 % choose their threshold on the test labels, which
-# nobody has on a line: notebook 02 says what can be promised instead.
+# **Limits.** The intervals are about other test images of the same kind, and about nothing else: not another product, another camera, another budget. The seeds are few,
+# and in *quick* most rows have one. Each method could be tuned, and none was tuned on these images; a method whose defaults happen to suit them has an advantage that no
+# interval shows. The false alarms at 95 % choose their threshold on the test labels, which nobody has on a line: notebook 02 says what can be promised instead.
 #
-# **Next:** [09b](09b_museum.ipynb), a museum of wrong results, shows how figures like these come out too good; [10](10_backbone_without_photographs.ipynb) asks what is left of such rows when the network has never seen a photograph.
+# **Next:** [09b](09b_museum.ipynb), a museum of wrong results, shows how figures like these come out too good; [10](10_backbone_without_photographs.ipynb) asks what is
+# left of such figures when the network has never seen a photograph.
