@@ -214,7 +214,8 @@ def make_defect_types(run: Profile, inputs: Inputs) -> Path:
     for name, model in models.items():
         files |= defect_types.files(model, name)
     about = {"profile": run.name, "data_source": data.manifest["data_source"], "categories": list(models)}
-    return artifacts.save("contrastive", files, **about, options=detector.options(), seed=0, inputs=[data])
+    about["inputs"] = [data, inputs["padim"]]
+    return artifacts.save("contrastive", files, **about, options=detector.options(), seed=0)
 
 
 @dataclass(frozen=True)
