@@ -15,6 +15,7 @@ import pytest
 FLOORS = [
     "errors",
     "schema",
+    "drift",
     "frameworks",
     "config",
     "settings",
