@@ -31,6 +31,7 @@ FLOORS = [
     "inspection",
     "benchmark",
     "pages",
+    "report",
     "notebooks",
     "stages",
     "cli",
