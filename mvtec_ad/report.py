@@ -92,7 +92,7 @@ def measure(
         raise DataError(f"none of the {len(good)} new good images can be read, first {problems[0]}")
     table = table.join(_sizes(table, detector), how="left")
     detected = _paint(detector, threshold, canvases, painted, progress) if painted and canvases else {}
-    count = len(detector.good_scores)
+    count, enough = len(detector.good_scores), len(new) >= metrics.images_needed(promised)
     p, named = metrics.unlike_before(detector.good_scores, new["score"], FALSE_DISCOVERIES)
     return {
         "method": detector.name,
@@ -106,6 +106,7 @@ def measure(
         "promise": _promise(count, promised),
         "kept_promise": _realised(new, threshold, count, promised),
         "same": metrics.same_as_before(detector.good_scores, new["score"]),
+        "recalibrated": metrics.calibrated(new["score"], promised) if enough else None,
         "unlike": new.assign(p=p)[named].sort_values("score", ascending=False).to_dict("records"),
         "most_named": int(FALSE_DISCOVERIES * (count + 1)),
         "table": table,
@@ -253,7 +254,7 @@ def paint_defect(
     Examples:
         >>> painted = paint_defect(np.full((100, 100, 3), 200, np.uint8), 0.01, 0.2, "disc", (50, 50))
         >>> int(painted.min()), int((painted < 175).any(2).sum())  # 200 − .2 · 255, about 1 % of the pixels
-        (149, 101)
+        (149, 97)
     """
     rows, columns = np.indices(image.shape[:2], dtype=np.float32)
     x, y = columns - centre[0], rows - centre[1]
