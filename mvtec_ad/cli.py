@@ -805,6 +805,52 @@ def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame
             print(compare.wins(pairs).to_string())
 
 
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+def add_report(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `report`."""
+    parser.add_argument("artifact", metavar="MODEL", help="what `fit` wrote")
+    parser.add_argument("good", metavar="GOOD", help="folder of new good images, which the model was not fitted on")
+    text = "test images: a category folder, its test/ (ground_truth/ beside it), or a folder with one per defect type"
+    parser.add_argument("test", metavar="TEST", nargs="?", help=text)
+    parser.add_argument("--page", default="report.html", help="HTML page to write (default report.html)")
+    parser.add_argument("--miss", type=float, default=10.0, help="cost of a defect that passes (default 10)")
+    parser.add_argument("--false-alarm", type=float, default=1.0, help="of a good part that is stopped (default 1)")
+    text = "shares of defective parts for which costs are expected (default .01 .05 .2)"
+    parser.add_argument("--prevalence", type=float, nargs="+", default=[0.01, 0.05, 0.2], help=text)
+    text = "good images that defects of each shape, size and contrast are painted on; 0: none (default 12)"
+    parser.add_argument("--painted", type=int, default=12, help=text)
+    parser.add_argument("--category", help="which model, where the artifact holds several")
+    parser.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    parser.add_argument("--seed", type=int, help="which seed, where it holds several")
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    """Score new good images and, where given, test images; print what may be promised and write the page."""
+    from mvtec_ad.artifacts import write_file
+    from mvtec_ad.data.index import read_test
+    from mvtec_ad.methods import load_model
+    from mvtec_ad.report import measure, report_lines, report_page
+
+    check_output("--page", arguments.page, ".html")
+    if not Path(arguments.good).is_dir():
+        raise DataError(f"GOOD {arguments.good} is no folder: give one of new good images")
+    if arguments.painted < 0:
+        raise SettingsError(f"--painted {arguments.painted} cannot be: give 0 or more images to paint on")
+    paths = image_paths([arguments.good])
+    test = read_test(arguments.test) if arguments.test else None
+    which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
+    detector, description = load_model(arguments.artifact, **which)
+    costs = {"miss": arguments.miss, "false_alarm": arguments.false_alarm, "prevalences": arguments.prevalence}
+    measured = measure(detector, description, paths, test, **costs, painted=arguments.painted, progress=True)
+    print("\n".join(map(printable, report_lines(measured))))
+    write_file(arguments.page, report_page(measured))
+    print(f"look at {arguments.page}", flush=True)
+    if problems := measured["problems"]:
+        raise DataError(f"{len(problems)} images not judged; {problems[0]}")
+
+
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
@@ -903,6 +949,11 @@ COMMANDS = {  # command -> what it does, the function that adds its flags, the o
         "measure methods on categories: metrics with intervals, thresholds, trivial rows",
         add_evaluate,
         run_evaluate,
+    ),
+    "report": (
+        "what may be promised of a fitted model: false alarms, smallest defect, costs, on one page",
+        add_report,
+        run_report,
     ),
     "run": ("execute the notebooks in order and leave one page to look at", add_run, run_run),
     "backbone": ("train the network that the package carries, on images without a subject", add_backbone, run_backbone),

@@ -61,6 +61,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 TEMPLATES.filters |= {"metric": format_metric, "number": format_number, "share": "{:.0%}".format}
+TEMPLATES.filters["percent"] = lambda share: f"{100 * share:.3g} %"
 TEMPLATES.globals["seen_part"] = seen_part
 TEMPLATES.filters["basename"] = os.path.basename
 

@@ -15,6 +15,7 @@ import pytest
 FLOORS = [
     "errors",
     "schema",
+    "drift",
     "frameworks",
     "config",
     "settings",
@@ -30,6 +31,7 @@ FLOORS = [
     "inspection",
     "benchmark",
     "pages",
+    "report",
     "notebooks",
     "stages",
     "cli",

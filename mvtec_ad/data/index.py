@@ -115,6 +115,27 @@ def read_category(root: str | Path, category: str) -> pd.DataFrame:
         ) from problem
 
 
+def read_test(folder: str | Path) -> pd.DataFrame:
+    """The table of the test images alone: of a category folder, of its `test` with `ground_truth` beside it, or of any
+    folder with one of images per defect type, then without masks.
+
+    Raises:
+        DataError: there is no such folder, no image in it, or what `read_category` refuses of masks.
+    """
+    folder = _existing(folder)
+    if folder.name.casefold() == "test":
+        folder = folder.absolute().parent
+    if subfolder(folder, "test") is not None:
+        rows = _test_rows(folder)
+    else:
+        types = [(path, "good" if is_good(path) else path.name) for path in _subfolders(folder)]
+        rows = [_row(folder.name, "test", defect, image) for path, defect in types for image in _images(path)]
+    if not rows:
+        way = "give a category folder, its test/, or a folder with one of images per defect type"
+        raise DataError(f"{folder} holds no test images: {way}; {look_at(folder)}")
+    return pd.DataFrame(rows)
+
+
 def category_folder(root: Path, category: str) -> Path:
     """The folder of a category, which need not be there: `root/category`.
 

@@ -27,6 +27,21 @@ from mvtec_ad.metrics.intervals import (
     wilson,
 )
 from mvtec_ad.metrics.pixels import PixelHistograms, pixel_metrics, pro_curve
+from mvtec_ad.metrics.promise import (
+    alarms_among,
+    images_to_vouch,
+    same_as_before,
+    true_rate,
+    true_rate_interval,
+    unlike_before,
+)
 from mvtec_ad.metrics.report import evaluate, format_metric, format_number, markdown_table, threshold_summary
-from mvtec_ad.metrics.thresholds import calibrated, check_enough, images_needed, operating_point, oracle
+from mvtec_ad.metrics.thresholds import (
+    calibrated,
+    calibrated_rank,
+    check_enough,
+    images_needed,
+    operating_point,
+    oracle,
+)
 from mvtec_ad.metrics.types import corrected_t, retrieval_map, silhouette, type_confusion, verdict_metrics

@@ -49,6 +49,17 @@ def check_enough(count: int, false_alarm_rate: float) -> None:
         )
 
 
+def calibrated_rank(count: int, false_alarm_rate: float) -> int:
+    """Rank k = ⌈(n + 1)(1 − rate)⌉ of the calibrated threshold among n good scores, 1 the lowest; see `calibrated`.
+
+    Examples:
+        >>> calibrated_rank(209, false_alarm_rate=0.05)
+        200
+    """
+    check_enough(count, false_alarm_rate)
+    return math.ceil((count + 1) * (1 - _exact(false_alarm_rate)))
+
+
 def calibrated(good_scores: ArrayLike, false_alarm_rate: float) -> float:
     """Calibrated threshold, which a further good image exceeds with probability at most `false_alarm_rate`.
 
@@ -65,10 +76,8 @@ def calibrated(good_scores: ArrayLike, false_alarm_rate: float) -> float:
         >>> calibrated(np.arange(39), false_alarm_rate=0.05)
         37.0
     """
-    check_enough(np.size(good_scores), false_alarm_rate)
-    scores = np.sort(checked_scores(good_scores))
-    k = math.ceil((len(scores) + 1) * (1 - _exact(false_alarm_rate)))
-    return float(scores[k - 1])
+    k = calibrated_rank(np.size(good_scores), false_alarm_rate)
+    return float(np.sort(checked_scores(good_scores))[k - 1])
 
 
 def oracle(labels: ArrayLike, scores: ArrayLike) -> float:

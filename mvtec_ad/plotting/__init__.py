@@ -16,6 +16,7 @@ from mvtec_ad.plotting.images import (
     tiles,
 )
 from mvtec_ad.plotting.inspection import inspection_figure
+from mvtec_ad.plotting.promise import cost_curves, defect_sizes, detection_grid, score_steps, true_rate_figure
 from mvtec_ad.plotting.schematic import Schematic
 from mvtec_ad.plotting.style import (
     ANOMALY_MAP,
