@@ -19,6 +19,7 @@ FLOORS = [
     "config",
     "settings",
     "artifacts",
+    "regions",
     "synthetic",
     "data",
     "metrics",
