@@ -28,7 +28,8 @@ class Region:
         box: x, y, width and height of its pixels, edges included, in shares of the picture.
         area: share of the picture that it covers, 0 to 1.
         peak: largest value of the map in it.
-        where: "upper left", "top", …, "centre", or "all over", by its centre of gravity.
+        where: "upper left", "top", …, "centre", or "all over": where it is anomalous most, by the centre of gravity of
+            what exceeds the level.
     """
 
     box: Box
@@ -63,7 +64,7 @@ def regions(anomaly_map: np.ndarray, level: float, seen: Box = WHOLE, most: int 
     if np.ndim(anomaly_map) != 2 or not np.size(anomaly_map) or not np.isfinite(anomaly_map).all():
         raise DataError(f"an anomaly map must hold (H, W) finite numbers; its shape is {np.shape(anomaly_map)}")
     above = (anomaly_map > level).astype(np.uint8)
-    _, labels, stats, centres = cv2.connectedComponentsWithStats(above, connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     size = np.array(anomaly_map.shape[::-1])  # width, height
     start, share = np.array(seen[:2]), np.array(seen[2:])
     largest = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:most]  # label 0 is what lies below
@@ -72,9 +73,11 @@ def regions(anomaly_map: np.ndarray, level: float, seen: Box = WHOLE, most: int 
         corner, extent, pixels = stats[label, :2], stats[label, 2:4], int(stats[label, cv2.CC_STAT_AREA])
         (x, y), (width, height) = corner, extent
         inside = (slice(y, y + height), slice(x, x + width))
+        excess = np.where(labels[inside] == label, anomaly_map[inside] - float(level), 0.0)
+        across, down = excess.sum(0) @ np.arange(x, x + width), excess.sum(1) @ np.arange(y, y + height)
+        centre = start + (np.array([across, down]) / excess.sum() + 0.5) / size * share
         peak = float(anomaly_map[inside][labels[inside] == label].max())
         box = tuple(map(float, [*(start + corner / size * share), *(extent / size * share)]))
-        centre = start + (centres[label] + 0.5) / size * share
         area = float(pixels / size.prod() * share.prod())
         result.append(Region(box, area, peak, position_words(centre, box[2:])))
     return result

@@ -76,13 +76,16 @@ def test_regions_are_those_of_scipy() -> None:
     assert len(result) == count > 5
     areas = ndimage.sum_labels(np.ones_like(labels), labels, range(1, count + 1)) / labels.size
     assert [r.area for r in result] == pytest.approx(sorted(areas, reverse=True))
-    centres = ndimage.center_of_mass(np.ones_like(labels), labels, range(1, count + 1))
+    centres = ndimage.center_of_mass(np.maximum(anomaly_map - level, 0), labels, range(1, count + 1))
     words = {
         round(a, 9): position_words([(x + 0.5) / 224, (y + 0.5) / 224])
         for a, (y, x) in zip(areas, centres, strict=True)
     }
-    if len(words) == count:  # no two of one area
-        assert [r.where for r in result] == [words[round(r.area, 9)] for r in result]
+    assert len(words) > 5
+    twice = {area for area in words if list(np.round(areas, 9)).count(area) > 1}
+    assert [r.where for r in result if round(r.area, 9) not in twice] == [
+        words[round(r.area, 9)] for r in result if round(r.area, 9) not in twice
+    ]
 
 
 def test_diagonal_neighbours_are_one_region_and_the_level_itself_is_none() -> None:

@@ -178,12 +178,13 @@ const show = async id => {
   shown = record;
   values = null;
   find('result').hidden = false;
+  document.body.classList.add('begun');
   find('result').style.setProperty('--verdict', colour(record.verdict));
   find('verdict').textContent = `${SIGNS[record.verdict] || '!'} ${record.verdict}`;
   const [before, after] = record.type ? record.sentence.split(record.type, 2) : [record.sentence];
   find('sentence').replaceChildren(before, ...(after === undefined ? [] : [make('em', record.type), after]));
   find('name').replaceChildren(make('b', record.name), [
-    '', record.product, `${record.size[0]} × ${record.size[1]} pixels`, `${number(record.milliseconds)} ms`,
+    '', record.product, `${record.size[0]} × ${record.size[1]} pixels`, `${record.milliseconds >= 10 ? Math.round(record.milliseconds) : number(record.milliseconds)} ms`,
   ].filter(words => words !== null).join(' · '));
   showScore(record);
   showRegions(record);
@@ -224,7 +225,7 @@ const showScore = record => {
     bar.querySelector('b').textContent = `threshold ${number(threshold)}`;
     words[0] += ` ${score > threshold ? '>' : '≤'} threshold ${number(threshold)}`;
   }
-  if (promised !== null) words.push(`at most ${percent(promised)} of good parts are stopped`);
+  if (promised !== null) words.push(`chosen to stop at most ${percent(promised)} of good parts`);
   find('score-text').textContent = words.join('; ');
 };
 
@@ -234,6 +235,7 @@ const showRegions = record => {
     const box = make('div', '', {className: 'box'}), row = make('tr'), button = make('button', index + 1, {type: 'button'});
     place(box, region.box);
     box.append(make('b', index + 1));
+    if (region.box[1] < 0.08) box.classList.add(region.box[3] > 0.12 ? 'inside' : 'under');  // above it there is no room
     const choose = on => box.classList.toggle('chosen', on);
     row.onmouseenter = button.onfocus = button.onclick = () => choose(true);
     row.onmouseleave = button.onblur = () => choose(false);
@@ -278,14 +280,13 @@ const readMap = async record => {
   const scale = Math.max(1, Math.ceil(448 / Math.max(width, height)));  // smooth edges where it is cut at a level
   Object.assign(canvas, {width: width * scale, height: height * scale});
   const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.imageSmoothingQuality = 'high';
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   values = context.getImageData(0, 0, canvas.width, canvas.height).data.filter((_, k) => k % 4 === 0);
   place(canvas, record.seen);
   const [low, high] = record.map_scale, level = find('level'), {threshold} = record;
   const peaks = record.regions.map(region => region.peak), top = low + values.reduce((a, b) => Math.max(a, b), 0) / 255 * (high - low);
   const ofMap = threshold !== null && low < threshold && threshold < high && peaks.every(peak => peak > threshold);
-  Object.assign(level, {min: low, max: high, step: (high - low) / 255});
+  Object.assign(level, {min: low, max: high, step: (high - low) / 250});
   level.value = ofMap ? threshold : (low + top) / 2;
   find('mark').hidden = !ofMap;
   find('mark').style.left = `${100 * (threshold - low) / (high - low)}%`;
@@ -296,7 +297,9 @@ const readMap = async record => {
 const paint = () => {
   if (!shown || !values) return;
   const canvas = find('heat'), context = canvas.getContext('2d'), [low, high] = shown.map_scale;
-  const level = Number(find('level').value), least = (level - low) / (high - low) * 255;
+  const {threshold} = shown, exact = Number(find('level').value);
+  const near = !find('mark').hidden && Math.abs(exact - threshold) <= (high - low) / 250;  // the slider goes by steps
+  const level = near ? threshold : exact, least = (level - low) / (high - low) * 255;
   const alpha = Math.round(2.55 * find('opacity').value), image = context.createImageData(canvas.width, canvas.height);
   values.forEach((gray, k) => {
     if (gray < least) return;
@@ -305,11 +308,10 @@ const paint = () => {
   });
   context.putImageData(image, 0, 0);
   find('opacity-text').textContent = `${find('opacity').value} %`;
-  const near = !find('mark').hidden && Math.abs(level - shown.threshold) <= (high - low) / 255;
-  find('level-text').textContent = near ? `${number(shown.threshold)}, threshold` : number(level);
+  find('level-text').textContent = number(level) + (near ? ', threshold' : '');
   // A region whose peak is below the level has nothing left to show.
   [...find('boxes').children].forEach((box, index) => {
-    const below = shown.regions[index].peak < level && !near;
+    const below = shown.regions[index].peak <= level;
     box.hidden = below || !find('boxed').checked;
     find('regions').querySelectorAll('tbody tr')[index].classList.toggle('below', below);
   });
@@ -321,11 +323,13 @@ for (const id of ['opacity', 'level', 'boxed']) find(id).oninput = paint;
 const OTHER = 'another: …', UNSAID = 'a defect';
 const radios = [...document.getElementsByName('right')];
 
+const inWords = ({right, type}) => (right ? 'right' : 'wrong') + (type ? `, ${type}` : '');
+
 const showFeedback = record => {
   const said = record.feedback;
   for (const radio of radios) radio.checked = Boolean(said) && (radio.value === 'yes') === said.right;
   find('more').hidden = true;
-  find('answer').textContent = said ? `Said: ${said.right ? 'right' : 'wrong'}${said.type ? ', ' + said.type : ''}.` : '';
+  find('answer').textContent = said ? `Said before: ${inWords(said)}.` : '';
 };
 
 const offer = () => {
@@ -336,6 +340,7 @@ const offer = () => {
   find('type').replaceChildren(...names.map(name => make('option', name)));
   if (right && known.includes(type)) find('type').value = type;
   find('more').hidden = false;
+  find('type').hidden = find('type-label').hidden = names.length === 1;
   find('answer').textContent = '';
   other();
 };
@@ -387,13 +392,13 @@ const refresh = () => refreshing ??= (async () => {
     const item = make('li'), button = make('button', '', {type: 'button'}), time = new Date(record.at);
     button.dataset.id = record.id;
     button.style.setProperty('--verdict', colour(record.verdict));
-    const said = record.feedback ? (record.feedback.right ? ' · right' : ' · wrong') : '';
     button.append(
       make('img', '', {src: record.thumbnail, alt: '', decoding: 'async'}),
       make('span', `${SIGNS[record.verdict] || '!'} ${record.verdict}`, {className: 'verdict'}),
       make('span', record.name, {title: record.name}),
-      make('span', time.toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'}) + said, {className: 'faint'}),
+      make('span', time.toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'}), {className: 'faint'}),
     );
+    if (record.feedback) button.append(make('span', inWords(record.feedback), {className: 'faint'}));
     button.onclick = () => {
       show(record.id);
       find('result').scrollIntoView({block: 'nearest'});
@@ -403,7 +408,7 @@ const refresh = () => refreshing ??= (async () => {
     return item;
   });
   find('history').replaceChildren(...items);
-  find('count').textContent = items.length > 1 ? items.length : '';
+  find('count').textContent = items.length > 1 ? items.length : 'one';
   find('last').hidden = !items.length;
 })();
 
