@@ -98,15 +98,15 @@ def region_level(anomaly_map: np.ndarray, threshold: float | None) -> float:
     """Level above which a map shows what made its picture a defect.
 
     The threshold of the score, where the map crosses it: the score of PaDiM is the largest value of its map, and that
-    of PatchCore is of the same distances. A map in other units (classifier, ELBO) is cut halfway between its median and
-    its peak.
+    of PatchCore is of the same distances. A map that does not, or of other units (threshold None), is cut halfway
+    between its median and its peak.
 
     Examples:
         >>> region_level(np.array([[0.0, 0.0], [0.0, 4.0]]), 3.0), region_level(np.array([[0.0, 0.0], [0.0, 4.0]]), 90)
         (3.0, 2.0)
     """
     median, peak = float(np.median(anomaly_map)), float(np.max(anomaly_map))
-    return float(threshold) if threshold is not None and median < threshold < peak else (median + peak) / 2
+    return float(threshold) if threshold is not None and threshold < peak else (median + peak) / 2
 
 
 def position_words(centre: Sequence[float], extent: Sequence[float] = (0.0, 0.0)) -> str:

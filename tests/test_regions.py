@@ -126,7 +126,9 @@ def test_the_level_is_the_threshold_where_the_map_crosses_it() -> None:
     """Otherwise a region remains all the same: the peak is above halfway to it."""
     anomaly_map = np.linspace(0, 10, 101)[None]
     assert region_level(anomaly_map, 7.5) == 7.5
-    assert region_level(anomaly_map, 10.0) == region_level(anomaly_map, None) == region_level(anomaly_map, -1) == 7.5
+    assert region_level(anomaly_map, 10.0) == region_level(anomaly_map, None) == 7.5
+    assert region_level(anomaly_map, 2.0) == 2.0  # most of it lies above
+    assert region_level(np.full((2, 2), 9.0), 5.0) == 5.0  # and here all of it
     assert regions(anomaly_map, region_level(anomaly_map, 1e6))
 
 

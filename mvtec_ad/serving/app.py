@@ -35,6 +35,7 @@ from mvtec_ad.serving import feedback as feedbacks
 from mvtec_ad.serving.batches import Batches
 from mvtec_ad.serving.guard import Guard, LimitedProtocol, Limits, RequestError
 from mvtec_ad.serving.models import Findings, ServedModel
+from mvtec_ad.serving.page import line_page
 from mvtec_ad.serving.records import Watch, map_url, record, thumbnail_url
 from mvtec_ad.serving.uploads import FIELD, Upload, read_json, read_uploads
 
@@ -80,6 +81,7 @@ class Inspected(BaseModel):
     milliseconds: float
     map: str | None
     map_scale: list[float] | None
+    level: float | None  # of the map, above which regions stand out
     size: list[int]
     seen: list[float]
     regions: list[Box]
@@ -87,10 +89,11 @@ class Inspected(BaseModel):
 
 
 class Remembered(Inspected):
-    """An image of the history, without its map."""
+    """An image of the history; its map comes with it where it is asked for by its id."""
 
     at: str
     thumbnail: str
+    kept: bool  # whether its file can be asked for
     feedback: dict[str, Any] | None
 
 
@@ -275,7 +278,7 @@ class Service:
             self.image_seconds.observe(each.record["milliseconds"] / 1000)
             self.watch.update(each.findings)
             now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-            more = {"map": None, "at": now, "thumbnail": each.thumbnail, "feedback": None}
+            more = {"at": now, "thumbnail": each.thumbnail, "feedback": None}
             self.history.add(each.record | more, each.upload.content)
 
     def keep(self, opinion: Opinion) -> dict[str, Any]:
@@ -369,6 +372,19 @@ def create_app(
         """The last fifty images, newest first, with thumbnails and what was said of them."""
         return {"images": service.history.newest()}
 
+    @app.get("/history/{identity}", response_model=Remembered)
+    async def remembered(identity: str) -> dict[str, Any]:
+        """One of the last fifty images, with its map."""
+        return service.history.record(identity)
+
+    @app.get("/history/{identity}/picture", response_class=Response)
+    async def picture(identity: str) -> Response:
+        """The file of one of the last fifty images, as it came."""
+        _, content = await asyncio.get_running_loop().run_in_executor(service.files, service.history.find, identity)
+        if content is None:
+            raise RequestError(404, "the picture itself is not kept: start the service with --feedback FOLDER")
+        return Response(content, media_type=feedbacks.MEDIA_TYPES[feedbacks.suffix(content)])
+
     @app.get("/model", response_model=dict[str, Any])
     async def model_() -> dict[str, Any]:
         """What is served: method, options, threshold and what it promises, and the limits of requests."""
@@ -396,8 +412,7 @@ def create_app(
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        path = TEMPLATES / "line.html"
-        return HTMLResponse((path if path.is_file() else TEMPLATES / "api.html").read_text(encoding="utf-8"))
+        return HTMLResponse(line_page())
 
     return app
 

@@ -34,6 +34,8 @@ GOOD, DEFECT, UNKNOWN = "good", "defect", "unknown"
 GOOD_NAMES = ("good", "ok", "normal", "pass")  # which `fit` reads as good parts, in any case
 LAST = 50  # images that are remembered
 LONGEST_TYPE = 60  # characters
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".bmp": "image/bmp", ".webp": "image/webp"}
+MEDIA_TYPES |= {".tiff": "image/tiff"}
 
 
 class History:
@@ -57,7 +59,7 @@ class History:
                 file.write(content)
                 file.flush()
         with self.lock:
-            self.records[record["id"]] = record
+            self.records[record["id"]] = record | {"kept": file is not None}
             if file is not None:
                 self.files[record["id"]] = file
             while len(self.records) > LAST:
@@ -66,9 +68,20 @@ class History:
                     self.files.pop(oldest).close()
 
     def newest(self) -> list[dict[str, Any]]:
-        """All records, newest first."""
+        """All records, newest first, without their maps."""
         with self.lock:
-            return list(reversed(self.records.values()))
+            return [{**record, "map": None} for record in reversed(self.records.values())]
+
+    def record(self, identity: str) -> dict[str, Any]:
+        """A record, with its map.
+
+        Raises:
+            RequestError: 404, it is not among the last.
+        """
+        with self.lock:
+            if identity not in self.records:
+                raise RequestError(404, f"there is no such image among the last {LAST}")
+            return self.records[identity]
 
     def find(self, identity: str) -> tuple[dict[str, Any], bytes | None]:
         """A record and the content of its file, None where that was not kept.
@@ -76,10 +89,9 @@ class History:
         Raises:
             RequestError: 404, it is not among the last.
         """
+        record = self.record(identity)
         with self.lock:
-            record, file = self.records.get(identity), self.files.get(identity)
-            if record is None:
-                raise RequestError(404, f"there is no such image among the last {LAST}")
+            file = self.files.get(identity)
             if file is None:
                 return record, None
             try:

@@ -16,7 +16,7 @@ import numpy as np
 from mvtec_ad.data.loading import resample
 from mvtec_ad.drift import Martingale
 from mvtec_ad.errors import ArtifactError, DataError
-from mvtec_ad.regions import Region, region_level, regions, sentence
+from mvtec_ad.regions import region_level, regions, sentence
 from mvtec_ad.serving.models import DEFECT, Findings, ServedModel
 
 THUMBNAIL = 96  # pixels of the longer side
@@ -40,21 +40,24 @@ def record(name: str, findings: Findings, shape: tuple[int, ...], milliseconds: 
     values["type_neighbours"] = findings.type_neighbours and list(findings.type_neighbours)
     values["map_scale"] = findings.map_scale and list(findings.map_scale)
     values |= {"size": [int(shape[1]), int(shape[0])], "seen": list(findings.seen)}
-    parts, known = _regions(findings), {"defect_type": findings.type, "neighbours": findings.type_neighbours}
+    level = values["level"] = _level(findings)
+    parts = [] if level is None else regions(findings.anomaly_map, level, findings.seen)
+    known: dict[str, Any] = {"defect_type": findings.type, "neighbours": findings.type_neighbours}
     if findings.of_map:
         known |= {"score": findings.score, "largest_good": findings.good_score}
     words = sentence(findings.verdict, parts, **known)
     return values | {"regions": [part.as_dict() for part in parts], "sentence": words, "map": None}
 
 
-def _regions(findings: Findings) -> list[Region]:
-    """Of the map: of a defect always some, of another picture what lies above the threshold."""
+def _level(findings: Findings) -> float | None:
+    """Value of the map above which something stands out: of a defect always something, else what passes the threshold.
+
+    None where nothing tells it: there is no map, or one in other units than the score of a part that is no defect.
+    """
     if findings.anomaly_map is None:
-        return []
-    level = region_level(findings.anomaly_map, findings.threshold if findings.of_map else None)
-    if findings.verdict != DEFECT and not (findings.of_map and level == findings.threshold):
-        return []
-    return regions(findings.anomaly_map, level, findings.seen)
+        return None
+    threshold = findings.threshold if findings.of_map else None
+    return region_level(findings.anomaly_map, threshold) if findings.verdict == DEFECT else threshold
 
 
 def map_url(findings: Findings) -> str | None:

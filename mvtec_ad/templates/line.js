@@ -29,7 +29,8 @@ const once = async (path, options) => {
   } catch {
     throw Object.assign(new Error('the service does not answer: is it still running?'), {gone: true});
   }
-  const data = await response.json().catch(() => null);
+  const picture = response.ok && (response.headers.get('Content-Type') || '').startsWith('image/');
+  const data = await (picture ? response.blob() : response.json()).catch(() => null);
   if (response.ok && data) return data;
   const words = data && typeof data.error === 'string' ? data.error : `the service answers ${response.status}`;
   throw Object.assign(new Error(words), {status: response.status, wait: Number(response.headers.get('Retry-After'))});
@@ -172,9 +173,23 @@ const place = (element, [x, y, width, height]) => {
   for (const [name, share] of Object.entries(shares)) element.style[name] = `${100 * share}%`;
 };
 
+// Of an earlier picture, as after a reload, the service has the map, and the file where it keeps files.
+const reopen = async id => {
+  if (!results.has(id)) {
+    try {
+      const record = await ask(`history/${id}`);
+      keep(record, record.kept ? URL.createObjectURL(await ask(`history/${id}/picture`)) : '');
+    } catch (problem) {
+      tell(problem.message);
+      return;
+    }
+  }
+  show(id);
+  find('result').scrollIntoView({block: 'nearest'});
+};
+
 const show = async id => {
-  const record = results.get(id) || past.get(id);
-  if (!record) return;
+  const record = results.get(id);
   shown = record;
   values = null;
   find('result').hidden = false;
@@ -192,17 +207,14 @@ const show = async id => {
   showFeedback(record);
   find('frame').style.setProperty('--aspect', record.size[0] / record.size[1]);
   find('picture').alt = `picture ${record.name}`;
-  find('picture').onerror = () => {  // a browser reads no TIFF: what it can show is small
-    const small = (past.get(record.id) || {}).thumbnail;
-    if (small && find('picture').src !== small) find('picture').src = small;
-  };
-  find('picture').src = record.url || record.thumbnail || 'data:,';
+  find('picture').src = record.url || record.thumbnail;
   const whole = record.seen.every((share, k) => Math.abs(share - [0, 0, 1, 1][k]) < 1e-9);
   find('seen').hidden = whole;
   if (!whole) place(find('seen'), record.seen);
   find('caption').textContent = [
     whole ? '' : 'The model looks at the part within the dashed line.',
-    record.map ? '' : record.url ? 'This model makes no heat map.' : 'Of an earlier picture a thumbnail is left.',
+    record.map ? '' : 'There is no heat map of it.',
+    record.url ? '' : 'Of the picture itself a thumbnail is left.',
   ].filter(Boolean).join(' ');
   find('controls').hidden = !record.map;
   find('heat').hidden = !record.map;
@@ -210,6 +222,13 @@ const show = async id => {
   if (record.map) await readMap(record);
   document.body.dataset.shown = record.id;
 };
+
+// A browser reads no TIFF: what it can show is small.
+const useThumbnail = () => {
+  const {complete, naturalWidth, src} = find('picture'), small = shown && past.has(shown.id) && past.get(shown.id).thumbnail;
+  if (complete && !naturalWidth && small && src !== small) find('picture').src = small;
+};
+find('picture').onerror = useThumbnail;
 
 const showScore = record => {
   const {score, threshold, promised} = record, bar = document.querySelector('.bar');
@@ -283,23 +302,20 @@ const readMap = async record => {
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   values = context.getImageData(0, 0, canvas.width, canvas.height).data.filter((_, k) => k % 4 === 0);
   place(canvas, record.seen);
-  const [low, high] = record.map_scale, level = find('level'), {threshold} = record;
-  const peaks = record.regions.map(region => region.peak), top = low + values.reduce((a, b) => Math.max(a, b), 0) / 255 * (high - low);
-  const ofMap = threshold !== null && low < threshold && threshold < high && peaks.every(peak => peak > threshold);
+  const [low, high] = record.map_scale, level = find('level');
   Object.assign(level, {min: low, max: high, step: (high - low) / 250});
-  level.value = ofMap ? threshold : (low + top) / 2;
-  find('mark').hidden = !ofMap;
-  find('mark').style.left = `${100 * (threshold - low) / (high - low)}%`;
-  find('mark').title = `threshold ${threshold}`;
+  level.value = record.level ?? (low + high) / 2;
+  find('mark').hidden = record.level === null || record.level > high;
+  find('mark').style.left = `${100 * (record.level - low) / (high - low)}%`;
   paint();
 };
 
 const paint = () => {
   if (!shown || !values) return;
   const canvas = find('heat'), context = canvas.getContext('2d'), [low, high] = shown.map_scale;
-  const {threshold} = shown, exact = Number(find('level').value);
-  const near = !find('mark').hidden && Math.abs(exact - threshold) <= (high - low) / 250;  // the slider goes by steps
-  const level = near ? threshold : exact, least = (level - low) / (high - low) * 255;
+  const exact = Number(find('level').value);
+  const near = !find('mark').hidden && Math.abs(exact - shown.level) <= (high - low) / 250;  // the slider goes by steps
+  const level = near ? shown.level : exact, least = (level - low) / (high - low) * 255;
   const alpha = Math.round(2.55 * find('opacity').value), image = context.createImageData(canvas.width, canvas.height);
   values.forEach((gray, k) => {
     if (gray < least) return;
@@ -308,7 +324,7 @@ const paint = () => {
   });
   context.putImageData(image, 0, 0);
   find('opacity-text').textContent = `${find('opacity').value} %`;
-  find('level-text').textContent = number(level) + (near ? ', threshold' : '');
+  find('level-text').textContent = number(level) + (near && level === shown.threshold ? ', threshold' : '');
   // A region whose peak is below the level has nothing left to show.
   [...find('boxes').children].forEach((box, index) => {
     const below = shown.regions[index].peak <= level;
@@ -377,11 +393,21 @@ find('feedback').onsubmit = async event => {
 
 const past = new Map();  // id -> record, newest first
 const mark = button => button.setAttribute('aria-current', String(Boolean(shown) && button.dataset.id === shown.id));
-let refreshing = null;
+let refreshing = false, stale = false;
 
-const refresh = () => refreshing ??= (async () => {
-  await pause(0);
-  refreshing = null;
+// What was asked for while an answer is on its way is asked once more.
+const refresh = async () => {
+  stale = true;
+  if (refreshing) return;
+  refreshing = true;
+  while (stale) {
+    stale = false;
+    await list();
+  }
+  refreshing = false;
+};
+
+const list = async () => {
   const {images} = await ask('history').catch(problem => (tell(problem.message, refresh), {images: null}));
   if (!images) return;
   past.clear();
@@ -399,10 +425,7 @@ const refresh = () => refreshing ??= (async () => {
       make('span', time.toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'}), {className: 'faint'}),
     );
     if (record.feedback) button.append(make('span', inWords(record.feedback), {className: 'faint'}));
-    button.onclick = () => {
-      show(record.id);
-      find('result').scrollIntoView({block: 'nearest'});
-    };
+    button.onclick = () => reopen(record.id);
     mark(button);
     item.append(button);
     return item;
@@ -410,7 +433,8 @@ const refresh = () => refreshing ??= (async () => {
   find('history').replaceChildren(...items);
   find('count').textContent = items.length > 1 ? items.length : 'one';
   find('last').hidden = !items.length;
-})();
+  useThumbnail();
+};
 
 const watch = async () => {
   const drift = await ask('drift').catch(() => null);
