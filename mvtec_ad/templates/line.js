@@ -449,7 +449,9 @@ const introduce = async () => {
     const model = await ask('model'), products = Object.entries(model.products || {});
     for (const known of [model, ...products.map(([, product]) => product)]) for (const name of known.types || []) types.add(name);
     const names = model.product ? [model.product] : products.map(([name]) => name);
-    find('model').textContent = [model.method, names.join(', '), model.promise].filter(Boolean).join(' · ');
+    const only = products.length === 1 ? products[0][1] : {}, second = (only.second_opinion || {}).method;
+    const words = [model.method || second, names.join(', '), model.promise || only.promise];
+    find('model').textContent = words.filter(Boolean).join(' · ');
   } catch (problem) {
     find('model').textContent = '';
     tell(problem.message, introduce);
