@@ -33,7 +33,7 @@ from mvtec_ad.data.loading import decode_image
 from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, in_words
 from mvtec_ad.serving import feedback as feedbacks
 from mvtec_ad.serving.batches import Batches
-from mvtec_ad.serving.guard import Guard, LimitedProtocol, Limits, RequestError
+from mvtec_ad.serving.guard import MOST_HEADERS, Guard, LimitedProtocol, Limits, RequestError
 from mvtec_ad.serving.models import Findings, ServedModel
 from mvtec_ad.serving.page import line_page
 from mvtec_ad.serving.records import Watch, map_url, record, thumbnail_url
@@ -494,7 +494,7 @@ def run(app: FastAPI, listener: socket.socket, *, ready: str = "") -> None:
     protocol = type("Protocol", (LimitedProtocol,), {"limits": app.state.service.limits})
     known = {"http": protocol, "ws": "none", "lifespan": "on", "log_level": "error", "access_log": False}
     known |= {"server_header": False, "timeout_keep_alive": 10, "timeout_graceful_shutdown": 10}
-    server = uvicorn.Server(uvicorn.Config(app, h11_max_incomplete_event_size=32_768, **known))
+    server = uvicorn.Server(uvicorn.Config(app, h11_max_incomplete_event_size=MOST_HEADERS, **known))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn raises again at the end
     startup = server.startup

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mvtec_ad.errors import MvtecAdError, SettingsError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a browser on this machine calls the service
+MOST_HEADERS = 32_768  # bytes
 COOKIE = "mvtec_ad_token"
 LINGER = 60.0  # seconds for a client to read the rest of an answer
 Message = dict[str, Any]
@@ -146,6 +147,8 @@ class Guard:
         cookie: list[tuple[bytes, bytes]] = []
         try:
             try:
+                if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
+                    raise RequestError(431, f"the headers are too long: at most {MOST_HEADERS} bytes are taken")
                 cookie = self.check_sender(scope, headers)
                 body = await self.read_body(headers, receive, sizes)
             except RequestError as refusal:
@@ -261,6 +264,11 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
         if self.header_timer:
             self.header_timer.cancel()
+
+    def on_response_complete(self) -> None:
+        """The next headers may have begun to come with the last request."""
+        super().on_response_complete()
+        self.watch_headers()
 
     def watch_headers(self) -> None:
         """The time runs while headers are expected."""
