@@ -39,6 +39,7 @@ const once = async (path, options) => {
 let asked = null;  // a promise while a person is asked for the token
 const askToken = () => asked ??= new Promise(resolve => {
   find('token-form').hidden = false;
+  document.querySelector('footer').hidden = true;  // a link brings no token
   find('token').value = '';
   find('token').focus();
   find('token-form').onsubmit = event => {
@@ -226,7 +227,9 @@ const show = async id => {
 // A browser reads no TIFF: what it can show is small.
 const useThumbnail = () => {
   const {complete, naturalWidth, src} = find('picture'), small = shown && past.has(shown.id) && past.get(shown.id).thumbnail;
-  if (complete && !naturalWidth && small && src !== small) find('picture').src = small;
+  if (!complete || naturalWidth || !small || src === small) return;
+  find('picture').src = small;
+  find('caption').textContent += ' This browser cannot show the file: a thumbnail.';
 };
 find('picture').onerror = useThumbnail;
 
@@ -441,7 +444,7 @@ const watch = async () => {
   if (!drift) return;
   find('drift').hidden = !drift.alarm;
   find('drift').textContent = drift.alarm
-    ? `The line has drifted: parts that pass no longer score like the good ones of the calibration. ${drift.guarantee}` : '';
+    ? `The line has drifted: parts that pass no longer score like good ones of the calibration. Guarantee: ${drift.guarantee}.` : '';
 };
 
 const introduce = async () => {

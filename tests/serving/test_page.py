@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
+import http.client
 import json
+import re
 import shutil
 import socket
 import threading
@@ -18,7 +23,6 @@ from PIL import Image
 
 for module in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(module, reason=f"{module} is missing: pip install mvtec-ad-notebooks[serve]")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install selenium")
 
 from mvtec_ad.serving.app import create_app  # noqa: E402
 from mvtec_ad.serving.feedback import Feedback  # noqa: E402
@@ -160,6 +164,7 @@ class Page:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium without a window, that reaches this machine alone."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install selenium")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
@@ -494,10 +499,10 @@ def test_drift_is_said(page: Page, part: Callable[..., Path], monkeypatch: pytes
     assert not page.find("#drift").is_displayed()
     watch = page.served.app.state.service.watch
     calm = watch.describe()
-    monkeypatch.setattr(watch, "describe", lambda: calm | {"alarm": True, "guarantee": "Seldom wrong."})
+    monkeypatch.setattr(watch, "describe", lambda: calm | {"alarm": True, "guarantee": "seldom wrong"})
     page.send(part("other.png"))
     page.wait("!document.querySelector('#drift').hidden")
-    assert page.text("#drift").endswith("Seldom wrong.")
+    assert page.text("#drift").endswith("Guarantee: seldom wrong.")
     assert page.console() == []
 
 
@@ -515,12 +520,49 @@ def test_names_are_text(page: Page, part: Callable[..., Path]) -> None:
     assert any("Content Security Policy" in line for line in page.console())
 
 
+def ask(served: Served, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[Any, bytes]:
+    """Answer and body."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+
+def test_a_past_picture_comes_back(serve: Callable[..., Served], part: Callable[..., Path]) -> None:
+    """Its file byte for byte, and the record that was answered, with the map that the list leaves out."""
+    served, path = serve(), part("bulb.png", 204)
+    data = {"images": [{"name": "bulb.png", "data": base64.b64encode(path.read_bytes()).decode()}]}
+    answer, body = ask(served, "/inspect", "POST", json.dumps(data).encode(), Content_Type="application/json")
+    assert answer.status == 200, body
+    (record,) = json.loads(body)["images"]
+    assert record["map"].startswith("data:image/png;base64,")
+    assert record["level"] == THRESHOLD
+    (listed,) = json.loads(ask(served, "/history")[1])["images"]
+    assert listed["map"] is None
+    again = json.loads(ask(served, f"/history/{record['id']}")[1])
+    assert {name: again[name] for name in record} == record
+    assert (again["kept"], again["feedback"], again["thumbnail"]) == (True, None, listed["thumbnail"])
+    answer, body = ask(served, f"/history/{record['id']}/picture")
+    assert (body, answer.getheader("content-type")) == (path.read_bytes(), "image/png")
+    for address in ("/history/nothing", "/history/nothing/picture"):
+        answer, body = ask(served, address)
+        assert answer.status == 404
+        assert "there is no such image among the last 50" in json.loads(body)["error"]
+
+
+def test_without_a_token_there_is_the_page_alone(serve: Callable[..., Served]) -> None:
+    """So that a telephone can be asked for it; it holds nothing."""
+    served = serve(token="a" * 20)
+    answer, body = ask(served, "/")
+    assert (answer.status, body.decode(), answer.getheader("set-cookie")) == (200, line_page(), None)
+    for path in ("/model", "/history", "/drift", "/docs", "//", "/history/x/picture"):
+        assert ask(served, path)[0].status == 401, path
+    assert ask(served, "/", "POST")[0].status == 401
+    assert ask(served, f"/?token={'a' * 20}")[0].getheader("set-cookie").startswith("mvtec_ad_token=")
+
+
 def test_the_page_is_one_file_for_its_service_alone() -> None:
     """Nothing is loaded from anywhere; the script is the one that its policy names."""
-    import base64
-    import hashlib
-    import re
-
     text = line_page()
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
