@@ -26,15 +26,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 import numpy as np
-import pandas as pd
-import safetensors.numpy
 
 from mvtec_ad.config import data_folder, transfer_folder
 from mvtec_ad.errors import ArtifactError, MvtecAdError, SettingsError
 from mvtec_ad.schema import misfit, parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 3
 LARGEST_NUMBER = {"data": 100_000, "packages": 100_000}  # members that a stage may have; others hold no images
@@ -100,6 +101,8 @@ class Artifact:
 
     def table(self, name: str, columns: Mapping[str, type] | None = None) -> pd.DataFrame:
         """A .csv file, which must have these columns: of str, int or float, the latter finite."""
+        import pandas as pd
+
         columns, data = columns or {}, self.read(name)
         texts = {column: str for column, kind in columns.items() if kind is str}
         with _parsing(self.path, name, "table"):
@@ -123,6 +126,8 @@ class Artifact:
 
         Objects, which numpy would have to unpickle, are an ArtifactError.
         """
+        import safetensors.numpy
+
         data = self.read(name)
         with _parsing(self.path, name, "plain arrays"):
             if name.endswith(".safetensors"):
@@ -444,6 +449,8 @@ def encode(name: str, content: Any) -> bytes:
     if name.endswith(".npz"):
         return npz_bytes(content)
     if name.endswith(".safetensors"):
+        import safetensors.numpy
+
         return safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in content.items()})
     raise ArtifactError(f"member {name}: give its bytes, not {type(content).__name__}")
 

@@ -611,6 +611,92 @@ def _inspect(folder: Path, arguments: argparse.Namespace) -> None:
         raise DataError("; ".join([*not_judged, *files.summary()]))
 
 
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+def add_serve(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `serve`."""
+    parser.add_argument("model", help="what `fit` or `export` wrote, or a folder of the notebooks' artifacts: the line")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; others than this machine need --token"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
+    text = "that every request must bring (Authorization: Bearer); default: the environment variable MVTEC_AD_TOKEN"
+    parser.add_argument("--token", help=text)
+    text = "folder for what people say of verdicts, in MVTec layout; default: transfer/feedback; 'none' keeps none"
+    parser.add_argument("--feedback", metavar="FOLDER", help=text)
+    single = parser.add_argument_group("with one artifact")
+    single.add_argument("--category", help="which model, where the artifact holds several")
+    single.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    single.add_argument("--seed", type=int, help="which seed, where it holds several")
+    line = parser.add_argument_group("with a folder of artifacts")
+    line.add_argument("--second", choices=[*METHODS, "none"], help="asked where the classifier is unsure")
+    line.add_argument("--product", help="category of all images; when not given, each is recognised")
+    line.add_argument("--view", help="from which side, where the product has several")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--megabytes", type=positive, default=64, help="of a request; default: 64")
+    limits.add_argument("--megapixels", type=positive, default=50, help="of an image; default: 50")
+    limits.add_argument("--images", type=positive, default=16, help="of a request; default: 16")
+    limits.add_argument(
+        "--waiting", type=positive, default=64, help="images that may wait, of all requests; default: 64"
+    )
+
+
+def run_serve(arguments: argparse.Namespace) -> None:
+    """Take the port and the folder, read the model, answer until Ctrl-C."""
+    import time
+
+    try:
+        from mvtec_ad.serving import app as service
+        from mvtec_ad.serving.feedback import Feedback
+        from mvtec_ad.serving.guard import Limits, check_token, listen
+        from mvtec_ad.serving.models import load_served
+    except ImportError as problem:
+        missing = (problem.name or "").partition(".")[0]
+        if missing not in (
+            "fastapi",
+            "uvicorn",
+            "starlette",
+            "h11",
+            "pydantic",
+            "python_multipart",
+            "prometheus_client",
+        ):
+            raise
+        raise SettingsError(f"{missing} is missing: pip install mvtec-ad-notebooks[serve]") from problem
+    target, begun = Path(arguments.model), time.perf_counter()
+    useless = "category method seed" if target.is_dir() else "second product view"
+    for option in useless.split():
+        if getattr(arguments, option) is not None:
+            what = "a folder of artifacts" if target.is_dir() else "a single model"
+            raise SettingsError(f"--{option} says nothing with {what}: leave it out")
+    if arguments.view and not arguments.product:
+        raise SettingsError(f"--view {arguments.view} needs --product: a view is one of a product")
+    if arguments.images > arguments.waiting:
+        raise SettingsError(
+            f"--images {arguments.images} would never fit --waiting {arguments.waiting}: raise that one"
+        )
+    token = check_token(arguments.host, arguments.token or os.environ.get("MVTEC_AD_TOKEN"))
+    limits = Limits(**{name: getattr(arguments, name) for name in ("megabytes", "megapixels", "images", "waiting")})
+    listener = listen(arguments.host, arguments.port)
+    folder = Path(arguments.feedback or transfer_folder() / "feedback")
+    feedback = None if arguments.feedback == "none" else Feedback(folder)
+    print(f"reading {target}", flush=True)
+    which = {name: getattr(arguments, name) for name in ("category", "method", "seed", "product", "view")}
+    second = None if arguments.second == "none" else arguments.second or "autoencoder"
+    model = load_served(target, second=second, **which)
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    seconds = f"ready after {time.perf_counter() - begun:.1f} s"
+    lines = [f"feedback goes to {folder}" if feedback else "no feedback is kept"]
+    lines.append(
+        f"{seconds}: {address}{'?token=…' if token else ''} (what can be asked: {address}docs); Ctrl-C ends it"
+    )
+    app = service.create_app(model, limits=limits, token=token, feedback=feedback)
+    service.run(app, listener, ready="\n".join(lines))
+    print(f"ended; {app.state.service.inspected} images were inspected")
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
@@ -944,6 +1030,11 @@ COMMANDS = {  # command -> what it does, the function that adds its flags, the o
         "verdict, score and heat map for images, with a fitted artifact; with a folder of them the whole line",
         add_detect,
         run_detect,
+    ),
+    "serve": (
+        "verdicts by HTTP on this machine or a line: images in, JSON out, a page to look at, drift alarm, feedback",
+        add_serve,
+        run_serve,
     ),
     "evaluate": (
         "measure methods on categories: metrics with intervals, thresholds, trivial rows",

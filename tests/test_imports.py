@@ -20,6 +20,7 @@ FLOORS = [
     "config",
     "settings",
     "artifacts",
+    "regions",
     "synthetic",
     "data",
     "metrics",

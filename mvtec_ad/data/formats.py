@@ -42,7 +42,7 @@ def picture_size(content: bytes) -> tuple[int, int] | None:
         if content.startswith(JPEG):
             return _jpeg_size(content)
         return _tiff_size(content) if content.startswith(TIFF) else None
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return None
 
 
@@ -106,7 +106,7 @@ def shown_shape(content: bytes) -> tuple[tuple[int, int] | None, int]:
         exif = content.partition(b"eXIf" if content.startswith(PNG) else b"Exif\0\0")[2]
     try:
         tags = _tiff_tags(exif) if exif.startswith(TIFF) else {}
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         tags = {}
     orientation = tags.get(274, 1) if 1 <= tags.get(274, 1) <= 8 else 1
     size = (tags.get(256, 0), tags.get(257, 0)) if content.startswith(TIFF) else picture_size(content)

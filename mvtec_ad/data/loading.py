@@ -12,16 +12,18 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
-import psutil
 from PIL import ImageOps, TiffImagePlugin
 
 from mvtec_ad.data import formats
 from mvtec_ad.data.masks import marked_pixels, turned
 from mvtec_ad.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IN_NETWORK = 200  # bytes a pixel: ResNet-18 holds 64 channels at half the size, several times over
@@ -70,7 +72,25 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """`read_image` at the depth it is stored in: (H, W, 3) uint8 or uint16, RGB."""
-    content = _content(path, "image")
+    return _decode_pixels(_content(path, "image"), f"image {path}")
+
+
+def decode_image(content: bytes, name: str = "image", largest: int = LARGEST) -> np.ndarray:
+    """As `read_image`, of the bytes of a file, (H, W, 3) uint8, RGB.
+
+    Args:
+        name: what messages call it.
+        largest: pixels that it may have.
+
+    Raises:
+        DataError: as for a file.
+    """
+    check_content(content, name, largest)
+    return eight_bits(_decode_pixels(content, name))
+
+
+def _decode_pixels(content: bytes, name: str) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16, RGB, of checked content."""
     if content.startswith(formats.TIFF):
         pixels = _decode_tiff(content)
     else:
@@ -78,8 +98,7 @@ def read_pixels(path: str | Path) -> np.ndarray:
         if pixels is not None and not IN_ORDER:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if pixels is None:
-        jpeg = content.startswith(formats.JPEG)
-        raise DataError(f"image {path} {DAMAGED if jpeg else NO_IMAGE}")
+        raise DataError(f"{name} {DAMAGED if content.startswith(formats.JPEG) else NO_IMAGE}")
     return pixels
 
 
@@ -213,6 +232,8 @@ def check_memory(count: int, size: int) -> None:
 
     Counted are the pixels of all, and what a network makes of one of them at the least.
     """
+    import psutil
+
     needed, free = (3 * count + IN_NETWORK) * size**2, psutil.virtual_memory().available
     if needed > free:
         raise SettingsError(
@@ -271,18 +292,23 @@ def _content(path: str | Path, kind: str) -> bytes:
     except (OSError, ValueError) as problem:  # a ValueError where the path holds a NUL
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(f"{kind} {path} cannot be read ({reason}): check the path and its permissions") from problem
-    if not content:
-        raise DataError(f"{kind} {path} is empty: copy it again or remove it")
-    size = formats.picture_size(content)
-    if size and size[0] * size[1] > LARGEST:
-        pixels = f"{size[0]}×{size[1]} pixels, {size[0] * size[1] / 1e6:,.0f} million"
-        way = f"at most {LARGEST / 1e6:.0f} million are read: cut it into parts, make it smaller, or remove it"
-        raise DataError(f"{kind} {path} has {pixels}; {way}")
-    if not formats.is_whole(content):
-        raise DataError(f"{kind} {path} {DAMAGED}")
-    if size is None:  # nor is it left to OpenCV, which would take what its header asks for
-        raise DataError(f"{kind} {path} {NO_IMAGE}")
+    check_content(content, f"{kind} {path}")
     return content
+
+
+def check_content(content: bytes, name: str, largest: int = LARGEST) -> None:
+    """Refuse, with a DataError and undecoded, bytes that are no image, too many pixels, or end before it does."""
+    if not content:
+        raise DataError(f"{name} is empty: copy it again or remove it")
+    size = formats.picture_size(content)
+    if size and size[0] * size[1] > largest:
+        pixels = f"{size[0]}×{size[1]} pixels, {size[0] * size[1] / 1e6:,.0f} million"
+        way = f"at most {largest / 1e6:.0f} million are read: cut it into parts, make it smaller, or remove it"
+        raise DataError(f"{name} has {pixels}; {way}")
+    if not formats.is_whole(content):
+        raise DataError(f"{name} {DAMAGED}")
+    if size is None:  # nor is it left to OpenCV, which would take what its header asks for
+        raise DataError(f"{name} {NO_IMAGE}")
 
 
 def _decode(content: bytes, flags: int) -> np.ndarray | None:

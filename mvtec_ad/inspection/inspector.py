@@ -81,6 +81,7 @@ class Inspection:
     decided_by: str | None = None  # `classifier` or the method of the second opinion
     second_opinion: SecondOpinion | None = None  # where it was asked
     type: str | None = None  # of the defect; `unknown` where it is like none that is known
+    type_neighbours: tuple[int, int] | None = None  # of the nearest known defects: those of its type, and all
     type_distance: float | None = None  # cosine distance to the prototype of the nearest type, 0 to 2
     novelty: float | None = None  # mean cosine distance to the nearest known defects
     novelty_limit: float | None = None  # above it the type is unknown
@@ -268,9 +269,11 @@ class NameDefectType:
         limit = float(model.limit) if np.isfinite(model.limit) else None
         words = f"nearest type {nearest} at {distance:.3f}; novelty {novelty:.3f}, limit "
         words += "none" if limit is None else f"{limit:.3f}"
-        known = {"type": name, "type_distance": distance, "novelty": novelty, "novelty_limit": limit}
-        inspection = inspection.after("type", name, words, **known)
         order = np.argsort(-(model.embeddings @ embedding[0]))  # by cosine; the atlas may lack some
+        neighbours = model.types[order[: model.neighbours]]
+        known = {"type": name, "type_distance": distance, "novelty": novelty, "novelty_limit": limit}
+        known["type_neighbours"] = (int((neighbours == nearest).sum()), len(neighbours))
+        inspection = inspection.after("type", name, words, **known)
         near = [self.atlas[name] for name in (model.image_ids[row] for row in order) if name in self.atlas][:3]
         if not near:
             return inspection.after("atlas", "skipped", "contrastive.zip holds no map of them")
@@ -469,7 +472,8 @@ def load_detectors(artifact: Artifact | None, method: str | None) -> dict[str, C
     detectors = {}
     for product in dict.fromkeys(folder[0] for folder in _folders(artifact) if folder[1] == method):
         detector, description = load_model(artifact, method=method, category=product)
-        detectors[product] = CalibratedDetector(detector, description["threshold"]["value"])
+        threshold = description["threshold"]
+        detectors[product] = CalibratedDetector(detector, threshold["value"], threshold["false_alarm_rate"])
     return detectors
 
 

@@ -24,6 +24,7 @@ class CalibratedDetector:
 
     detector: Detector
     threshold: float
+    false_alarm_rate: float | None = None  # that the threshold promises
 
     @property
     def map_scale(self) -> tuple[float, float]:
