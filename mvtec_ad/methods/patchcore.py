@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from mvtec_ad.config import option, torch_device
 from mvtec_ad.data.spool import Spool
-from mvtec_ad.errors import SettingsError
-from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps
+from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps, hashes_state, load_hashes
 
 MOST_PATCHES = 2**19  # that the coreset is chosen from; of more, so many are drawn, which bounds memory
 
@@ -56,6 +56,7 @@ class Patchcore(FeatureDetector):
     memory_gb: float = option(0.5, "distances held at once, 10⁹ bytes", above=0, most=1e6)
 
     name: ClassVar = "patchcore"
+    updates: ClassVar = True
     PRESETS: ClassVar = {
         "default": {},
         "resnet18": {"backbone": "resnet18", "image_size": 224, "crop": 224},  # anomalib's, whose figures are published
@@ -76,6 +77,16 @@ class Patchcore(FeatureDetector):
         self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Gather patch features, 1.2 MB an image for ResNet-18 at 224 px, choose the bank and calibrate."""
+        patches, positions, features = self.gathered(seen, count, seed)
+        number = max(1, round(self.coreset * len(patches)))
+        picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
+        self.bank, self.picks = patches[torch.from_numpy(picks).to(patches.device)], positions[picks]
+        origins = self.picks // features.shape[1]
+        self.good_scores = leave_one_out(features, self.bank, origins, self.neighbours, self.memory_gb, progress)
+
+    def gathered(self, seen: Iterable[Layers], count: int, seed: int) -> tuple[Tensor, np.ndarray, Tensor | Spool]:
+        """Patches of `count` images that a coreset is chosen from (n, C), the positions of these among all, and all of
+        them (N, P, C)."""
         patches, start = None, 0
         for layers in seen:
             batch_features = patch_features(layers, self.layers, self.neighbourhood)
@@ -91,13 +102,45 @@ class Patchcore(FeatureDetector):
             low, high = np.searchsorted(positions, [start, start + len(batch_features)])
             patches[low:high] = batch_features[torch.from_numpy(positions[low:high] - start).to(patches.device)]
             start += len(batch_features)
-        number = max(1, round(self.coreset * len(patches)))
-        picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
-        self.bank, self.picks = patches[torch.from_numpy(picks).to(patches.device)], positions[picks]
-        features = patches.unflatten(0, (count, cells)) if spool is None else spool  # N×P×C
-        self.good_scores = leave_one_out(
-            features, self.bank, self.picks // cells, self.neighbours, self.memory_gb, progress
-        )
+        return patches, positions, patches.unflatten(0, (count, cells)) if spool is None else spool
+
+    def add_batches(self, seen: Iterable[Layers], count: int, progress: bool) -> int:
+        """Choose the coreset anew, from the bank and the patches of the new images, in the size that the share gives.
+
+        It is not the bank of a fit on all images, but for `coreset` = 1: patches that the old bank left out are gone.
+        They lie within the old covering radius of the old bank, and that bank within the new radius of the new one, so
+        every patch ever seen has a row at the sum of both radii or nearer (in the projection that each was chosen in).
+        Scores of old images are those against the old bank; new images are scored without their own rows.
+        """
+        old, grid = len(self.good_scores), self.grid
+        patches, positions, features = self.gathered(seen, count, self.seed)
+        if self.grid != grid:
+            new, self.grid = self.grid, grid
+            raise SettingsError(f"layers of {new} cells, fitted on {grid}: fit again")
+        cells = features.shape[1]
+        union, origins = torch.cat([self.bank, patches]), np.concatenate([self.picks, old * cells + positions])
+        number = max(1, round(self.coreset * min((old + count) * cells, MOST_PATCHES)))
+        picks = select(union, number, projection=self.projection, seed=self.seed, progress=progress)
+        bank, picked = union[torch.from_numpy(picks).to(union.device)], origins[picks]
+        new = leave_one_out(features, bank, picked // cells - old, self.neighbours, self.memory_gb, progress)
+        self.bank, self.picks, self.good_scores = bank, picked, np.concatenate([self.good_scores, new])
+        return count
+
+    def remove_batches(self, seen: Iterable[Layers], positions: np.ndarray, progress: bool) -> int:
+        """Remove the rows that come from these images, and their scores.
+
+        It is not the bank of a fit on the others, but for `coreset` = 1: where a row stood, patches like it of other
+        images were left out, and are gone.
+        """
+        cells = self.grid[0] * self.grid[1]
+        images = self.picks // cells
+        rows = ~np.isin(images, positions)
+        if not rows.any():
+            raise DataError("all rows of the bank come from these images: fit again on the others")
+        self.bank = self.bank[torch.from_numpy(rows).to(self.bank.device)]
+        self.picks = self.picks[rows] - cells * np.searchsorted(np.sort(positions), images[rows])
+        self.good_scores = np.delete(self.good_scores, positions)
+        return 0
 
     def score_batch(self, layers: Layers) -> Scores:
         """The image score comes from the distances of the patches; only the map is enlarged and smoothed."""
@@ -110,10 +153,12 @@ class Patchcore(FeatureDetector):
 
     def state(self) -> dict[str, Any]:
         """The bank, where its rows come from, and the grid."""
-        return {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+        arrays = {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+        return {**arrays, **hashes_state(self.hashes)}
 
     def load_state(self, state: dict[str, Any]) -> Patchcore:
         """The inverse of `state`."""
+        self.hashes = load_hashes(state)
         self.bank = torch.as_tensor(state["bank"]).to(torch_device())
         self.picks, self.grid = np.asarray(state["picks"]), tuple(state["grid"])
         if self.bank.ndim != 2 or self.picks.shape != self.bank.shape[:1]:
