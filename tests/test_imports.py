@@ -26,6 +26,7 @@ FLOORS = [
     "backbones",
     "augment",
     "training",
+    "tiles",
     "methods",
     "inspection",
     "benchmark",
