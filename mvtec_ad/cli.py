@@ -474,8 +474,8 @@ def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     single.add_argument(
         "--tile",
         type=positive,
-        help="side in pixels of the tiles in which a large picture is looked at, with a model of `fit patchcore --tile`: "
-        "it changes no verdict, but memory",
+        help="side in pixels of the tiles of a large picture, with a model of `fit patchcore --tile`: it changes memory, "
+        "and no verdict",
     )
     single.add_argument(
         "--animation",

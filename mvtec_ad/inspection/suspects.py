@@ -41,7 +41,7 @@ def suspects(
     known = np.array([digest in order and len(order) == len(detector.good_scores) for digest in hashes])
     table = pd.DataFrame({"image": images, "known": known, "score": np.nan, "p_value": np.nan, "suspect": False})
     if known.any():
-        within = metrics.leave_one_out_p_values(detector.good_scores)
+        within = metrics.leave_one_out_p_values(detector.good_scores, false_discovery_rate)
         odd = metrics.discoveries(within, false_discovery_rate)
         rows = [order[digest] for digest, of_fit in zip(hashes, known, strict=True) if of_fit]
         table.loc[known, "score"] = detector.good_scores[rows].astype(float)
