@@ -6,7 +6,7 @@
 Within one fit: of 150 images a share are defects from the test set, the model is fitted on all, and its leave-one-out
 scores are judged among themselves; `law` is `metrics.leave_one_out_p_values`, beside it the laws that were not chosen.
 Against a model: fitted on 100 good images, it judges 100 others, of which a share are defects, by conformal p-values.
-Recall and false-discovery proportion are means over draws, in brackets 95 % of Student's t over these; a draw is another
+Recall and false-discovery proportion are means over draws, in brackets 95 % of Student's t; a draw is another
 choice of images, and another seed. The false-discovery rate asked for is `--rate`; without a defect the proportion is
 the share of draws in which anything was discovered.
 """

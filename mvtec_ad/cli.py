@@ -474,7 +474,7 @@ def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     single.add_argument(
         "--tile",
         type=positive,
-        help="side in pixels of the tiles of a large picture, with a model of `fit patchcore --tile`: it changes memory, "
+        help="side in pixels of the tiles of a large picture, with a model of `fit patchcore --tile`: changes memory "
         "and no verdict",
     )
     single.add_argument(
