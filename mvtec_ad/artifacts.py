@@ -171,7 +171,7 @@ def save(
     options: Mapping[str, Any],
     seed: int | Sequence[int],
     metrics: Mapping[str, Any] | None = None,
-    inputs: Sequence[Artifact] = (),
+    inputs: Sequence[Artifact | Mapping[str, str]] = (),
     path: str | Path | None = None,
 ) -> Path:
     """Write an artifact and return its path.
@@ -184,7 +184,7 @@ def save(
         data_source: `mvtec_ad`, `synthetic` or `own`.
         categories, options, seed: products it covers, plain options of the stage, and its seed or seeds.
         metrics: what `results` and the run's table show.
-        inputs: artifacts it was made from.
+        inputs: artifacts it was made from, or what another manifest says of them (`name`, `sha256`).
         path: where to write; `transfer/STAGE.zip` when None.
 
     Raises:
@@ -197,7 +197,10 @@ def save(
     manifest |= {"seed": seed if isinstance(seed, int) else list(seed)}
     manifest |= {"versions": versions(), "git_commit": git_commit(), "device": device()}
     manifest |= {"created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    manifest |= {"inputs": [{"name": item.path.name, "sha256": item.sha256} for item in inputs]}
+    made_from = (
+        {"name": item.path.name, "sha256": item.sha256} if isinstance(item, Artifact) else item for item in inputs
+    )
+    manifest |= {"inputs": [dict(item) for item in made_from]}
     manifest |= {"metrics": dict(metrics or {}), "members": {}}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in [*files.items(), ("manifest.json", manifest)]:  # the last has the digests of the others

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are; the first time 4
+SHOWN = 1024  # pixels: the longer side of the picture of a large picture
 MOST_FRAMES = 200  # of an animation: four minutes
 NAME_BYTES = 120  # of a picture's name; a file system takes 255, and the unfinished file has a longer one
 DEFECT_TYPES = "defect_types"  # a row of `evaluate` that names them
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:  # said by the command, whose options they are not
         rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
         way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
+        if parsed.command == "fit" and "--tile" in unknown:
+            way = "; only patchcore can look at tiles, for it does not depend on the position in the picture"
         commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
     try:
         COMMANDS[parsed.command][2](parsed)
@@ -210,13 +213,34 @@ def read_table(arguments: argparse.Namespace, category: str, together: Sequence[
 def add_check(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `check`."""
     parser.add_argument("folder", help="a category, a folder of categories or of anything else, or an archive")
+    text = "what `fit` wrote: list the images of the folder, all said to be good, that do not look like the others"
+    parser.add_argument("--model", help=text)
+    add_false_discovery_rate(parser)
 
 
 def run_check(arguments: argparse.Namespace) -> None:
     """Say what is read as what."""
     from mvtec_ad.data.layout import check_layout
 
+    if arguments.model:
+        return _check_good(arguments)
     print("\n".join(check_layout(arguments.folder)))
+
+
+def _check_good(arguments: argparse.Namespace) -> None:
+    """List "good" images that are perhaps not good."""
+    from mvtec_ad.inspection.suspects import suspects
+    from mvtec_ad.methods import load_model
+
+    paths = image_paths([arguments.folder])
+    detector, _ = load_model(arguments.model)
+    table = suspects(detector, paths, arguments.false_discovery_rate, progress=True)
+    odd = table[table["suspect"]]
+    print("\n".join(suspect_lines(odd)), end="\n" if len(odd) else "")
+    for known, words in ((False, "new to the model"), (True, "that the model was fitted on")):
+        part = table[table["known"] == known]
+        if len(part):
+            print(f"{int(part['suspect'].sum())} of {len(part)} images {words} do not look good")
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -302,6 +326,8 @@ def run_fit(arguments: argparse.Namespace) -> None:
     path = artifacts.save_model(arguments.out, detector, category, threshold, data_source=source, metrics=measured)
     remove_checkpoints(detector.checkpoint_files)  # until here a killed run finds them again
     looked_at = seen_part(detector.image_size, detector.crop)
+    if getattr(detector, "tile", 0):
+        looked_at = f"in their native size, by tiles of {detector.tile} px"
     if detector.copies:
         print(f"{detector.copies} of {len(good)} good images are copies of others: each counts once")
     print(
@@ -311,6 +337,122 @@ def run_fit(arguments: argparse.Namespace) -> None:
     )
     if not (table["label"] == 1).any() or not ((table["split"] == "test") & (table["label"] == 0)).any():
         print("No AUROC can be computed: there are no good and defective test images. Try `detect` on images you know.")
+
+
+# --- update and forget ------------------------------------------------------------------------------------------------
+
+
+def add_update(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `update`."""
+    add_change(parser, "new good images: files or folders")
+    parser.add_argument(
+        "--suspects",
+        choices=("refuse", "leave-out", "take"),
+        default="refuse",
+        help="what is done about new images that do not look good: nothing is written (default), or they are left out, "
+        "or taken all the same",
+    )
+    add_false_discovery_rate(parser)
+
+
+def add_forget(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `forget`."""
+    add_change(parser, "images that it was fitted on: files or folders")
+
+
+def add_change(parser: argparse.ArgumentParser, images: str) -> None:
+    """What `update` and `forget` share."""
+    parser.add_argument("artifact", help="what `fit padim` or `fit patchcore` wrote")
+    parser.add_argument("images", nargs="+", help=images)
+    parser.add_argument("--out", required=True, help="artifact to write, another .zip")
+    parser.add_argument("--category", help="which model, where the artifact holds several")
+    parser.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    parser.add_argument("--seed", type=int, help="which seed, where it holds several")
+
+
+def add_false_discovery_rate(parser: argparse.ArgumentParser) -> None:
+    """--false-discovery-rate."""
+    text = "share of good images among those that are called suspects, at most (default 0.1)"
+    parser.add_argument("--false-discovery-rate", type=float, default=0.1, help=text)
+
+
+def run_update(arguments: argparse.Namespace) -> None:
+    """Judge the new images, take them in, calibrate again."""
+    _change(arguments, "update")
+
+
+def run_forget(arguments: argparse.Namespace) -> None:
+    """Remove images, calibrate again."""
+    _change(arguments, "forget")
+
+
+def _change(arguments: argparse.Namespace, word: str) -> None:
+    """An artifact with one changed model, whose manifest names those that it came from."""
+    from mvtec_ad import artifacts, metrics
+    from mvtec_ad.methods import load_model
+
+    if Path(arguments.out).suffix != ".zip":
+        raise SettingsError(f"--out {arguments.out} is no artifact: give a name that ends in .zip")
+    check_output("--out", arguments.out, ".zip", make=True)
+    if os.path.exists(arguments.out) and os.path.samefile(arguments.out, arguments.artifact):
+        raise SettingsError(f"--out {arguments.out} is the model itself: give another name, so that you can go back")
+    paths = image_paths(arguments.images)
+    artifact = artifacts.load(Path(arguments.artifact))
+    which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
+    detector, description = load_model(artifact, **which)
+    threshold, suspects = description["threshold"], []
+    if word == "update":
+        paths, suspects = _new_images(detector, paths, arguments)
+    before = len(detector.good_scores)
+    change = getattr(detector, word)([str(path) for path in paths], progress=True)
+    limit = metrics.calibrated(detector.good_scores, threshold["false_alarm_rate"])
+    measured = {"good_images": len(detector.good_scores), "threshold": limit, "change": word, "images": change.images}
+    measured |= {"scores_recomputed": change.recomputed, "suspects_left_out": len(suspects)}
+    path = artifacts.save_model(
+        arguments.out,
+        detector,
+        description["category"],
+        {**threshold, "value": limit},
+        data_source=artifact.manifest["data_source"],
+        metrics=measured,
+        inputs=[*artifact.manifest["inputs"], artifact],
+    )
+    if change.copies:
+        print(f"{change.copies} of {len(paths)} images are copies of others or known already: each counts once")
+    earlier = len(detector.good_scores) - change.recomputed
+    print(
+        f"{path}: {change.images} images {'added to' if word == 'update' else 'forgotten of'} {before}; threshold "
+        f"{limit:.4g}, before {threshold['value']:.4g}, for at most {threshold['false_alarm_rate']:.0%} false alarms"
+        + (f"; {earlier} of its {len(detector.good_scores)} scores are those of the earlier model" if earlier else "")
+        + f"; {path.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+def _new_images(detector: Any, paths: list[Path], arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """The images that are taken in, and those that are left out because they do not look good."""
+    from mvtec_ad.inspection.suspects import suspects
+
+    table = suspects(detector, paths, arguments.false_discovery_rate)
+    odd = table[table["suspect"] & ~table["known"]]
+    for line in suspect_lines(odd):
+        print(line)
+    if len(odd) and arguments.suspects == "refuse":
+        raise DataError(
+            f"{len(odd)} of {len(table)} new images do not look like the good ones, nothing is written: look at them, "
+            "then give --suspects leave-out, or take where they are good"
+        )
+    if arguments.suspects == "take" or not len(odd):
+        return paths, []
+    if len(odd) == len(table):
+        raise DataError(f"none of the {len(table)} new images looks good, nothing is left to take in")
+    left_out = set(odd["image"])
+    return [path for path in paths if str(path) not in left_out], sorted(left_out)
+
+
+def suspect_lines(odd: pd.DataFrame) -> list[str]:
+    """Images that do not look good, a line each, the oddest first."""
+    rows = odd.sort_values("score", ascending=False).itertuples()
+    return [f"suspect  score {row.score:8.3f}  p {row.p_value:.4f}  {printable(row.image)}" for row in rows]
 
 
 # --- detect -----------------------------------------------------------------------------------------------------------
@@ -330,6 +472,12 @@ def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     single.add_argument("--seed", type=int, help="which seed, where it holds several")
     single.add_argument("--threshold", type=float, help="instead of the calibrated one")
     single.add_argument(
+        "--tile",
+        type=positive,
+        help="side in pixels of the tiles of a large picture, with a model of `fit patchcore --tile`: changes memory "
+        "and no verdict",
+    )
+    single.add_argument(
         "--animation",
         help=f"also write the heat maps into this file, a .gif; of more than {MOST_FRAMES} those of the highest scores",
     )
@@ -347,7 +495,7 @@ def run_detect(arguments: argparse.Namespace) -> None:
         raise SettingsError(f"--artifacts says nothing beside {arguments.artifact}: leave it out")
     target = Path(arguments.artifact or arguments.artifacts or root_folder() / "transfer")
     whole_line = target.is_dir() or not arguments.artifact
-    useless = "category method seed threshold animation" if whole_line else "second product view page"
+    useless = "category method seed threshold tile animation" if whole_line else "second product view page"
     for option in useless.split():
         if getattr(arguments, option) is not None:
             what = "a folder of artifacts" if whole_line else "a single artifact"
@@ -360,7 +508,7 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from mvtec_ad import plotting
-    from mvtec_ad.data.loading import load_readable
+    from mvtec_ad.data.loading import batches, load_readable
     from mvtec_ad.methods import load_model
 
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
@@ -371,17 +519,25 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
     paths = image_paths(arguments.images)
     which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
     detector, description = load_model(target, **which)
+    tiled = bool(getattr(detector, "tile", 0))
+    if arguments.tile and not tiled:
+        raise SettingsError(no_tiles(detector))
+    if tiled:
+        detector.tile = arguments.tile or detector.tile
     calibrated = description["threshold"]["value"]
     threshold = calibrated if arguments.threshold is None else arguments.threshold
     files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, calibrated)
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
     quiet = {"unit": "image", "disable": not arguments.json}  # rows in words are progress enough
     with printed_rows(arguments.json) as add_row, tqdm(total=len(paths), **quiet) as bar:
-        for part in growing(len(paths)):
+        for part in batches(len(paths), 1) if tiled else growing(len(paths)):
             chunk = paths[part]
-            images, problems = load_readable(chunk, detector.image_size, detector.crop)
+            if tiled:
+                images, problems, scores = _by_tiles(detector, chunk[0])
+            else:
+                images, problems = load_readable(chunk, detector.image_size, detector.crop)
+                scores = detector.score_seen(detector.parts(images)) if len(images) else None
             readable = [path for position, path in enumerate(chunk) if position not in problems]
-            scores = detector.score_seen(detector.parts(images)) if readable else None
             mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
             names = [files.name(path) if mapped else None for path in readable]
             judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
@@ -410,6 +566,31 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
         files.problems.append(f"--animation {arguments.animation} is not written: {reason}")
     if not_judged or files.problems:
         raise DataError("; ".join([*not_judged, *files.summary()]))
+
+
+def no_tiles(detector: Any) -> str:
+    """Why a model has no use for tiles."""
+    if detector.name == "patchcore":
+        return f"--tile: this model was fitted on pictures resized to {detector.image_size} px; fit it with --tile"
+    return f"--tile: {detector.name} looks at a resized picture, each position by itself; fit patchcore with --tile"
+
+
+def _by_tiles(detector: Any, path: Path) -> tuple[np.ndarray, dict[int, DataError], Scores | None]:
+    """A large picture and its anomaly map, both made small, (1, h, w, …); what was wrong with it; and its score."""
+    import numpy as np
+
+    from mvtec_ad.data.loading import read_image, resample
+    from mvtec_ad.methods.base import Scores
+
+    try:
+        picture = read_image(path)
+    except DataError as problem:
+        return np.empty((0, 1, 1, 3), np.uint8), {0: problem}, None
+    score, grid = detector.score_picture(picture, progress=True)
+    share = min(1, SHOWN / max(picture.shape))
+    height, width = (max(1, round(share * size)) for size in picture.shape[:2])
+    scores = Scores(np.array([score], np.float32), resample(grid, height, width)[None])
+    return resample(picture, height, width)[None], {}, scores
 
 
 def growing(count: int) -> Iterator[slice]:
@@ -1026,6 +1207,8 @@ COMMANDS = {  # command -> what it does, the function that adds its flags, the o
     "check": ("say what a folder's images are read as, what is odd, and how to bring them in", add_check, run_check),
     "prepare": ("make data.zip: the images of a run, resized once; or packages.zip", add_prepare, run_prepare),
     "fit": ("fit a method on good images and calibrate a threshold", add_fit, run_fit),
+    "update": ("take more good images into a fitted model, and calibrate it again", add_update, run_update),
+    "forget": ("remove good images from a fitted model, and calibrate it again", add_forget, run_forget),
     "detect": (
         "verdict, score and heat map for images, with a fitted artifact; with a folder of them the whole line",
         add_detect,

@@ -28,6 +28,7 @@ FLOORS = [
     "backbones",
     "augment",
     "training",
+    "tiles",
     "methods",
     "inspection",
     "benchmark",

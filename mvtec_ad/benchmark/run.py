@@ -74,10 +74,12 @@ def run(
     train, test = (detector.load(list(rows["image_path"])) for rows in (train_rows, test_rows))
     hashes = [content_hash(pixels) for images in (train, test) for pixels in images]
     notes = image_notes(pd.concat([train_rows, test_rows]), hashes)
-    train = train[distinct(hashes[: len(train)])]
+    chosen = distinct(hashes[: len(train)])
+    train = train[chosen]
     check_calibration(detector, len(train), false_alarm_rate)
     masks = loading.load_masks(test_rows, detector.image_size, detector.crop)  # now: a broken one must cost no training
     fitted = train[detector.fitted(len(train))]
+    known_hashes = [hashes[position] for position in chosen[detector.fitted(len(train))]]
 
     def seen(images: np.ndarray, word: str) -> Iterable[Any]:
         bar = {"desc": f"{detector.name} {word}", "unit": "batch", "disable": not progress}
@@ -89,7 +91,8 @@ def run(
     for seed in seeds:
         seed_detector, begun = copy.copy(detector), time.perf_counter()
         training = training or seen(fitted, "fit")
-        seed_detector.fit_seen(training, len(fitted), seed, checkpoints=checkpoints_folder(), progress=progress)
+        how = {"hashes": known_hashes, "checkpoints": checkpoints_folder(), "progress": progress}
+        seed_detector.fit_seen(training, len(fitted), seed, **how)
         between = time.perf_counter()
         testing = testing or seen(test, "score")
         scores[seed] = seed_detector.score_seen(testing)

@@ -45,6 +45,22 @@ class Scores:
     maps: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Change:
+    """What `Detector.update` or `Detector.forget` did.
+
+    Attributes:
+        images: number that was added or removed.
+        copies: images that count for nothing, for the model, or an earlier one of them, has the same content.
+        recomputed: how many of the `good_scores` are leave-one-out under the model as it is now; the others are as an
+            earlier state of the model gave them, since their images are not at hand.
+    """
+
+    images: int
+    copies: int
+    recomputed: int
+
+
 @dataclass
 class Detector(Options):
     """A one-class detector. A method is a subclass in one file: options, `fit_batches`, `score_batch`, state.
@@ -57,6 +73,8 @@ class Detector(Options):
         good_scores: (n,) float32, scores of good images that the model was not fitted on: what a threshold needs.
         copies: images of the last fit that were left out, for others have the same content: counted twice, an image
             would void what the threshold promises.
+        hashes: `content_hash` of each fitted image, in their order; empty where a fit was not told: then nothing can be
+            forgotten.
         checkpoint_files: of the last fit; its caller removes them when what was fitted is safe.
     """
 
@@ -67,9 +85,11 @@ class Detector(Options):
     seed: int | None = field(default=None, init=False, compare=False)
     good_scores: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), **FITTED)
     copies: int = field(default=0, **FITTED)
+    hashes: list[str] = field(default_factory=list, **FITTED)
     checkpoint_files: list[Path] = field(default_factory=list, **FITTED)
 
     name: ClassVar[str]  # of the method, a key of `methods.METHODS`
+    updates: ClassVar[bool] = False  # whether `update` and `forget` work
     extractor: ClassVar[Backbone | None] = None  # the frozen network whose features are used, where there is one
 
     def check(self) -> None:
@@ -96,7 +116,17 @@ class Detector(Options):
         self.good_scores, self.seed = state["good_scores"].astype(np.float32), int(state["seed"])
         if self.good_scores.ndim != 1 or (self.calibrates and not len(self.good_scores)):
             raise ValueError(f"good_scores have shape {self.good_scores.shape}")
+        if len(self.hashes) not in (0, len(self.good_scores)):
+            raise ValueError(f"{len(self.hashes)} images have {len(self.good_scores)} good_scores")
         return self
+
+    def add_batches(self, seen: Iterable[Any], count: int, progress: bool) -> int:
+        """Take in batches of what `look` made of `count` more good images; the number of `recomputed` scores."""
+        raise NotImplementedError
+
+    def remove_batches(self, seen: Iterable[Any], positions: np.ndarray, progress: bool) -> int:
+        """Forget the fitted images at these positions, of which `seen` has batches in this order; as `add_batches`."""
+        raise NotImplementedError
 
     def look(self, pixels: np.ndarray) -> Any:
         """What the method sees of (B, crop, crop, 3) uint8 images, whatever the seed: by default the pixels."""
@@ -152,19 +182,83 @@ class Detector(Options):
         Raises:
             DataError: too few images, or one cannot be read.
         """
-        seen, count = self.training_batches(images, progress=progress)
-        return self.fit_seen(seen, count, seed, checkpoints=checkpoints, progress=progress)
+        good, hashes = self.training_images(images, progress=progress)
+        seen = self.batches(good, progress=progress and f"{self.name} fit")
+        return self.fit_seen(seen, len(good), seed, hashes=hashes, checkpoints=checkpoints, progress=progress)
 
     def fit_seen(
-        self, seen: Iterable[Any], count: int, seed: int, *, checkpoints: Path | None = None, progress: bool = False
+        self,
+        seen: Iterable[Any],
+        count: int,
+        seed: int,
+        *,
+        hashes: Sequence[str] = (),
+        checkpoints: Path | None = None,
+        progress: bool = False,
     ) -> Detector:
-        """As `fit`, from `training_batches`: kept in a list, they serve several seeds."""
+        """As `fit`, from `training_batches`: kept in a list, they serve several seeds; `hashes` are theirs."""
         check_seed(seed)
         if count < 3:
             raise DataError(f"{count} good images are too few to fit {self.name}: give at least 3, better 60")
         self.fit_batches(seen, count, seed, checkpoints, progress)
-        self.seed = int(seed)
+        self.seed, self.hashes = int(seed), list(hashes)
         return self
+
+    def update(self, images: Images, *, progress: bool = False) -> Change:
+        """Take in more good images; those that the model knows already, by content, count once.
+
+        The methods say what is equal to a fit on all images. Of a model that was fitted on a share of its images all
+        new ones are taken. An error leaves the model as it was.
+
+        Raises:
+            SettingsError: the method cannot, or the model does not know what it was fitted on.
+            DataError: all images are copies, or one cannot be read.
+        """
+        images, hashes = self._for_change(images, "updated", progress)
+        known = set(self.hashes)
+        chosen = [position for position in distinct(hashes).tolist() if hashes[position] not in known]
+        if not chosen:
+            raise DataError(f"the model was fitted on all {len(images)} images already: give new ones")
+        seen = self.batches(taken(images, chosen), progress=progress and f"{self.name} update")
+        recomputed = self.add_batches(seen, len(chosen), progress)
+        self.hashes = [*self.hashes, *(hashes[position] for position in chosen)]
+        return Change(len(chosen), len(images) - len(chosen), recomputed)
+
+    def forget(self, images: Images, *, progress: bool = False) -> Change:
+        """Remove images that the model was fitted on, by their content; as `update`.
+
+        Raises:
+            SettingsError: the method cannot, or the model does not know what it was fitted on.
+            DataError: the model was not fitted on one of the images, fewer than 3 would be left, or one cannot be read.
+        """
+        images, hashes = self._for_change(images, "made to forget", progress)
+        order = {digest: position for position, digest in enumerate(self.hashes)}
+        for position, digest in enumerate(hashes):
+            if digest not in order:
+                name = images[position] if isinstance(images[position], str | Path) else f"number {position}"
+                raise DataError(f"the model was not fitted on image {name}, nothing is forgotten: leave it out")
+        chosen = distinct(hashes)
+        if len(self.hashes) - len(chosen) < 3:
+            left = len(self.hashes) - len(chosen)
+            raise DataError(f"{left} of {len(self.hashes)} good images would be left, at least 3 must: forget fewer")
+        positions = np.array([order[hashes[position]] for position in chosen])
+        seen = self.batches(taken(images, chosen), progress=progress and f"{self.name} forget")
+        recomputed = self.remove_batches(seen, positions, progress)
+        self.hashes = np.delete(self.hashes, positions).tolist()
+        return Change(len(chosen), len(images) - len(chosen), recomputed)
+
+    def _for_change(self, images: Images, word: str, progress: bool) -> tuple[Images, list[str]]:
+        """Checked images and their hashes, where the method and the model allow a change."""
+        self.check_fitted()
+        if not self.updates:
+            raise SettingsError(f"{self.name} cannot be {word}, only padim and patchcore can: fit it again")
+        if len(self.hashes) != len(self.good_scores):
+            raise SettingsError(
+                f"this {self.name} does not know which images it was fitted on and cannot be {word}, for an earlier "
+                "version of the package made it: fit it again"
+            )
+        images = check_images(images)
+        return images, self.content_hashes(images, progress=progress)
 
     def score(self, images: Images, *, progress: bool = False) -> Scores:
         """Score images as `fit` takes them: scores (N,) and maps (N, crop, crop) or None, float32, raw."""
@@ -187,17 +281,26 @@ class Detector(Options):
 
     def training_batches(self, images: Images, *, progress: bool = False) -> tuple[Iterator[Any], int]:
         """`batches` of the good images that are fitted on, and how many these are; of copies only the first."""
+        good, _ = self.training_images(images, progress=progress)
+        return self.batches(good, progress=progress and f"{self.name} fit"), len(good)
+
+    def training_images(self, images: Images, *, progress: bool = False) -> tuple[Images, list[str]]:
+        """The good images that are fitted on, of copies only the first, and the `content_hash` of each."""
         images = check_images(images)
-        with tqdm(total=len(images), desc=f"{self.name} read", unit="image", disable=not progress) as bar:
-            hashes = []
-            for chunk in batches(len(images), TOGETHER):
-                hashes += map(content_hash, self.load(images[chunk]))
-                bar.update(chunk.stop - chunk.start)
+        hashes = self.content_hashes(images, progress=progress)
         chosen = distinct(hashes)
         self.copies = len(images) - len(chosen)
         chosen = chosen[self.fitted(len(chosen))]
-        good = images[chosen] if isinstance(images, np.ndarray) else [images[n] for n in chosen]
-        return self.batches(good, progress=progress and f"{self.name} fit"), len(good)
+        return taken(images, chosen), [hashes[position] for position in chosen]
+
+    def content_hashes(self, images: Images, *, progress: bool = False) -> list[str]:
+        """`content_hash` of each image as the method looks at it."""
+        hashes: list[str] = []
+        with tqdm(total=len(images), desc=f"{self.name} read", unit="image", disable=not progress) as bar:
+            for chunk in batches(len(images), TOGETHER):
+                hashes += map(content_hash, self.load(images[chunk]))
+                bar.update(chunk.stop - chunk.start)
+        return hashes
 
     def batches(self, images: Images, *, progress: str | bool = False) -> Iterator[Any]:
         """What `look` makes of images, batch by batch, as they are read; `progress` is the title of a bar."""
@@ -219,6 +322,22 @@ class Detector(Options):
             return load_images(images, self.image_size, self.crop)
         check_memory(len(images), self.crop)
         return np.stack([resize(image, self.image_size, self.crop) for image in images])
+
+
+def taken(images: Images, positions: Sequence[int] | np.ndarray) -> Images:
+    """Some of the images, in this order."""
+    return images[positions] if isinstance(images, np.ndarray) else [images[position] for position in positions]
+
+
+def hashes_state(hashes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Hashes of images as an array `images`, (N, 32) uint8, of a state; nothing where they are not known."""
+    digests = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
+    return {"images": digests} if len(hashes) else {}
+
+
+def load_hashes(state: dict[str, Any]) -> list[str]:
+    """The inverse of `hashes_state`; empty for what an earlier version of the package wrote."""
+    return [row.tobytes().hex() for row in np.asarray(state.get("images", np.empty((0, 32))), np.uint8)]
 
 
 def check_images(images: Any) -> Images:

@@ -8,6 +8,7 @@ to 1024 numbers.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from mvtec_ad import tiles
+from mvtec_ad.backbones.backbone import STRIDES
 from mvtec_ad.config import option, torch_device
+from mvtec_ad.data.copies import content_hash
+from mvtec_ad.data.loading import read_image
 from mvtec_ad.data.spool import Spool
-from mvtec_ad.errors import SettingsError
-from mvtec_ad.methods.base import FeatureDetector, Layers, Scores, grid_maps
+from mvtec_ad.errors import DataError, SettingsError
+from mvtec_ad.methods.base import (
+    FeatureDetector,
+    Images,
+    Layers,
+    Scores,
+    check_images,
+    grid_maps,
+    hashes_state,
+    load_hashes,
+)
 
 MOST_PATCHES = 2**19  # that the coreset is chosen from; of more, so many are drawn, which bounds memory
 
@@ -35,10 +49,15 @@ class Patchcore(FeatureDetector):
     the image present, so where its patches stood no others were picked and holes stay: these scores err on the high
     side, that of fewer false alarms.
 
+    With `tile`, pictures of any size are looked at in their native size, a tile at a time, and a tile's side changes
+    nothing but memory (`mvtec_ad.tiles`). The unit stays the picture: one score each, which is what the threshold
+    promises about. `image_size` and `crop` then say nothing, and there are no maps but from `score_picture`.
+
     Attributes:
         bank: (M, C) float32, patch features in the order of their picking: eq. 4, thinned by eq. 5.
-        picks: (M,) int64, the patch that each bank row is: image · cells + cell, in the order of the fitted images.
-        grid: height and width in cells.
+        picks: (M,) int64, the patch that each bank row is: image · cells + cell, in the order of the fitted images;
+            with `tile` the image.
+        grid: height and width in cells; (1, 1) with `tile`.
 
     Examples:
         >>> good = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -54,8 +73,13 @@ class Patchcore(FeatureDetector):
     neighbours: int = option(9, "b of eq. 7; 0 and 1 leave the image score unweighted", least=0)
     sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     memory_gb: float = option(0.5, "distances held at once, 10⁹ bytes", above=0, most=1e6)
+    tile: int = option(
+        0, "side of the tiles in which pictures are looked at in their native size, pixels; 0 resizes them", least=0
+    )
 
     name: ClassVar = "patchcore"
+    updates: ClassVar = True
+    reach: ClassVar[int | None] = None  # pixels that a patch sees around it, once measured
     PRESETS: ClassVar = {
         "default": {},
         "resnet18": {"backbone": "resnet18", "image_size": 224, "crop": 224},  # anomalib's, whose figures are published
@@ -76,6 +100,27 @@ class Patchcore(FeatureDetector):
         self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Gather patch features, 1.2 MB an image for ResNet-18 at 224 px, choose the bank and calibrate."""
+        patches, positions, features = self.gathered(seen, count, seed)
+        number = max(1, round(self.coreset * len(patches)))
+        picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
+        self.bank, self.picks = patches[torch.from_numpy(picks).to(patches.device)], positions[picks]
+        self.good_scores = self.left_out(features, self.bank, self.picks // (self.grid[0] * self.grid[1]), progress)
+
+    def left_out(self, features: Any, bank: Tensor, origins: np.ndarray, progress: bool) -> np.ndarray:
+        """`leave_one_out` of features from `gathered`."""
+        if not self.tile:
+            return leave_one_out(features, bank, origins, self.neighbours, self.memory_gb, progress)
+        rows = torch.from_numpy(origins).to(bank.device)
+        return np.array(
+            [self.score_picture(picture, bank, rows == n, progress)[0] for n, picture in enumerate(features)],
+            np.float32,
+        )
+
+    def gathered(self, seen: Iterable[Layers], count: int, seed: int) -> tuple[Tensor, np.ndarray, Tensor | Spool]:
+        """Patches of `count` images that a coreset is chosen from (n, C), the positions of these among all, and all of
+        them (N, P, C)."""
+        if self.tile:
+            return self.gathered_tiles(seen, count, seed)
         patches, start = None, 0
         for layers in seen:
             batch_features = patch_features(layers, self.layers, self.neighbourhood)
@@ -91,16 +136,112 @@ class Patchcore(FeatureDetector):
             low, high = np.searchsorted(positions, [start, start + len(batch_features)])
             patches[low:high] = batch_features[torch.from_numpy(positions[low:high] - start).to(patches.device)]
             start += len(batch_features)
-        number = max(1, round(self.coreset * len(patches)))
-        picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
-        self.bank, self.picks = patches[torch.from_numpy(picks).to(patches.device)], positions[picks]
-        features = patches.unflatten(0, (count, cells)) if spool is None else spool  # N×P×C
-        self.good_scores = leave_one_out(
-            features, self.bank, self.picks // cells, self.neighbours, self.memory_gb, progress
-        )
+        return patches, positions, patches.unflatten(0, (count, cells)) if spool is None else spool
+
+    def gathered_tiles(self, seen: Iterable[np.ndarray], count: int, seed: int) -> tuple[Tensor, np.ndarray, Any]:
+        """As `gathered`, of pictures; of each, equally many of its patches are drawn, which bounds memory."""
+        parts, self.grid, cell = [], (1, 1), STRIDES[min(self.layers) - 1]
+        for number, picture in enumerate(seen):
+            total, start = math.prod(math.ceil(size / cell) for size in picture.shape[:2]), 0
+            positions = draw_patches(total, max(1, MOST_PATCHES // count), seed + number)  # in the order of the tiles
+            chosen = []
+            for _, features in self.tiled(picture):
+                flat = features.flatten(0, 1)
+                low, high = np.searchsorted(positions, [start, start + len(flat)])
+                chosen.append(flat[torch.from_numpy(positions[low:high] - start).to(flat.device)])
+                start += len(flat)
+            parts.append(torch.cat(chosen))
+        return torch.cat(parts), np.repeat(np.arange(count), [len(part) for part in parts]), seen
+
+    def tiled(self, picture: np.ndarray, progress: bool = False) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+        """Patch features of a picture in its native size, tile by tile: their cells, and (h, w, C)."""
+        if self.network.tensors is None:
+            raise SettingsError(f"{self.backbone} cannot be asked tile by tile: choose efficientnet_lite0 or resnet18")
+        if self.reach is None:
+            tensors = self.network.tensors
+            self.reach = tiles.receptive_reach(
+                lambda pixels: patch_features(
+                    [layer.permute(0, 2, 3, 1) for layer in tensors(pixels.to(torch_device()))],
+                    self.layers,
+                    self.neighbourhood,
+                )
+            )
+
+        def features(pixels: np.ndarray) -> Tensor:
+            return patch_features(self.network(pixels), self.layers, self.neighbourhood)
+
+        total = len(tiles.cut(*picture.shape[:2], self.tile, self.reach))
+        parts = tiles.tiled_features(features, picture, self.tile, self.reach)
+        return iter(tqdm(parts, total=total, desc="patchcore tiles", unit="tile", disable=not progress))
+
+    def score_picture(
+        self, picture: np.ndarray, bank: Tensor | None = None, without: Tensor | None = None, progress: bool = False
+    ) -> tuple[float, np.ndarray]:
+        """Score of a picture (H, W, 3) uint8 in its native size, and the distance of each of its cells, (h, w) float32.
+
+        As `score_batch`, tile by tile; another bank than the model's may be given, and rows that are left out.
+        """
+        bank = self.bank if bank is None else bank
+        lengths = bank.square().sum(1)
+        if without is not None and not without.all():
+            lengths = lengths.masked_fill(without, torch.inf)
+        places, largest, patch, centre = [], -1.0, None, None
+        for place, features in self.tiled(picture, progress):
+            flat = features.flatten(0, 1)
+            distances, rows = nearest(flat, bank, lengths, self.memory_gb)
+            value, at = distances.max(0)
+            if float(value) > largest:
+                largest, patch, centre = float(value), flat[at].clone(), rows[at]
+            places.append((place, distances.unflatten(0, features.shape[:2]).cpu().numpy()))
+        grid = np.empty(tuple(max(place[axis].stop for place, _ in places) for axis in (0, 1)), np.float32)
+        for place, distances in places:
+            grid[place] = distances
+        return largest * float(reweighting(patch[None], centre[None], bank, lengths, self.neighbours)), grid
+
+    def add_batches(self, seen: Iterable[Layers], count: int, progress: bool) -> int:
+        """Choose the coreset anew, from the bank and the patches of the new images, in the size that the share gives.
+
+        It is not the bank of a fit on all images, but for `coreset` = 1: patches that the old bank left out are gone.
+        They lie within the old covering radius of the old bank, and that bank within the new radius of the new one, so
+        every patch ever seen has a row at the sum of both radii or nearer (in the projection that each was chosen in).
+        Scores of old images are those against the old bank; new images are scored without their own rows.
+        """
+        old, grid = len(self.good_scores), self.grid
+        patches, positions, features = self.gathered(seen, count, self.seed)
+        if self.grid != grid:
+            new, self.grid = self.grid, grid
+            raise SettingsError(f"layers of {new} cells, fitted on {grid}: fit again")
+        cells = self.grid[0] * self.grid[1]
+        union, origins = torch.cat([self.bank, patches]), np.concatenate([self.picks, old * cells + positions])
+        number = max(1, round(self.coreset * min((old + count) * cells, MOST_PATCHES)))
+        if self.tile:  # pictures have unequal sizes: the bank grows by the share of what is new
+            number = min(len(self.bank) + round(self.coreset * len(patches)), round(self.coreset * MOST_PATCHES))
+        picks = select(union, number, projection=self.projection, seed=self.seed, progress=progress)
+        bank, picked = union[torch.from_numpy(picks).to(union.device)], origins[picks]
+        new = self.left_out(features, bank, picked // cells - old, progress)
+        self.bank, self.picks, self.good_scores = bank, picked, np.concatenate([self.good_scores, new])
+        return count
+
+    def remove_batches(self, seen: Iterable[Layers], positions: np.ndarray, progress: bool) -> int:
+        """Remove the rows that come from these images, and their scores.
+
+        It is not the bank of a fit on the others, but for `coreset` = 1: where a row stood, patches like it of other
+        images were left out, and are gone.
+        """
+        cells = self.grid[0] * self.grid[1]
+        images = self.picks // cells
+        rows = ~np.isin(images, positions)
+        if not rows.any():
+            raise DataError("all rows of the bank come from these images: fit again on the others")
+        self.bank = self.bank[torch.from_numpy(rows).to(self.bank.device)]
+        self.picks = self.picks[rows] - cells * np.searchsorted(np.sort(positions), images[rows])
+        self.good_scores = np.delete(self.good_scores, positions)
+        return 0
 
     def score_batch(self, layers: Layers) -> Scores:
         """The image score comes from the distances of the patches; only the map is enlarged and smoothed."""
+        if self.tile:
+            return Scores(np.array([self.score_picture(layers)[0]], np.float32))
         features = patch_features(layers, self.layers, self.neighbourhood)
         if tuple(features.shape[1:3]) != self.grid:
             raise SettingsError(f"layers of {features.shape[1:3]} cells, fitted on {self.grid}: fit again")
@@ -108,17 +249,49 @@ class Patchcore(FeatureDetector):
         scores, distances = measure(features.flatten(1, 2), self.bank, lengths, self.neighbours, self.memory_gb)
         return Scores(scores.cpu().numpy(), grid_maps(distances.unflatten(1, self.grid), self.crop, self.sigma))
 
+    def batches(self, images: Images, *, progress: str | bool = False) -> Iterable[Any]:
+        """With `tile`, the pictures themselves, which are read anew by each who walks through them."""
+        if not self.tile:
+            return super().batches(images, progress=progress)
+        return Pictures(check_images(images), progress)
+
+    def content_hashes(self, images: Images, *, progress: bool = False) -> list[str]:
+        """With `tile`, of the pictures as they are."""
+        if not self.tile:
+            return super().content_hashes(images, progress=progress)
+        return [content_hash(picture) for picture in Pictures(images, progress and "patchcore read")]
+
+    def load(self, images: Images) -> np.ndarray:
+        """Refused with `tile`: nothing is resized."""
+        if self.tile:
+            raise SettingsError("this patchcore looks at pictures tile by tile: only fit, score, update and detect can")
+        return super().load(images)
+
     def state(self) -> dict[str, Any]:
         """The bank, where its rows come from, and the grid."""
-        return {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+        arrays = {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+        return {**arrays, **hashes_state(self.hashes)}
 
     def load_state(self, state: dict[str, Any]) -> Patchcore:
         """The inverse of `state`."""
+        self.hashes = load_hashes(state)
         self.bank = torch.as_tensor(state["bank"]).to(torch_device())
         self.picks, self.grid = np.asarray(state["picks"]), tuple(state["grid"])
         if self.bank.ndim != 2 or self.picks.shape != self.bank.shape[:1]:
             raise ValueError(f"a bank of {tuple(self.bank.shape)} has {len(self.picks)} picks")
         return super().load_state(state)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures in their native size, one after the other, read each time anew."""
+
+    images: Images
+    progress: str | bool = False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for image in tqdm(self.images, desc=self.progress or None, unit="picture", disable=not self.progress):
+            yield read_image(image) if isinstance(image, str | Path) else image
 
 
 # --- features and distances -------------------------------------------------------------------------------------------
