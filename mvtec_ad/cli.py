@@ -878,6 +878,42 @@ def run_serve(arguments: argparse.Namespace) -> None:
     print(f"ended; {app.state.service.inspected} images were inspected")
 
 
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def add_export(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Flags of `export`."""
+    parser.add_argument("artifact", help="what `fit` wrote, or models.zip of notebook 04")
+    parser.add_argument("--onnx", required=True, metavar="DIR", help="folder for NAME.onnx and certificate.json")
+    text = "the graph must judge them as the model does, or nothing is written"
+    parser.add_argument("--good", nargs="+", default=[], help=f"good images, files or folders: {text}")
+    parser.add_argument("--test", nargs="+", default=[], help="other images, likewise")
+    parser.add_argument("--category", help="which model, where the artifact holds several")
+    parser.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    parser.add_argument("--seed", type=int, help="which seed, where it holds several")
+    parser.add_argument("--name", help="which classifier, where it holds several, as top-192")
+    parser.add_argument("--int8", action="store_true", help="also write NAME-int8.onnx, a quarter of the size")
+    parser.add_argument("--page", help="also write an HTML file that inspects pictures in a browser; npm is needed")
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Load, trace, compare on every image, write."""
+    check_output("--onnx", arguments.onnx)
+    check_output("--page", arguments.page, ".html", make=True)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when torch is imported: graphs are made where they will run
+    images = {part: image_paths(names) for part in ("good", "test") if (names := getattr(arguments, part))}
+    if not images:
+        raise SettingsError("a certificate needs images to compare on: give good ones with --good, others with --test")
+    from mvtec_ad import export
+
+    which = {key: getattr(arguments, key) for key in ("category", "method", "seed", "name")}
+    model = export.load_fitted(arguments.artifact, **which)
+    more = {"int8": arguments.int8, "page": arguments.page, "progress": True}
+    files, certificate = export.export_model(model, arguments.onnx, Path(arguments.artifact).stem, images, **more)
+    print("\n".join(export.certificate_lines(certificate)))
+    print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in files))
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
@@ -1219,6 +1255,7 @@ COMMANDS = {  # command -> what it does, the function that adds its flags, the o
         add_serve,
         run_serve,
     ),
+    "export": ("write a model as one ONNX graph, with a certificate that it judges the same", add_export, run_export),
     "evaluate": (
         "measure methods on categories: metrics with intervals, thresholds, trivial rows",
         add_evaluate,

@@ -53,6 +53,7 @@ class Backbone:
         source: the `weights` argument it was loaded with.
         tensors: the same network for a loss: RGB (B, 3, H, W) float32 in [0, 1] -> layers (B, C, h, w), with
             gradients; None for Keras.
+        network: the torch module that holds its weights, for an export; None for Keras.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Backbone:
     forward: Callable[[np.ndarray], list[torch.Tensor]]
     source: str = ""
     tensors: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
+    network: torch.nn.Module | None = None
 
     def __call__(self, images: np.ndarray) -> list[torch.Tensor]:
         """Features of a batch, (B, H, W, 3) uint8 RGB: one float32 tensor (B, h, w, C) a layer, shallow to deep."""
@@ -204,7 +206,7 @@ def as_backbone(
         pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # B×3×H×W, channels-last in memory
         return [layer.permute(0, 2, 3, 1) for layer in tensors(pixels.float() / 255)]  # B×h×w×C
 
-    return Backbone(name, description, raw, forward, tensors=tensors)
+    return Backbone(name, description, raw, forward, tensors=tensors, network=network)
 
 
 def packed_weights(weights: str) -> dict[str, bytes]:

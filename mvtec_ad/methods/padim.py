@@ -190,7 +190,7 @@ class Padim(FeatureDetector):
             first += layer.shape[-1]
             if len(indices) == 0:
                 continue
-            part = layer[..., torch.from_numpy(indices).to(layer.device)].permute(0, 3, 1, 2)  # B×d'×h'×w'
+            part = layer.index_select(3, torch.tensor(indices, device=layer.device)).permute(0, 3, 1, 2)  # B×d'×h'×w'
             if part.shape[2:] != layers[0].shape[1:3]:
                 corners = {"align_corners": False} if self.interpolation == "bilinear" else {}
                 part = F.interpolate(part, layers[0].shape[1:3], mode=self.interpolation, **corners)

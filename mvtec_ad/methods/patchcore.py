@@ -355,9 +355,9 @@ def reweighting(patches: Tensor, centres: Tensor, bank: Tensor, lengths: Tensor,
 
     It grows with the distances around m*: beside a normal patch that is itself rare, the same distance counts for more.
     `patches`, (B, C), are the most anomalous of each image, `centres`, (B,), their m*; `lengths` are as in `measure`.
-    Gives (B,) in [0, 1); 1 where b, or the bank, is 1 or less.
+    Gives (B,) in [0, 1); 1 where b, or the bank, is 1 or less. Rows that are left out must not be among the b.
     """
-    neighbours = min(neighbours, int(lengths.isfinite().sum()))
+    neighbours = min(neighbours, len(bank))
     if neighbours <= 1:
         return torch.ones_like(patches[:, 0])
     squared = torch.addmm(lengths, bank[centres], bank.T, alpha=-2)
@@ -386,7 +386,8 @@ def leave_one_out(
         from_image = rows == index
         others = lengths if from_image.all() else lengths.masked_fill(from_image, torch.inf)
         image = torch.as_tensor(features[index : index + 1]).to(bank.device)
-        scores.append(measure(image, bank, others, neighbours, memory_gb)[0])
+        number = min(neighbours, int(others.isfinite().sum()))
+        scores.append(measure(image, bank, others, number, memory_gb)[0])
     return torch.cat(scores).cpu().numpy()
 
 
