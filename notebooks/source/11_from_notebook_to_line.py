@@ -1,0 +1,542 @@
+# %% [markdown]
+# # 11 · From notebook to line: a promise, an export, a service, and what changes afterwards
+#
+# <!-- badge -->
+#
+# The earlier notebooks end with figures. A production line needs more: a threshold that keeps its promise, a model that runs where no
+# training library is installed, an answer over the network, and a way to live with new parts. In this notebook we will
+#
+# * **derive** what a threshold from N good images may promise, and check it on 1,000 simulated lines;
+# * **export** a model into one ONNX graph, and prove that graph and model give the same verdicts;
+# * **serve** it, and ask it over HTTP;
+# * **update** it with new good images, without the old ones, by hand and in the package;
+# * **watch** the line for drift with a test martingale, whose false alarms are bounded;
+# * **watch it fail**: defects among the new "good" images.
+#
+# **It reads** `data.zip` of [01](01_data_preparation.ipynb), which is made here where it is missing.
+# Profile *quick*: a minute on 2 CPU cores, drawn products. Profile *full*: real MVTec AD.
+#
+# Vovk, *Conditional validity of inductive conformal predictors*, 2012, [arXiv:1209.2673](https://arxiv.org/abs/1209.2673); Vovk, Gammerman,
+# Shafer, *Algorithmic Learning in a Random World*, 2005, section 7.1; Bates, Candès, Lei, Romano, Sesia, *Testing for outliers with conformal
+# p-values*, 2023, [arXiv:2104.08279](https://arxiv.org/abs/2104.08279).
+
+# %%
+# <setup>
+
+# %%
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy.stats import gaussian_kde
+
+from mvtec_ad import artifacts, metrics, plotting, profile
+from mvtec_ad.config import make_folder, pin, transfer_folder
+from mvtec_ad.data import index, loading, prepare
+from mvtec_ad.drift import Martingale
+from mvtec_ad.edge import EdgeModel
+from mvtec_ad.methods.padim import Padim
+from mvtec_ad.methods.patchcore import Patchcore
+from mvtec_ad.metrics import promise
+from mvtec_ad.notebooks import leave_out_rest, lesson
+from mvtec_ad.stages import need
+
+# %%
+PROFILE = "quick"  # @param ["quick", "full"]
+CATEGORIES = ""  # @param {type:"string"}
+OTHER_PROFILE = False  # @param {type:"boolean"}
+FALSE_ALARM_RATE = 0.05
+
+run = profile(PROFILE, CATEGORIES)
+pin(run)
+data = need(run, "data", other_profile=OTHER_PROFILE)["data"]
+source, root = data.manifest["data_source"], prepare.unpack(data)
+names = [name for name in run.data.categories if name in data.manifest["categories"]]
+plt.rcParams.update(plotting.STYLE)
+print(f"profile {run.name}, images: {source}, categories: {', '.join(names)}")
+
+# %% [markdown]
+# ## Five images first
+#
+# Of the good images most are there when the model is made; a fifth of them *arrives later*.
+
+# %%
+product = names[0]
+table = index.read_category(root, product)
+good = list(table.query("split == 'train' and label == 0")["image_path"])
+test = table.query("split == 'test'").reset_index(drop=True)
+at_first, later = good[: len(good) * 4 // 5], good[len(good) * 4 // 5 :]
+print(f"{product}: {len(at_first)} good images at first, {len(later)} later, {len(test)} test images")
+if len(at_first) < metrics.thresholds.images_needed(FALSE_ALARM_RATE):
+    leave_out_rest(f"{product} has too few good images for a promise of {FALSE_ALARM_RATE:.0%}")
+
+# %%
+detector = Patchcore.preset(run.name)
+five = [*test[test["label"] == 0].index[:2], *test[test["label"] == 1].groupby("defect").head(1).index[:3]]
+plotting.gallery(detector.load(list(test["image_path"][five])), titles=list(test["defect"][five]), columns=5)
+
+# %% [markdown]
+# ## The way to the line, drawn
+
+# %%
+draw = plotting.Schematic(9, 2.5)
+fit = draw.box("fit:\nmodel.zip", 0.8, 1.6, 1.2)
+promised = draw.box("promise:\nthreshold", 2.6, 1.6, 1.2)
+export = draw.box("export:\nmodel.onnx", 4.4, 1.6, 1.2)
+serve = draw.box("serve:\nverdicts", 6.2, 1.6, 1.2)
+watch = draw.box("watch:\ndrift?", 8.0, 1.6, 1.2)
+update = draw.box("update, forget", 4.4, 0.5, 1.4, 0.45, colour="#FBE3C0")
+for start, end in ((fit, promised), (promised, export), (export, serve), (serve, watch)):
+    draw.arrow(start, end)
+draw.arrow(watch, update, dashed=True)
+draw.arrow(update, fit, dashed=True)
+draw.text("new good images", 6.9, 0.75)
+draw.figure
+
+# %% [markdown]
+# ## A promise, and how far it reaches
+#
+# The threshold is the k-th smallest of n scores of good images that the model was not fitted on, with $k=\lceil (n+1)(1-\alpha)\rceil$
+# (notebook 02). A further good image exceeds it with probability at most α, *on average over all draws of the n images*. But a line has one draw
+# only. What is the true rate of its false alarms then?
+#
+# Replace every score by the share of good parts that score lower. These shares are uniform on [0, 1], whatever the scores are. So the true rate is one minus the k-th
+# smallest of n uniform numbers, and its distribution is known (Vovk 2012, section 3):
+#
+# $$\text{true rate}\sim\text{Beta}(n+1-k,\;k).$$
+#
+# By hand: 1,000 lines, each with n good scores of its own.
+
+# %%
+n = len(at_first)
+k = int(np.ceil((n + 1) * (1 - FALSE_ALARM_RATE)))
+lines = np.random.default_rng(0).random((1000, n))  # each row: the good scores of one line, as shares
+true_rates = 1 - np.sort(lines, axis=1)[:, k - 1]
+low, high = promise.true_rate_interval(n, FALSE_ALARM_RATE)
+within = ((true_rates >= low) & (true_rates <= high)).mean()
+print(f"n = {n}, k = {k}: mean true rate {true_rates.mean():.4f}, formula {(n + 1 - k) / (n + 1):.4f}")
+print(f"the package's 95 % range: {low:.3f} to {high:.3f}; it holds the true rate of {within:.1%} of the 1,000 lines")
+inside = metrics.wilson(within, 1000)
+lesson("the range holds the true rate in 95 % of all lines", inside[0] <= 0.95 <= inside[1], run, "synthetic")
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
+axes.hist(true_rates, bins=40, density=True, color="0.8", label="1,000 simulated lines")
+rates = np.linspace(0, true_rates.max(), 300)
+axes.plot(rates, promise.true_rate(n, FALSE_ALARM_RATE).pdf(rates), color=plotting.GOOD, label="Beta(n + 1 − k, k)")
+axes.axvline(FALSE_ALARM_RATE, color=plotting.DEFECT, ls="--", label="promised on average")
+axes.set(xlabel="true rate of false alarms", ylabel="density", title=f"One promise, many lines: n = {n} good images")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# The promise holds on average, and a single line may lie well above it. More good images make the range narrower. And some promises need a least number of images at all:
+
+# %%
+rows = []
+for images in (19, 50, 99, 209, 500, 1000, 5000):
+    row = {"good images": images}
+    for rate in (0.05, 0.01):
+        enough = images >= metrics.thresholds.images_needed(rate)
+        bounds = promise.true_rate_interval(images, rate) if enough else None
+        row[f"true rate at {rate:.0%}"] = "{:.3f} to {:.3f}".format(*bounds) if enough else "no promise"
+    rows.append(row)
+pd.DataFrame(rows).set_index("good images")
+
+# %% [markdown]
+# ## Fit, and count
+#
+# PatchCore (notebook 03b) is fitted on the first images; each is scored without its own patches. Is the promise kept on good test images?
+
+# %%
+detector.fit(at_first, seed=0)
+threshold = metrics.calibrated(detector.good_scores, FALSE_ALARM_RATE)
+scores = detector.score(list(test["image_path"])).image
+labels = test["label"].to_numpy()
+alarms, found = (scores > threshold)[labels == 0], (scores > threshold)[labels == 1]
+print(
+    "false alarms: {} of {} [{:.3f}, {:.3f}]".format(
+        alarms.sum(), len(alarms), *metrics.wilson(alarms.mean(), len(alarms))
+    )
+)
+print(
+    "defects found: {} of {} [{:.3f}, {:.3f}]".format(
+        found.sum(), len(found), *metrics.wilson(found.mean(), len(found))
+    )
+)
+
+# %%
+expected = promise.alarms_among(n, FALSE_ALARM_RATE, len(alarms)).interval(0.95)
+same = promise.same_as_before(detector.good_scores, scores[labels == 0])
+print(f"the promise allows {expected[0]:.0f} to {expected[1]:.0f} false alarms among {len(alarms)} good parts (95 %)")
+print(f"are the new good parts like the old ones? permutation test p = {same['p']:.3f};", end=" ")
+print(f"a new one scores higher than an old one in {same['higher']:.0%} of the pairs")
+lesson("as many alarms as the promise allows", alarms.sum() <= expected[1], run, source)
+
+# %% [markdown]
+# A small p says that new good parts do *not* score like the old ones. The share tells in which direction: below one half, the new ones score lower. PatchCore's leave-one-out scores are known to be too
+# high (notebook 03b: each image is compared with a bank that was chosen with the image present and then lost its patches). So the threshold stops fewer good parts than promised, and may miss small defects that it need not miss.
+#
+# ## Keep the model
+
+# %%
+home = make_folder(transfer_folder() / "line")
+for path in home.iterdir():  # of an earlier run
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+model = home / f"{product}.zip"
+limit = {"value": threshold, "false_alarm_rate": FALSE_ALARM_RATE}
+artifacts.save_model(model, detector, product, limit, data_source=source, metrics={"good_images": n})
+print(f"{model.name}: {model.stat().st_size / 1e6:.1f} MB")
+
+# %% [markdown]
+# ## Export: one graph, and a certificate
+#
+# A line computer should not need PyTorch. The **ONNX** format holds a network as a graph of standard operations, which small runtimes execute.
+# It is easily exported wrongly: the picture is resized by other code, the normalisation is left out, the map is smoothed in another way.
+# The verdicts differ then, and nobody notices. So here *everything* lies inside the graph, from the picture as the camera gives it to the verdict.
+#
+# And the export is refused if one verdict changes. The **certificate** lists what was compared:
+
+# %%
+python, photographs = sys.executable, root / product
+# !{python} -m mvtec_ad export "{model}" --onnx "{home}" --good "{photographs}/train/good" --test "{photographs}/test" 2> /dev/null
+
+# %%
+exported = next(home.glob("*.onnx"))
+edge = EdgeModel(exported)
+pictures = [loading.read_image(path) for path in test["image_path"]]
+on_edge = np.array([edge.score(picture)[1] for picture in pictures])
+largest = np.abs(on_edge / scores - 1).max()
+print(f"{exported.name}: {exported.stat().st_size / 1e6:.1f} MB")
+print(f"largest relative difference of {len(scores)} scores: {largest:.0e}")
+assert ((on_edge > edge.threshold) == (scores > threshold)).all()
+assert largest < 1e-4
+
+# %% [markdown]
+# What if one thing is done by other code outside the graph? Here the picture is made smaller by taking the nearest pixel, as many a program does, instead of averaging:
+
+# %%
+size = detector.image_size
+nearest = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST) for picture in pictures]
+careless = np.array([edge.score(picture)[1] for picture in nearest])
+changed = (careless > threshold) != (scores > threshold)
+difference = metrics.wilson(changed.mean(), len(changed))
+print(f"largest relative difference {np.abs(careless / scores - 1).max():.2f}")
+print("verdicts changed: {} of {} [{:.2f}, {:.2f}]".format(changed.sum(), len(changed), *difference))
+
+# %% [markdown]
+# ## Serve: ask over HTTP
+#
+# `mvtec-ad serve` starts a service with a page to look at. It listens on this machine only unless it is told otherwise:
+
+# %%
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+command = [
+    sys.executable,
+    "-m",
+    "mvtec_ad",
+    "serve",
+    str(exported),
+    "--port",
+    str(port),
+    "--feedback",
+    str(home / "feedback"),
+]
+service = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def ask(address, content=None):
+    """The JSON answer of the service to a GET, or to a POST of plain data."""
+    body = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{address}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+# %%
+for _ in range(200):  # until the model is loaded
+    try:
+        print(ask("/health"))
+        break
+    except OSError:
+        assert service.poll() is None, "the service has ended: run the command in a terminal to see why"
+        time.sleep(0.3)
+sent = [
+    {"name": f"part {row}", "data": base64.b64encode(Path(test["image_path"][row]).read_bytes()).decode()}
+    for row in five
+]
+records = ask("/inspect?maps=0", {"images": sent})["images"]
+pd.DataFrame(records)[["name", "verdict", "score", "threshold", "milliseconds", "sentence"]]
+
+# %%
+served = np.array([record["score"] for record in records])
+print(f"largest relative difference to the model: {np.abs(served / scores[five] - 1).max():.0e}")
+assert np.allclose(served, scores[five], rtol=1e-4)
+service.terminate()
+service.wait(30)
+
+# %% [markdown]
+# The sentence is made from the anomaly map: where the largest region above the threshold lies, how large it is, and how its score compares with the largest good one.
+# In a terminal the command is `mvtec-ad serve model.onnx`; then open the address that it prints.
+#
+# ## Update: new good images, without the old ones
+#
+# New good parts arrive, and the old photographs are no longer there. PaDiM's Gaussians can take them in exactly. Of N images a position keeps the mean μ and the
+# scatter $S=\sum_i(x_i-\mu)(x_i-\mu)^\top$. With M more images, of mean μ′ and scatter S′,
+#
+# $$\mu_{N+M}=\mu+\tfrac{M}{N+M}(\mu'-\mu),\qquad S_{N+M}=S+S'+\tfrac{NM}{N+M}(\mu'-\mu)(\mu'-\mu)^\top$$
+#
+# (Chan, Golub, LeVeque, *Updating formulae and a pairwise algorithm for computing sample variances*, 1979). By hand on points in the plane:
+
+# %%
+points = np.random.default_rng(0).normal(size=(30, 2))
+old, new = points[:20], points[20:]
+
+
+def moments(x):
+    """Mean and scatter."""
+    return x.mean(0), (x - x.mean(0)).T @ (x - x.mean(0))
+
+
+(mean, scatter), (mean_new, scatter_new) = moments(old), moments(new)
+step = mean_new - mean
+updated = mean + step * 10 / 30, scatter + scatter_new + 20 * 10 / 30 * np.outer(step, step)
+assert np.allclose(updated[0], moments(points)[0])
+assert np.allclose(updated[1], moments(points)[1])
+print("updated mean", updated[0].round(4), "mean of all", moments(points)[0].round(4))
+
+# %%
+padim = Padim.preset(run.name).fit(at_first, seed=0)
+before = padim.score(list(test["image_path"])).image
+padim.update(later)
+refit = Padim.preset(run.name).fit(good, seed=0)
+after, wanted = padim.score(list(test["image_path"])).image, refit.score(list(test["image_path"])).image
+print(f"largest relative difference to a fit on all images: {np.abs(after / wanted - 1).max():.0e}")
+print(f"without the update: {np.abs(before / wanted - 1).max():.2f}")
+assert np.allclose(after, wanted, rtol=1e-5)
+
+# %% [markdown]
+# `mvtec-ad update model.zip NEW_GOOD/` does this, and `mvtec-ad forget` takes images out again: the same formula with a minus. PatchCore has no such formula; its
+# bank takes in the new patches and is thinned again.
+#
+# ## Drift: a bet against "nothing has changed"
+#
+# The lamp grows old, the supplier changes. Scores of parts that pass creep upwards, and no single one is an alarm. When should we worry?
+#
+# Each new score gets a **p-value**: the share of earlier scores that are at least as high, ties broken by chance. As long as nothing changes, the p-values are
+# independent and uniform on [0, 1]. A gambler who owns 1 now bets on each next p-value with a density $f$ on [0, 1]: his wealth is multiplied by $f(p)$. The game is
+# fair, since $\int f=1$. So his wealth is a **martingale**, and by Ville's inequality it ever reaches 1/δ with probability at most δ.
+#
+# By hand with $f(p)=\tfrac12p^{-1/2}$, which wins on small p-values, that is, on high scores:
+
+# %%
+stream = np.random.default_rng(1)
+scores_so_far, wealth = list(stream.normal(size=100)), [1.0]
+for part in range(400):
+    score = stream.normal() + (1.0 if part >= 200 else 0.0)  # from part 200 on one deviation higher
+    p = (sum(other > score for other in scores_so_far) + stream.random()) / (len(scores_so_far) + 1)
+    wealth.append(wealth[-1] * 0.5 * p**-0.5)
+    scores_so_far.append(score)
+print(f"wealth after 200 parts {wealth[200]:.2g}, after 400 parts {wealth[400]:.2g}")
+
+# %% [markdown]
+# One bet loses much while nothing happens. `Martingale` spreads the money over many bets and moves a part of it from bet to bet, so that it also sees scores that fall or spread.
+#
+# Now with the scores of this model. Two things change slowly on a line: the lamp is replaced by a brighter one, or the lens loses its focus.
+
+# %%
+good_pictures = [picture for picture, label in zip(pictures, labels, strict=True) if label == 0]
+changes = {
+    "as it was": lambda picture: picture,
+    "lamp 20 % brighter": lambda picture: (picture * 1.2).clip(0, 255).astype(np.uint8),
+    "lens out of focus": lambda picture: cv2.GaussianBlur(picture, (0, 0), 1.0),
+}
+measured = {
+    name: detector.score([change(picture) for picture in good_pictures]).image for name, change in changes.items()
+}
+for name, values in measured.items():
+    print(f"{name}: mean score {values.mean():.2f}, {np.sum(values > threshold)} of {len(values)} stopped")
+
+# %% [markdown]
+# Hardly a part is stopped, whatever has changed: the threshold alone would not tell. To simulate long lines, a smooth density is laid through the scores of each
+# kind, and parts are drawn from it.
+
+# %%
+densities = {name: gaussian_kde(values) for name, values in measured.items()}
+
+
+def line(kind, seed, parts=500, change=200, alarm_rate=0.05):
+    """Wealth after each part of a line that changes at part `change`."""
+    draws = np.random.default_rng(seed)
+    usual, later = (densities[name].resample(parts, draws)[0] for name in ("as it was", kind))
+    watch = Martingale(densities["as it was"].resample(200, draws)[0], alarm_rate=alarm_rate, seed=seed)
+    return np.array([watch.update(score) for score in [*usual[:change], *later[change:]]])
+
+
+wealths = {kind: [line(kind, seed) for seed in range(20)] for kind in densities}
+
+# %%
+figure, axes = plt.subplots(1, len(wealths), figsize=(9, 2.6), layout="constrained", sharey=True)
+for axis, (kind, each) in zip(axes, wealths.items(), strict=True):
+    axis.plot(np.array(each).T, color=plotting.GOOD if kind == "as it was" else plotting.DEFECT, lw=0.6, alpha=0.6)
+    axis.axhline(20, color="0.3", ls="--", lw=1)
+    axis.axvline(200, color="0.6", lw=1)
+    axis.set(yscale="log", ylim=(1e-3, 1e9), xlabel="part", title=kind)
+axes[0].set_ylabel("wealth")
+figure.suptitle("20 lines each; the change comes at the grey line, an alarm is above the dashed one")
+plt.show()
+
+# %%
+calm = [line("as it was", seed).max() >= 20 for seed in range(100, 200)]
+low, high = metrics.wilson(np.mean(calm), len(calm))
+print(
+    f"false alarms in 500 parts: {sum(calm)} of {len(calm)} lines [{low:.3f}, {high:.3f}]; the guarantee is 5 % at most"
+)
+lesson("the alarm keeps its guarantee", low <= 0.05, run, source)
+for kind in list(wealths)[1:]:
+    delays = [np.argmax(values >= 20) - 200 for values in wealths[kind] if values[:200].max() < 20 <= values.max()]
+    caught = metrics.wilson(len(delays) / len(wealths[kind]), len(wealths[kind]))
+    words = f"median delay {np.median(delays):.0f} parts" if delays else "no delay"
+    print(f"{kind}: alarm in {len(delays)} of {len(wealths[kind])} lines after the change, {words}")
+    lesson(f"{kind}: the alarm comes in most lines", caught[0] > 0.5, run, source)
+
+# %% [markdown]
+# A guarantee of 5 % is weak, chosen so that false alarms can be seen in a hundred lines; the service promises one in a thousand. The bound holds for a whole life, without a
+# correction for looking after every part.
+#
+# ## The failure case: defects among the new "good" images
+#
+# Whoever updates with what came off the line takes in what was missed. Half of the defective test images are now given to the model as good, and the threshold is
+# calibrated again, for a good image must not exceed it too often. The other half is judged:
+
+# %%
+defective = np.flatnonzero(labels == 1)
+planted, judged = defective[::2], list(test["image_path"][defective[1::2]])
+spoiled = Padim.preset(run.name).fit(at_first, seed=0)
+calibration, clean = spoiled.good_scores.copy(), spoiled.score(list(test["image_path"])).image
+
+
+def shares_found(model):
+    """The threshold of a model, and the share of the judged defects that it finds, with its interval."""
+    value = metrics.calibrated(model.good_scores, FALSE_ALARM_RATE)
+    share = np.mean(model.score(judged).image > value)
+    return value, share, metrics.wilson(share, len(judged))
+
+
+before = shares_found(spoiled)
+spoiled.update(list(test["image_path"][planted]))
+after = shares_found(spoiled)
+
+# %%
+for words, (value, share, (low, high)) in {"before": before, "after": after}.items():
+    print(f"{words}: threshold {value:.2f}, {share:.0%} of {len(judged)} defects found [{low:.0%}, {high:.0%}]")
+print(f"{len(planted)} of {len(spoiled.good_scores)} images in the model are defective")
+lesson("a model with defects among its good images finds fewer", after[2][1] < before[2][0], run, source)
+
+# %% [markdown]
+# The images themselves can be asked first. Each new image has a p-value against the good scores that the model was calibrated on; the
+# **Benjamini–Hochberg** rule then names images so that, on average, at most a tenth of those named are good after all (Bates et al. 2023):
+
+# %%
+arrived = np.r_[np.flatnonzero(labels == 0), planted]
+_, named = promise.unlike_before(calibration, clean[arrived], false_discovery_rate=0.1)
+truly = labels[arrived] == 1
+recall = metrics.wilson(named[truly].mean(), truly.sum())
+print("of {} planted defects {} are named [{:.2f}, {:.2f}]".format(truly.sum(), named[truly].sum(), *recall))
+print(f"of {(~truly).sum()} good images {named[~truly].sum()} are named")
+lesson("more than half of the planted defects are named", recall[0] > 0.5, run, source)
+
+# %% [markdown]
+# What is not named is not proved good: a defect that scores like a good part is taken in. Look at the images nearest to the threshold before every update.
+#
+# ## Yours, reported, verdict
+#
+# No published figure is compared with one of this notebook. What was promised, and what was kept here:
+
+# %%
+rows = [
+    [
+        "false alarms of the calibrated threshold",
+        f"{FALSE_ALARM_RATE:.0%} on average",
+        f"{alarms.sum()} of {len(alarms)}",
+    ],
+    ["95 % range of the true rate", "95 % of lines", f"{within:.1%} of 1,000 lines"],
+    ["scores of the export", "no verdict changed", f"largest difference {largest:.0e}"],
+    ["false alarms of the drift watch", "at most 5 % of lines", f"{sum(calm)} of {len(calm)} lines"],
+]
+pd.DataFrame(rows, columns=["what", "promised", "kept"])
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** How many good images must there be so that the *true* rate of a line is at most 5 %, with 95 % confidence, whatever the draw?
+#
+# <details><summary>Solution</summary>
+#
+# The threshold is then the largest of n scores; its true rate is Beta(1, n), and $P(\text{rate}\le .05)=1-.95^n\ge .95$ gives n = 59:
+#
+# ```python
+# print(promise.images_to_vouch(0.05), promise.images_to_vouch(0.01))  # 59 299
+# ```
+# </details>
+#
+# **2.** Remove the five darkest of the first images from the updated PaDiM again. Is it equal to a fit without them?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# darkest = sorted(good, key=lambda path: loading.read_image(path).mean())[:5]
+# padim.forget(darkest)
+# others = Padim.preset(run.name).fit([path for path in good if path not in darkest], seed=0)
+# print(np.allclose(padim.score(good[:9]).image, others.score(good[:9]).image, rtol=1e-5))  # True
+# ```
+# </details>
+#
+# **3.** Let only every second part be out of focus. Does the alarm come later?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# half = np.r_[measured["as it was"], measured["lens out of focus"]]
+# densities["every second part"] = gaussian_kde(half)
+# delays = [np.argmax(line("every second part", seed) >= 20) - 200 for seed in range(20)]
+# print(np.median(delays))
+# ```
+# A part of the evidence is missing, so it takes longer than with all parts out of focus.
+# </details>
+#
+# ## Saved
+#
+# The model, the graph and its certificate lie in `transfer/line/`, ready for `mvtec-ad detect` and `mvtec-ad serve`.
+
+# %%
+print("\n".join(sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())))
+
+# %% [markdown]
+# ## Recap
+#
+# In this notebook we have
+#
+# * derived the distribution of the true rate of false alarms, and seen 1,000 lines keep to it;
+# * exported a model with everything inside one graph, and counted the verdicts that change: none;
+# * asked a service over HTTP, and got the model's scores back;
+# * updated PaDiM without its old images, by hand and in the package, equal to a fit on all;
+# * bet against "nothing has changed", with an alarm whose false rate is bounded;
+# * spoiled a model with defects among its good images, and seen how many of them can be named before.
+#
+# **Limits.** All promises assume that coming parts are like the calibrated ones: same product, same camera, same lamp. The watch sees only what the scores show: a change
+# that leaves them alone is invisible to it. Leave-one-out scores are nearly, not exactly, what the theorems ask for.
+#
+# **Next:** take the photographs of a product of your own, and begin with `mvtec-ad check`.
