@@ -1151,7 +1151,7 @@ def run_report(arguments: argparse.Namespace) -> None:
     write_file(arguments.page, report_page(measured))
     print(f"look at {arguments.page}", flush=True)
     if problems := measured["problems"]:
-        raise DataError(f"{len(problems)} images not judged; {problems[0]}")
+        raise DataError(f"{len(problems)} image{'s' * (len(problems) > 1)} not judged; {problems[0]}")
 
 
 # --- run --------------------------------------------------------------------------------------------------------------

@@ -378,7 +378,7 @@ def report_page(measured: dict[str, Any]) -> str:
         figures["painted"] = plotting.detection_grid(rates, AREAS, CONTRASTS)
     if costs := measured["costs"]:
         shown = costs["thresholds"] <= max(2 * abs(threshold), np.quantile(defects["score"], 0.5))
-        curves = {share: np.maximum(curve, 1e-6)[shown] for share, curve in costs["curves"].items()}
+        curves = {share: curve[shown] for share, curve in costs["curves"].items()}
         figures["costs"] = plotting.cost_curves(costs["thresholds"][shown], curves, threshold)
     cards = [_card(each, measured) for each in measured["doubtful"]]
     known = {"title": f"What may be promised: {measured['method']} on {measured['category']}", "cards": cards}

@@ -189,7 +189,7 @@ def test_the_command_writes_a_whole_page(
     words = ["report", str(artifact), str(new), str(root / "part/test"), "--page", str(page), "--painted", "1"]
     assert main(words) == 2
     output = capsys.readouterr()
-    assert "1 images not judged" in output.err
+    assert "1 image not judged" in output.err
     assert "20 new good images" in output.out
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:)", text)

@@ -130,7 +130,12 @@ def cost_curves(thresholds: ArrayLike, costs: Mapping[float, ArrayLike], thresho
         best = int(values.argmin())
         axes.plot(thresholds[best], values[best], "o", color=colour, markeredgecolor="white")
     axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {threshold:.4g}")
-    axes.set(xlabel="threshold", ylabel="expected cost per part", yscale="log", xlim=(thresholds[0], thresholds[-1]))
+    axes.set(xlabel="threshold", ylabel="expected cost per part", xlim=(thresholds[0], thresholds[-1]))
+    positive = np.concatenate([np.asarray(values, np.float64) for values in costs.values()])
+    axes.set_yscale("symlog", linthresh=positive[positive > 0].min() if (positive > 0).any() else 1)  # costs may be 0
+    if positive.min() == 0:  # with room for its mark, and nothing below
+        axes.set_ylim(bottom=-0.2 * positive[positive > 0].min(initial=1))
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
     _plain_along(axes.yaxis)
     figure.legend(loc="outside upper left", ncols=2)
     return figure
