@@ -34,11 +34,19 @@ RIGHT, WRONG = ".toggle:nth-of-type(1) span", ".toggle:nth-of-type(2) span"
 
 
 class Brightness(ServedModel):
-    """The map is the brightness of the middle, black 0 and white 10; bright places are defects named `spot`."""
+    """The map is the brightness of the middle, black 0 and white 10; bright places are defects named `spot`.
+
+    Of pictures of another size than 64 pixels it knows nothing.
+    """
 
     def inspect(self, pictures: Sequence[np.ndarray]) -> list[Findings]:
         findings = []
         for picture in pictures:
+            if len(picture) != 64:
+                words = "nearest is lamp, at 1.70 of the distance that is accepted"
+                steps = ({"stage": "product", "result": "none of these", "words": words},)
+                findings.append(Findings("none of these", path=steps))
+                continue
             values = picture[8:56, 8:56].mean(2).astype(np.float32) / 25.5
             score, verdict = float(values.max()), "defect" if values.max() > THRESHOLD else "good"
             steps = [{"stage": "classifier", "result": "skipped", "words": "there is none"}]
@@ -207,11 +215,16 @@ def page(browser: Any, serve: Callable[..., Served]) -> Page:
 
 @pytest.fixture
 def part(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a picture of a part, which is a defect where it has a bright spot: rows 16 to 23, columns 40 to 55."""
+    """Writes a picture of a part, which is a defect where it has a bright spot: rows 16 to 23, columns 40 to 55.
+
+    Beside it is a duller one, just below the threshold.
+    """
 
     def write(name: str, spot: int = 0) -> Path:
         pixels = np.full((64, 64, 3), 40, np.uint8)
-        pixels[16:24, 40:56] = spot or 40
+        if spot:
+            pixels[16:24, 40:56] = spot
+            pixels[40:48, 12:20] = 127  # 4.98
         Image.fromarray(pixels).save(tmp_path / name)
         return tmp_path / name
 
@@ -241,7 +254,7 @@ def test_a_picture_gets_its_verdict(page: Page, part: Callable[..., Path]) -> No
         ["brightness: defect", "score 8, threshold 5"],
     ]
     assert page.alpha(48 / 64, 20 / 64) == 166  # 65 % of 255
-    assert page.alpha(20 / 64, 40 / 64) == 0
+    assert page.alpha(16 / 64, 44 / 64) == page.alpha(30 / 64, 20 / 64) == 0
     page.send(part("good.png"))
     assert page.text("#verdict") == "✓ good"
     assert page.text("#sentence").lower() == "nothing stands out, 0.63 × the largest good score"
@@ -413,7 +426,8 @@ def test_a_keyboard_is_enough(page: Page, part: Callable[..., Path]) -> None:
         reached.append(page.script("const e = document.activeElement; return e.id || e.name || e.textContent"))
         names.append(page.browser.switch_to.active_element.accessible_name)
         outlined = """const e = document.activeElement, shown = e.matches('.button input, .toggle input')
-            ? e.nextElementSibling : e; return parseFloat(getComputedStyle(shown).outlineWidth)"""
+            ? e.nextElementSibling : e, {outlineStyle, outlineWidth} = getComputedStyle(shown);
+            return outlineStyle === 'none' ? 0 : parseFloat(outlineWidth)"""
         assert page.script(outlined) >= 2, reached
         if reached[-1] == "right":
             break
@@ -491,6 +505,29 @@ def test_a_service_that_has_gone(page: Page, part: Callable[..., Path]) -> None:
     page.settle()
     assert page.texts("#problems span") == []
     assert page.text("#progress") == "2 pictures: 1 defect, 1 good"
+
+
+def test_a_picture_that_nothing_is_known_of(page: Page, part: Callable[..., Path], tmp_path: Path) -> None:
+    """No score, no map, no region: only the verdict and the way are shown, and a person may say what it is."""
+    from selenium.webdriver.support.ui import Select
+
+    page.send(part("bulb.png", 204))
+    Image.new("RGB", (80, 40)).save(tmp_path / "shoe.png")
+    page.send(tmp_path / "shoe.png")
+    assert (page.text("#verdict"), page.text("#sentence")) == ("∅ none of these", "like no product that is known here")
+    assert [page.find(selector).is_displayed() for selector in ("#score", "#controls", "#heat", "#seen")] == [False] * 4
+    assert page.texts("#boxes .box") == page.texts("#regions td") == []
+    assert page.text("#caption") == "There is no heat map of it."
+    assert page.script("return document.querySelector('#frame').getBoundingClientRect().width") == pytest.approx(
+        2 * page.script("return document.querySelector('#frame').getBoundingClientRect().height"), abs=1
+    )
+    page.find(WRONG).click()
+    options = [option.text for option in Select(page.find("#type")).options]
+    assert options == ["good", "a defect", "scratch", "spot", "another: …"]
+    Select(page.find("#type")).select_by_visible_text("a defect")
+    page.find("#more button").click()
+    page.wait("document.querySelector('#answer').textContent.startsWith('Saved as unknown/test/defect/')")
+    assert page.console() == []
 
 
 def test_drift_is_said(page: Page, part: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
