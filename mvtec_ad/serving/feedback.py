@@ -197,7 +197,7 @@ def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
             raise RequestError(422, f"a type is the name of a folder, of at most {LONGEST_TYPE} letters, no path")
         kind = GOOD if kind.lower() in GOOD_NAMES else kind
         alike = (kind == GOOD) == (record["verdict"] == GOOD)
-        if record["verdict"] in (GOOD, DEFECT) and (right and not alike or not right and alike and kind == GOOD):
+        if record["verdict"] in (GOOD, DEFECT) and ((right and not alike) or (not right and alike and kind == GOOD)):
             words = "right" if right else "wrong"
             raise RequestError(422, f"the verdict {record['verdict']} is not {words} where the type is {kind}")
         return kind
