@@ -208,10 +208,10 @@ def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
         if name != kind or len(kind) > LONGEST_TYPE or not kind.isprintable() or kind.startswith((".", "-")):
             raise RequestError(422, f"a type is the name of a folder, of at most {LONGEST_TYPE} letters, no path")
         kind = GOOD if kind.lower() in GOOD_NAMES else kind
-        if right and record["verdict"] in (GOOD, DEFECT) and (kind == GOOD) != (record["verdict"] == GOOD):
-            raise RequestError(
-                422, f"the verdict {record['verdict']} is not right where the type is {kind}: say one of them"
-            )
+        alike = (kind == GOOD) == (record["verdict"] == GOOD)
+        if record["verdict"] in (GOOD, DEFECT) and ((right and not alike) or (not right and alike and kind == GOOD)):
+            words = "right" if right else "wrong"
+            raise RequestError(422, f"the verdict {record['verdict']} is not {words} where the type is {kind}")
         return kind
     if record["verdict"] not in (GOOD, DEFECT):
         raise RequestError(

@@ -7,6 +7,7 @@ limited here, before anything is parsed, so that nobody's request costs another 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -24,7 +25,7 @@ from urllib.parse import parse_qs
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mvtec_ad.errors import MvtecAdError, SettingsError
+from mvtec_ad.errors import SettingsError, printable
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a browser on this machine calls the service
 MOST_HEADERS = 32_768  # bytes
@@ -33,11 +34,11 @@ LINGER = 60.0  # seconds for a client to read the rest of an answer
 Message = dict[str, Any]
 
 
-class RequestError(MvtecAdError):
+class RequestError(Exception):
     """A request that is not answered: status, one line for the client, and seconds after which to try again."""
 
     def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(printable(reason))
         self.status, self.retry_after = status, retry_after
 
     @property
@@ -104,15 +105,19 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port < 65536:
         raise SettingsError(f"--port {port} must be a number from 0 to 65535")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
-        listener.bind(address)
-        listener.listen(100)  # who comes while the model is read waits
-    except (OSError, UnicodeError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise SettingsError(f"nothing can listen at {host} port {port} ({reason}): choose another --port") from problem
+    with contextlib.ExitStack() as opened:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+            listener.bind(address)
+            listener.listen(100)  # who comes while the model is read waits
+        except (OSError, UnicodeError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise SettingsError(
+                f"nothing can listen at {host} port {port} ({reason}): choose another --port"
+            ) from problem
+        opened.pop_all()
     return listener
 
 
