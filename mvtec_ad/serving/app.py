@@ -300,6 +300,7 @@ class Service:
     def describe(self) -> dict[str, Any]:
         """Of `/model`."""
         known = {"name": self.model.name, **self.model.description, "limits": asdict(self.limits)}
+        known["types"] = sorted({*known.get("types", []), *(self.feedback.types if self.feedback else [])})
         return known | {"feedback": self.feedback is not None, "served_by": versions()}
 
 

@@ -128,6 +128,11 @@ class Feedback:
         with writing(self.folder):
             self._recover()
 
+    @property
+    def types(self) -> list[str]:
+        """Of the defects that it holds, sorted."""
+        return sorted({saved.split("/")[2] for saved in self.where.copy().values()} - {GOOD})
+
     def close(self) -> None:
         """Let another process have it."""
         self.lock.close()

@@ -453,6 +453,7 @@ const introduce = async () => {
     for (const known of [model, ...products.map(([, product]) => product)]) for (const name of known.types || []) types.add(name);
     const names = model.product ? [model.product] : products.map(([name]) => name);
     const only = products.length === 1 ? products[0][1] : {}, second = (only.second_opinion || {}).method;
+    find('feedback').hidden = model.feedback === false;
     const words = [model.method || second, names.join(', '), model.promise || only.promise];
     find('model').textContent = words.filter(Boolean).join(' · ');
   } catch (problem) {

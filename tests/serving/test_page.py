@@ -322,6 +322,12 @@ def test_feedback_is_kept_and_shown(page: Page, part: Callable[..., Path]) -> No
     page.wait("document.querySelector('#answer').textContent.startsWith('Saved as lamp/train/good/')")
     page.find(WRONG).click()
     assert [option.text for option in Select(page.find("#type")).options][:3] == ["a defect", "glare", "scratch"]
+    page.served.end()
+    page.served.begin()  # whose folder tells it what was named before
+    page.open(page.served.address)
+    page.send(part("good.png"))
+    page.find(WRONG).click()
+    assert [option.text for option in Select(page.find("#type")).options][:3] == ["a defect", "glare", "scratch"]
     assert [line for line in page.console() if "422" not in line] == []
 
 

@@ -275,7 +275,8 @@ def test_pages_need_no_internet(client: TestClient) -> None:
         others = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+", answer.text)) - {"http://www.w3.org"}
         assert not others
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/inspect", "/feedback", "/history", "/model", "/drift", "/health", "/metrics"}
+    past = {"/history", "/history/{identity}", "/history/{identity}/picture"}
+    assert set(described["paths"]) == {"/inspect", "/feedback", *past, "/model", "/drift", "/health", "/metrics"}
     assert set(described["paths"]["/inspect"]["post"]["requestBody"]["content"]) == {
         "multipart/form-data",
         "application/json",
@@ -442,7 +443,9 @@ def test_with_a_token_only_who_has_it_is_answered() -> None:
             answer = client.get("/model", headers=headers)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert list(answer.json()) == ["error"]
-        assert client.get("/?token=wrong-token").status_code == 401
+        assert client.get("/model?token=wrong-token").status_code == 401
+        page = client.get("/?token=wrong-token")  # which holds nothing, and asks for the right one
+        assert (page.status_code, page.headers.get("set-cookie")) == (200, None)
         assert (
             client.get("/model", headers={"authorization": "bearer secret-token", "host": "line.example"}).status_code
             == 200
