@@ -128,8 +128,10 @@ const work = async () => {
     done++;
   }
   working = false;
-  const words = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`).join(', ');
-  find('progress').textContent = done > 1 ? `${done} pictures: ${words || 'none could be inspected'}` : '';
+  const words = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);
+  const lost = done - Object.values(counts).reduce((sum, count) => sum + count, 0);
+  if (lost) words.push(`${lost} not inspected`);
+  find('progress').textContent = done > 1 ? `${done} pictures: ${words.join(', ')}` : '';
   watch();
 };
 

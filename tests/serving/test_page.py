@@ -359,7 +359,7 @@ def test_several_at_once(page: Page, part: Callable[..., Path], tmp_path: Path) 
     """The first defect stays in sight; what cannot be read is one line, and costs no other its verdict."""
     (tmp_path / "notes.png").write_text("no picture")
     page.send(part("a.png"), tmp_path / "notes.png", part("b.png", 204), part("c.png"), part("d.png", 230))
-    assert page.text("#progress") == "5 pictures: 2 good, 2 defect"
+    assert page.text("#progress") == "5 pictures: 2 good, 2 defect, 1 not inspected"
     assert page.text("#name").startswith("b.png")
     assert [tile.split("\n")[1] for tile in page.texts("#history button")] == ["d.png", "c.png", "b.png", "a.png"]
     (line,) = page.texts("#problems span")
