@@ -28,6 +28,7 @@ FLOORS = [
     "training",
     "methods",
     "inspection",
+    "serving",
     "benchmark",
     "pages",
     "notebooks",

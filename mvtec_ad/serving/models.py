@@ -245,10 +245,10 @@ def _load_line(path: Path, second: str | None, product: str | None, view: str | 
         about["types"] = types.models[name].names if name in types.models else []
         if name in ask.detectors:
             scorer = ask.detectors[name]
-            good, rate = scorer.detector.good_scores, scorer.false_alarm_rate
+            good, promised = scorer.detector.good_scores, scorer.false_alarm_rate
             about["second_opinion"] = {"method": ask.method, "options": without_paths(scorer.detector.options())}
-            about["threshold"] = {"value": scorer.threshold, "false_alarm_rate": rate}
-            about["promise"], about["good_images"] = promise(len(good), rate), len(good)
+            about["threshold"] = {"value": scorer.threshold, "false_alarm_rate": promised}
+            about["promise"], about["good_images"] = promise(len(good), promised), len(good)
         scores |= {stream(name, view): (np.empty(0, np.float32), 0.0) for view in views}
         products[name] = about
     about = {"kind": "line", "products": products, "missing": list(inspector.missing)}

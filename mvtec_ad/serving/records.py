@@ -20,7 +20,7 @@ from mvtec_ad.regions import Region, region_level, regions, sentence
 from mvtec_ad.serving.models import DEFECT, Findings, ServedModel, stream
 
 THUMBNAIL = 96  # pixels of the longer side
-ALARM_RATE = 1 / 1000  # probability that an alarm is ever raised on a line that does not change, over all streams
+FALSE_ALARM = 1 / 1000  # probability that an alarm is ever raised on a line that does not change, over all streams
 SAVED = 60.0  # seconds between two copies of the watch on disk
 DRIFT = "drift.json"
 
@@ -92,8 +92,11 @@ class Watch:
 
     def __init__(self, model: ServedModel, folder: Path | None = None) -> None:
         self.path = None if folder is None else folder / DRIFT
-        rate = ALARM_RATE / max(1, len(model.good_scores))
-        self.saved, self.lines = time.monotonic(), {name: Martingale((), rate) for name in sorted(model.good_scores)}
+        alarm_rate = FALSE_ALARM / max(1, len(model.good_scores))
+        self.saved, self.lines = (
+            time.monotonic(),
+            {name: Martingale((), alarm_rate) for name in sorted(model.good_scores)},
+        )
         known = [model.description, sorted((name, limit) for name, (_, limit) in model.good_scores.items())]
         self.model = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
         if self.path is not None and self.path.is_file():
@@ -142,7 +145,7 @@ class Watch:
             products[product] = known | {"guarantee": line.guarantee, "seen": line.seen}
         if not products:
             words = "drift is not watched: what is served has no scores"
-            values = {"alarm": False, "martingale": 1.0, "largest": 1.0, "limit": 1 / ALARM_RATE}
+            values = {"alarm": False, "martingale": 1.0, "largest": 1.0, "limit": 1 / FALSE_ALARM}
             return {**values, "guarantee": words, "seen": 0, "products": {}}
         first = max(products.values(), key=lambda known: (known["alarm"], known["martingale"]))
         return {**first, "seen": sum(known["seen"] for known in products.values()), "products": products}

@@ -22,7 +22,7 @@ from mvtec_ad.data.loading import read_image
 from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.serving import feedback as feedbacks
 from mvtec_ad.serving.app import create_app
-from mvtec_ad.serving.feedback import Feedback, History, said_type
+from mvtec_ad.serving.feedback import Feedback, History, labelled_type
 from mvtec_ad.serving.guard import RequestError
 
 KILLS = 25
@@ -86,10 +86,10 @@ def test_what_was_said_of_a_verdict(
 ) -> None:
     """The type of the image, None where it is refused."""
     if expected is not None:
-        assert said_type(record(verdict, known), right, kind) == expected
+        assert labelled_type(record(verdict, known), right, kind) == expected
         return
     with pytest.raises(RequestError) as refusal:
-        said_type(record(verdict, known), right, kind)
+        labelled_type(record(verdict, known), right, kind)
     assert refusal.value.status == 422
 
 
