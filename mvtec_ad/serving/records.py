@@ -17,7 +17,7 @@ from mvtec_ad.data.loading import resample
 from mvtec_ad.drift import Martingale
 from mvtec_ad.errors import ArtifactError, DataError
 from mvtec_ad.regions import Region, region_level, regions, sentence
-from mvtec_ad.serving.models import DEFECT, Findings, ServedModel, stream
+from mvtec_ad.serving.models import DEFECT, Findings, ServedModel
 
 THUMBNAIL = 96  # pixels of the longer side
 FALSE_ALARM = 1 / 1000  # probability that an alarm is ever raised on a line that does not change, over all streams
@@ -104,7 +104,7 @@ class Watch:
 
     def update(self, findings: Findings) -> None:
         """One more image: its score counts where it passes."""
-        name, score = findings.stream or (stream(findings.product), findings.score)
+        name, score = findings.stream or (findings.product or "", findings.score)
         if findings.passes and name in self.lines and score is not None and math.isfinite(score):
             self.lines[name].update(score)
         if time.monotonic() > self.saved + SAVED:
