@@ -29,6 +29,7 @@ FLOORS = [
     "training",
     "methods",
     "inspection",
+    "serving",
     "benchmark",
     "pages",
     "notebooks",

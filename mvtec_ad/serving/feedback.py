@@ -144,7 +144,7 @@ class Feedback:
             RequestError: 422, it cannot be told from that what the image shows, or the type is no name of a folder.
             ArtifactError, OSError: it cannot be written.
         """
-        product, kind = record["product"] or UNKNOWN, said_type(record, right, kind)
+        product, kind = record["product"] or UNKNOWN, labelled_type(record, right, kind)
         digest = hashlib.sha256(content).hexdigest()
         part = f"train/{GOOD}" if kind == GOOD else f"test/{kind}"
         saved = f"{product}/{part}/{digest[:20]}{suffix(content)}"
@@ -195,7 +195,7 @@ class Feedback:
                 self._write({"right": None, "type": kind, "saved": saved, "sha256": digest, "product": product})
 
 
-def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
+def labelled_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
     """What an image shows by what was said of its verdict: `good`, or the name of a defect's folder.
 
     A named type says it. Else a right verdict is believed, a wrong one turned round; the type of a defect is the
@@ -225,7 +225,7 @@ def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
     if right == (record["verdict"] == GOOD):
         return GOOD
     named = record["type"] if right and record["type"] not in (None, UNKNOWN) else None
-    return said_type(record, right, named) if named else DEFECT
+    return labelled_type(record, right, named) if named else DEFECT
 
 
 def suffix(content: bytes) -> str:

@@ -72,7 +72,7 @@ class Limits:
         return self.megapixels * 1_000_000
 
 
-def one_line(reason: str) -> bytes:
+def refusal_body(reason: str) -> bytes:
     """The body of a refusal."""
     return json.dumps({"error": reason}).encode()
 
@@ -238,7 +238,7 @@ class Guard:
         """One line, and the end of the connection: what else comes on it may be the rest of a body."""
         headers = {"content-type": "application/json", "connection": "close", **refusal.headers}
         headers |= {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
-        body = one_line(str(refusal))
+        body = refusal_body(str(refusal))
         headers["content-length"] = str(len(body))
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
@@ -300,7 +300,7 @@ class LimitedProtocol(H11Protocol):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer before the application is asked, and end the connection."""
-        body = one_line(reason)
+        body = refusal_body(reason)
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         headers += [("retry-after", "1")] if status == 503 else []
         try:

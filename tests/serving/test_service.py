@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from served import GRAY, RATE, SIZE, THRESHOLD, Scorer, encoded, form, make_model, part
 from starlette.testclient import TestClient
 
+from mvtec_ad.drift import Martingale
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.serving.app import Answer, Drift, Past, create_app
 from mvtec_ad.serving.batches import Batches
@@ -188,16 +189,16 @@ def test_what_nothing_can_tell_is_null() -> None:
 
 
 def test_a_model_without_good_scores_has_verdicts() -> None:
-    """Then a map has a scale of its own, and drift is not watched."""
+    """Then a map has a scale of its own; drift is watched all the same."""
     model = make_model()
-    model.good_scores = {}
+    model.good_scores = {"part": (np.empty(0, np.float32), THRESHOLD)}
     with service(model) as client:
         good, bad = inspect(client, part(10), part(60))
         assert (good["verdict"], bad["verdict"]) == ("good", "defect")
         assert bad["map_scale"] == [0.0, 60.0]
         assert pixels(bad["map"]).max() == 255
         assert "largest good" not in bad["sentence"]
-        assert client.get("/drift").json()["seen"] == 0
+        assert client.get("/drift").json()["seen"] == 1
 
 
 def test_of_a_cropped_picture_regions_are_where_they_are_in_all_of_it() -> None:
@@ -212,18 +213,19 @@ def test_of_a_cropped_picture_regions_are_where_they_are_in_all_of_it() -> None:
 
 
 def test_drift_is_told_of_what_passes(client: TestClient) -> None:
-    """Scores as the good ones raise nothing, defects do not count, a change raises the alarm everywhere."""
+    """An unchanged line raises nothing, defects do not count, a change raises the alarm everywhere."""
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(10):
         inspect(client, *(part(score) for score in rng.permutation(39)[:8]), *(part(90) for _ in range(8)))
     drift = Drift.model_validate(client.get("/drift").json())
-    assert (drift.alarm, drift.seen, drift.limit) == (False, 40, 1000.0)
-    for _ in range(5):
+    assert (drift.alarm, drift.seen, drift.limit) == (False, 80, 1000.0)
+    calm = Martingale()
+    for _ in range(6):
         inspect(client, *(part(score) for score in rng.integers(36, 39, 16)))
     drift = client.get("/drift").json()
     assert drift["alarm"]
-    assert drift["martingale"] > 1000
-    assert "0.001" in drift["guarantee"]
+    assert drift["largest"] > 1000
+    assert (drift["guarantee"], list(drift["products"])) == (calm.guarantee, ["part"])
     assert client.get("/health").json()["drift_alarm"] is True
     assert samples(client)["mvtec_ad_drift_alarm", ()] == 1
 
