@@ -93,7 +93,7 @@ class Remembered(Inspected):
 
     at: str
     thumbnail: str
-    kept: bool  # whether its file can be asked for
+    has_file: bool  # whether its file can be asked for
     feedback: dict[str, Any] | None
 
 

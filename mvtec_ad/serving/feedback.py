@@ -59,7 +59,7 @@ class History:
                 file.write(content)
                 file.flush()
         with self.lock:
-            self.records[record["id"]] = record | {"kept": file is not None}
+            self.records[record["id"]] = record | {"has_file": file is not None}
             if file is not None:
                 self.files[record["id"]] = file
             while len(self.records) > LAST:

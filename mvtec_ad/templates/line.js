@@ -181,7 +181,7 @@ const reopen = async id => {
   if (!results.has(id)) {
     try {
       const record = await ask(`history/${id}`);
-      keep(record, record.kept ? URL.createObjectURL(await ask(`history/${id}/picture`)) : '');
+      keep(record, record.has_file ? URL.createObjectURL(await ask(`history/${id}/picture`)) : '');
     } catch (problem) {
       tell(problem.message);
       return;

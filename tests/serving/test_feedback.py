@@ -286,7 +286,7 @@ def test_a_full_disk_costs_no_verdict(tmp_path: Path, monkeypatch: pytest.Monkey
     history = History(tmp_path)
     monkeypatch.setattr(feedbacks.tempfile, "TemporaryFile", full)
     history.add(record(), b"content")
-    assert history.find("1") == (record(), None)
+    assert history.find("1") == (record() | {"has_file": False}, None)
     cause = ArtifactError("/secret/x cannot be written")
     cause.__cause__ = OSError(28, "No space left on device")
     assert feedbacks.in_short(cause) == "No space left on device"

@@ -584,7 +584,7 @@ def test_a_past_picture_comes_back(serve: Callable[..., Served], part: Callable[
     assert listed["map"] is None
     again = json.loads(ask(served, f"/history/{record['id']}")[1])
     assert {name: again[name] for name in record} == record
-    assert (again["kept"], again["feedback"], again["thumbnail"]) == (True, None, listed["thumbnail"])
+    assert (again["has_file"], again["feedback"], again["thumbnail"]) == (True, None, listed["thumbnail"])
     answer, body = ask(served, f"/history/{record['id']}/picture")
     assert (body, answer.getheader("content-type")) == (path.read_bytes(), "image/png")
     for address in ("/history/nothing", "/history/nothing/picture"):
