@@ -834,15 +834,8 @@ def run_serve(arguments: argparse.Namespace) -> None:
         from mvtec_ad.serving.models import load_served
     except ImportError as problem:
         missing = (problem.name or "").partition(".")[0]
-        if missing not in (
-            "fastapi",
-            "uvicorn",
-            "starlette",
-            "h11",
-            "pydantic",
-            "python_multipart",
-            "prometheus_client",
-        ):
+        extras = "fastapi starlette pydantic uvicorn h11 python_multipart prometheus_client jinja2"
+        if missing not in extras.split():
             raise
         raise SettingsError(f"{missing} is missing: pip install mvtec-ad-notebooks[serve]") from problem
     target, begun = Path(arguments.model), time.perf_counter()
@@ -859,23 +852,22 @@ def run_serve(arguments: argparse.Namespace) -> None:
         )
     token = check_token(arguments.host, arguments.token or os.environ.get("MVTEC_AD_TOKEN"))
     limits = Limits(**{name: getattr(arguments, name) for name in ("megabytes", "megapixels", "images", "waiting")})
-    listener = listen(arguments.host, arguments.port)
-    folder = Path(arguments.feedback or transfer_folder() / "feedback")
-    feedback = None if arguments.feedback == "none" else Feedback(folder)
-    print(f"reading {target}", flush=True)
-    which = {name: getattr(arguments, name) for name in ("category", "method", "seed", "product", "view")}
-    second = None if arguments.second == "none" else arguments.second or "autoencoder"
-    model = load_served(target, second=second, **which)
-    host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    seconds = f"ready after {time.perf_counter() - begun:.1f} s"
-    lines = [f"feedback goes to {folder}" if feedback else "no feedback is kept"]
-    lines.append(
-        f"{seconds}: {address}{'?token=…' if token else ''} (what can be asked: {address}docs); Ctrl-C ends it"
-    )
-    app = service.create_app(model, limits=limits, token=token, feedback=feedback)
-    service.run(app, listener, ready="\n".join(lines))
-    print(f"ended; {app.state.service.inspected} images were inspected")
+    folder = None if arguments.feedback == "none" else Path(arguments.feedback or transfer_folder() / "feedback")
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(listen(arguments.host, arguments.port))
+        feedback = None if folder is None else opened.enter_context(contextlib.closing(Feedback(folder)))
+        print(f"reading {target}", flush=True)
+        which = {name: getattr(arguments, name) for name in ("category", "method", "seed", "product", "view")}
+        second = None if arguments.second == "none" else arguments.second or "autoencoder"
+        app = service.create_app(
+            load_served(target, second=second, **which), limits=limits, token=token, feedback=feedback
+        )
+        host, port = listener.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        print("no feedback is kept" if folder is None else f"feedback goes to {folder}")
+        ready = f"ready after {time.perf_counter() - begun:.1f} s: {address}{'?token=…' if token else ''}"
+        service.run(app, listener, ready=f"{ready} (what can be asked: {address}docs); Ctrl-C ends it")
+        print(f"ended; {app.state.service.inspected} images were inspected")
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

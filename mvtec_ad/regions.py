@@ -17,6 +17,7 @@ from mvtec_ad.errors import DataError
 Box = tuple[float, float, float, float]  # x, y, width, height in shares of the picture, 0 to 1, from the upper left
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 MOST = 20  # regions of a map: a noisy one has thousands of specks
+MIDDLE = (0.4, 0.6)  # of width and height
 WIDE = 2 / 3  # of the picture's width and height: a region that covers more has no place in it
 
 
@@ -112,13 +113,15 @@ def region_level(anomaly_map: np.ndarray, threshold: float | None) -> float:
 def position_words(centre: Sequence[float], extent: Sequence[float] = (0.0, 0.0)) -> str:
     """Which of nine fields of the picture a point lies in, its x and y in shares; "all over" for what is as wide.
 
+    The middle is a fifth: what is as far off the centre as that has a side that people see it on.
+
     Examples:
         >>> position_words((0.1, 0.2)), position_words((0.5, 0.9)), position_words((0.5, 0.5), (0.9, 0.8))
         ('upper left', 'bottom', 'all over')
     """
     if min(extent) > WIDE:
         return "all over"
-    column, row = (min(2, int(3 * value)) for value in centre)
+    column, row = (int(value >= MIDDLE[0]) + int(value > MIDDLE[1]) for value in centre)
     return (
         ("upper left", "top", "upper right"),
         ("left", "centre", "right"),

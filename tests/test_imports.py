@@ -31,6 +31,7 @@ FLOORS = [
     "tiles",
     "methods",
     "inspection",
+    "serving",
     "benchmark",
     "pages",
     "report",

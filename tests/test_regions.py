@@ -113,10 +113,11 @@ def test_a_crop_is_placed_in_the_picture() -> None:
         *((0.2, 0.2, "upper left"), (0.5, 0.0, "top"), (1.0, 0.3, "upper right")),
         *((0.0, 0.5, "left"), (0.5, 0.5, "centre"), (0.9, 0.5, "right")),
         *((0.3, 0.7, "lower left"), (0.4, 1.0, "bottom"), (0.99, 0.99, "lower right")),
+        *((0.39, 0.6, "left"), (0.61, 0.4, "right"), (0.6, 0.39, "top")),
     ],
 )
 def test_nine_fields(x: float, y: float, words: str) -> None:
-    """Of thirds; the last edge belongs to the last field."""
+    """The middle fifth, with its edges, and what lies around it."""
     assert position_words((x, y)) == words
     assert position_words((x, y), (0.7, 0.5)) == words
     assert position_words((x, y), (0.7, 0.7)) == "all over"

@@ -93,7 +93,7 @@ class Remembered(Inspected):
 
     at: str
     thumbnail: str
-    kept: bool  # whether its file can be asked for
+    has_file: bool  # whether its file can be asked for
     feedback: dict[str, Any] | None
 
 
@@ -109,7 +109,7 @@ class Past(BaseModel):
     images: list[Remembered]
 
 
-class Opinion(BaseModel):
+class Statement(BaseModel):
     """What somebody says of a verdict: of the image with this id, whether it is right, and what the image shows."""
 
     model_config = ConfigDict(extra="forbid")
@@ -193,7 +193,7 @@ class Service:
         self.durations = Histogram("request_seconds", "Of requests by path.", ["path"], buckets=BUCKETS, **known)
         self.images = Counter("images", "Images by verdict.", ["verdict"], **known)
         self.image_seconds = Histogram("image_seconds", "That the model took, by image.", buckets=BUCKETS, **known)
-        self.opinions = Counter("feedback", "Feedback by whether the verdict was right.", ["right"], **known)
+        self.statements = Counter("feedback", "Feedback by whether the verdict was right.", ["right"], **known)
         for verdict in VERDICTS:
             self.images.labels(verdict)
         gauges = {
@@ -281,25 +281,26 @@ class Service:
             more = {"at": now, "thumbnail": each.thumbnail, "feedback": None}
             self.history.add(each.record | more, each.upload.content)
 
-    def keep(self, opinion: Opinion) -> dict[str, Any]:
+    def keep(self, statement: Statement) -> dict[str, Any]:
         """Write what somebody says of a verdict."""
         if self.feedback is None:
             raise RequestError(404, "no feedback is kept here: start the service with --feedback FOLDER")
-        remembered, content = self.history.find(opinion.id)
+        remembered, content = self.history.find(statement.id)
         if content is None:
             raise RequestError(503, "this image could not be kept, there was no room for it: inspect it again", 60)
         try:
-            line = self.feedback.add(remembered, content, opinion.right, opinion.type)
+            line = self.feedback.add(remembered, content, statement.right, statement.type)
         except (OSError, ArtifactError) as problem:
             print(f"feedback is not kept: {in_words(problem)}", file=sys.stderr)
             raise RequestError(503, f"feedback cannot be written ({feedbacks.in_short(problem)})", 60) from problem
         remembered["feedback"] = {name: line[name] for name in ("right", "type", "saved", "at")}
-        self.opinions.labels(str(opinion.right).lower()).inc()
+        self.statements.labels(str(statement.right).lower()).inc()
         return {"saved": line["saved"], "version": line["version"]}
 
     def describe(self) -> dict[str, Any]:
         """Of `/model`."""
         known = {"name": self.model.name, **self.model.description, "limits": asdict(self.limits)}
+        known["types"] = sorted({*known.get("types", []), *(self.feedback.types if self.feedback else [])})
         return known | {"feedback": self.feedback is not None, "served_by": versions()}
 
 
@@ -352,20 +353,22 @@ def create_app(
         """
         return {"images": await service.inspect(await read_uploads(request, service.limits), maps)}
 
-    opinion_schema = {"application/json": {"schema": Opinion.model_json_schema()}}
+    statement_schema = {"application/json": {"schema": Statement.model_json_schema()}}
 
     @app.post(
-        "/feedback", response_model=Saved, openapi_extra={"requestBody": {"required": True, "content": opinion_schema}}
+        "/feedback",
+        response_model=Saved,
+        openapi_extra={"requestBody": {"required": True, "content": statement_schema}},
     )
     async def feedback_(request: Request) -> dict[str, Any]:
         """Say whether a verdict was right, and what the image shows: good, or the name of a defect."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RequestError(415, "feedback is JSON, with Content-Type: application/json")
         try:
-            opinion = Opinion.model_validate(read_json(await request.body()))
+            statement = Statement.model_validate(read_json(await request.body()))
         except ValidationError as problem:
             raise RequestError(422, f"feedback {_first(problem.errors())}") from problem
-        return await asyncio.get_running_loop().run_in_executor(service.files, service.keep, opinion)
+        return await asyncio.get_running_loop().run_in_executor(service.files, service.keep, statement)
 
     @app.get("/history", response_model=Past)
     async def history() -> dict[str, Any]:

@@ -59,7 +59,7 @@ class History:
                 file.write(content)
                 file.flush()
         with self.lock:
-            self.records[record["id"]] = record | {"kept": file is not None}
+            self.records[record["id"]] = record | {"has_file": file is not None}
             if file is not None:
                 self.files[record["id"]] = file
             while len(self.records) > LAST:
@@ -128,6 +128,11 @@ class Feedback:
         with writing(self.folder):
             self._recover()
 
+    @property
+    def types(self) -> list[str]:
+        """Of the defects that it holds, sorted."""
+        return sorted({saved.split("/")[2] for saved in self.where.copy().values()} - {GOOD})
+
     def close(self) -> None:
         """Let another process have it."""
         self.lock.close()
@@ -139,7 +144,7 @@ class Feedback:
             RequestError: 422, it cannot be told from that what the image shows, or the type is no name of a folder.
             ArtifactError, OSError: it cannot be written.
         """
-        product, kind = record["product"] or UNKNOWN, said_type(record, right, kind)
+        product, kind = record["product"] or UNKNOWN, labelled_type(record, right, kind)
         digest = hashlib.sha256(content).hexdigest()
         part = f"train/{GOOD}" if kind == GOOD else f"test/{kind}"
         saved = f"{product}/{part}/{digest[:20]}{suffix(content)}"
@@ -190,7 +195,7 @@ class Feedback:
                 self._write({"right": None, "type": kind, "saved": saved, "sha256": digest, "product": product})
 
 
-def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
+def labelled_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
     """What an image shows by what was said of its verdict: `good`, or the name of a defect's folder.
 
     A named type says it. Else a right verdict is believed, a wrong one turned round; the type of a defect is the
@@ -208,10 +213,10 @@ def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
         if name != kind or len(kind) > LONGEST_TYPE or not kind.isprintable() or kind.startswith((".", "-")):
             raise RequestError(422, f"a type is the name of a folder, of at most {LONGEST_TYPE} letters, no path")
         kind = GOOD if kind.lower() in GOOD_NAMES else kind
-        if right and record["verdict"] in (GOOD, DEFECT) and (kind == GOOD) != (record["verdict"] == GOOD):
-            raise RequestError(
-                422, f"the verdict {record['verdict']} is not right where the type is {kind}: say one of them"
-            )
+        alike = (kind == GOOD) == (record["verdict"] == GOOD)
+        if record["verdict"] in (GOOD, DEFECT) and ((right and not alike) or (not right and alike and kind == GOOD)):
+            words = "right" if right else "wrong"
+            raise RequestError(422, f"the verdict {record['verdict']} is not {words} where the type is {kind}")
         return kind
     if record["verdict"] not in (GOOD, DEFECT):
         raise RequestError(
@@ -220,7 +225,7 @@ def said_type(record: dict[str, Any], right: bool, kind: str | None) -> str:
     if right == (record["verdict"] == GOOD):
         return GOOD
     named = record["type"] if right and record["type"] not in (None, UNKNOWN) else None
-    return said_type(record, right, named) if named else DEFECT
+    return labelled_type(record, right, named) if named else DEFECT
 
 
 def suffix(content: bytes) -> str:

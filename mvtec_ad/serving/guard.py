@@ -7,6 +7,7 @@ limited here, before anything is parsed, so that nobody's request costs another 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -24,7 +25,7 @@ from urllib.parse import parse_qs
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mvtec_ad.errors import MvtecAdError, SettingsError
+from mvtec_ad.errors import SettingsError, printable
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a browser on this machine calls the service
 MOST_HEADERS = 32_768  # bytes
@@ -33,11 +34,11 @@ LINGER = 60.0  # seconds for a client to read the rest of an answer
 Message = dict[str, Any]
 
 
-class RequestError(MvtecAdError):
+class RequestError(Exception):
     """A request that is not answered: status, one line for the client, and seconds after which to try again."""
 
     def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(printable(reason))
         self.status, self.retry_after = status, retry_after
 
     @property
@@ -71,7 +72,7 @@ class Limits:
         return self.megapixels * 1_000_000
 
 
-def one_line(reason: str) -> bytes:
+def refusal_body(reason: str) -> bytes:
     """The body of a refusal."""
     return json.dumps({"error": reason}).encode()
 
@@ -104,15 +105,19 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port < 65536:
         raise SettingsError(f"--port {port} must be a number from 0 to 65535")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
-        listener.bind(address)
-        listener.listen(100)  # who comes while the model is read waits
-    except (OSError, UnicodeError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise SettingsError(f"nothing can listen at {host} port {port} ({reason}): choose another --port") from problem
+    with contextlib.ExitStack() as opened:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+            listener.bind(address)
+            listener.listen(100)  # who comes while the model is read waits
+        except (OSError, UnicodeError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise SettingsError(
+                f"nothing can listen at {host} port {port} ({reason}): choose another --port"
+            ) from problem
+        opened.pop_all()
     return listener
 
 
@@ -233,7 +238,7 @@ class Guard:
         """One line, and the end of the connection: what else comes on it may be the rest of a body."""
         headers = {"content-type": "application/json", "connection": "close", **refusal.headers}
         headers |= {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
-        body = one_line(str(refusal))
+        body = refusal_body(str(refusal))
         headers["content-length"] = str(len(body))
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
@@ -295,7 +300,7 @@ class LimitedProtocol(H11Protocol):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer before the application is asked, and end the connection."""
-        body = one_line(reason)
+        body = refusal_body(reason)
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         headers += [("retry-after", "1")] if status == 503 else []
         try:

@@ -1,6 +1,6 @@
 """What a service looks at pictures with: one artifact, a folder of them (the whole line), or an exported MODEL.onnx.
 
-All three are a `ServedModel`: what is loaded, what it knows of a picture, and the good scores that drift is told by.
+All three are a `ServedModel`: what is loaded, what it knows of a picture, and which scores are watched for drift.
 Only what is needed is imported: an .onnx file needs neither torch nor pandas.
 """
 
@@ -46,16 +46,17 @@ class Findings:
     seen: Box = WHOLE  # the part of the picture that the map covers
     of_map: bool = True  # whether the score is of the map's units
     good_score: float | None = None  # the largest of good parts that the model was not fitted on
-    passes: bool = False  # whether the score may be compared with those of good parts: it was asked, and it passed
+    passes: bool = False  # whether it is a good part by a score that drift can be told by
+    stream: tuple[str, float] | None = None  # which scores those are, and this one; None: the score of the product
 
 
 @dataclass
 class ServedModel:
-    """What is common to all: a name, a description without paths, and the good scores of each product."""
+    """What is common to all: a name, a description without paths, and the good scores of each stream of parts."""
 
     name: str  # of the file or folder
     description: dict[str, Any] = field(default_factory=dict)  # plain JSON data, for `/model`
-    good_scores: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)  # product -> good scores, threshold
+    good_scores: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)  # stream -> scores, threshold
 
     def inspect(self, pictures: Sequence[np.ndarray]) -> list[Findings]:
         """Findings of pictures, (H, W, 3) uint8 RGB of any size, in order.
@@ -78,7 +79,7 @@ class SingleModel(ServedModel):
     def inspect(self, pictures: Sequence[np.ndarray]) -> list[Findings]:
         """As of every `ServedModel`; a detector takes them together."""
         threshold = float(self.scorer.threshold)
-        good = self.good_scores.get(self.product or "", (np.empty(0), threshold))[0]
+        good, _ = self.good_scores.get(stream(self.product), (np.empty(0), threshold))
         findings = []
         for score, anomaly_map in self._scores(pictures):
             if not math.isfinite(score):
@@ -104,7 +105,7 @@ class SingleModel(ServedModel):
 
     def _scale(self, anomaly_map: np.ndarray) -> tuple[float, float]:
         """Of all its maps; of this map alone where no good score tells what is usual."""
-        if len(self.good_scores.get(self.product or "", ((),))[0]):
+        if len(self.good_scores.get(stream(self.product), ((),))[0]):
             low, high = map(float, self.scorer.map_scale)
         else:
             low, high = float(anomaly_map.min()), float(anomaly_map.max())
@@ -128,9 +129,10 @@ class Line(ServedModel):
             raise DataError(inspection.problem)
         _, classify, ask, *_ = self.inspector.stages
         known = {name: getattr(inspection, name) for name in ("product", "type", "type_neighbours", "anomaly_map")}
-        known["path"] = tuple(
-            {"stage": step.stage, "result": step.result, "words": step.words} for step in inspection.path
-        )
+        steps = [{"stage": step.stage, "result": step.result, "words": step.words} for step in inspection.path]
+        known |= {"path": tuple(steps), "passes": inspection.verdict == GOOD and inspection.score is not None}
+        # of all that pass, whoever decided, by the score that orders them: a classifier's sure parts and its others
+        known["stream"] = (stream(inspection.product, inspection.view), inspection.score) if known["passes"] else None
         findings, second = Findings(inspection.verdict, inspection.score, **known), inspection.second_opinion
         if inspection.decided_by == "classifier":
             fitted = classify.classifiers[inspection.product, inspection.view]
@@ -140,23 +142,20 @@ class Line(ServedModel):
                 finder = fitted.model.finders[inspection.view]
                 values = in_picture(values, finder.transform(picture, size, fitted.model.roi), picture.shape)
             scale = fitted.map_scale or (None if values is None else (0.0, max(float(values.max()), 1e-9)))
-            known = {
-                "score": inspection.probability,
-                "threshold": limit,
-                "anomaly_map": values,
-                "map_scale": scale,
-                "of_map": False,
-            }
-            return replace(findings, **known)
+            known = {"score": inspection.probability, "threshold": limit, "anomaly_map": values}
+            return replace(findings, **known, map_scale=scale, of_map=False)
         if second is None:
             return findings
         scorer = ask.detectors[inspection.product]
         good = scorer.detector.good_scores
         known = {"score": second.score, "threshold": second.threshold, "promised": scorer.false_alarm_rate}
-        known |= {"map_scale": inspection.map_scale, "seen": seen_box(scorer.detector.image_size, scorer.detector.crop)}
-        always = (inspection.product, inspection.view) not in classify.classifiers  # else where that is unsure only
-        known |= {"good_score": float(good.max()) if len(good) else None, "passes": second.verdict == GOOD and always}
-        return replace(findings, **known)
+        known |= {"map_scale": inspection.map_scale, "good_score": float(good.max()) if len(good) else None}
+        return replace(findings, **known, seen=seen_box(scorer.detector.image_size, scorer.detector.crop))
+
+
+def stream(product: str | None, view: str = "") -> str:
+    """Name of the parts whose scores are comparable: those of a product, seen from one direction."""
+    return f"{product or ''} {view}".strip()
 
 
 def load_served(
@@ -228,7 +227,7 @@ def _single(
     about["promise"] = promise(len(good_scores), threshold["false_alarm_rate"])
     about["good_images"] = len(good_scores)
     product, seen = about["product"] and category_name(about["product"]), seen_box(*sizes)  # it names a folder
-    scores = {product or "": (good_scores, threshold["value"])} if len(good_scores) else {}
+    scores = {stream(product): (good_scores, threshold["value"])}
     return SingleModel(path.name, about, scores, scorer, about["method"], product, seen)
 
 
@@ -246,12 +245,11 @@ def _load_line(path: Path, second: str | None, product: str | None, view: str | 
         about["types"] = types.models[name].names if name in types.models else []
         if name in ask.detectors:
             scorer = ask.detectors[name]
-            good, rate = scorer.detector.good_scores, scorer.false_alarm_rate
+            good, promised = scorer.detector.good_scores, scorer.false_alarm_rate
             about["second_opinion"] = {"method": ask.method, "options": without_paths(scorer.detector.options())}
-            about["threshold"] = {"value": scorer.threshold, "false_alarm_rate": rate}
-            about["promise"], about["good_images"] = promise(len(good), rate), len(good)
-            # where a classifier decides, the others are no sample of what passes
-            scores |= {name: (good, scorer.threshold)} if len(good) and not about["classifiers"] else {}
+            about["threshold"] = {"value": scorer.threshold, "false_alarm_rate": promised}
+            about["promise"], about["good_images"] = promise(len(good), promised), len(good)
+        scores |= {stream(name, view): (np.empty(0, np.float32), 0.0) for view in views}
         products[name] = about
     about = {"kind": "line", "products": products, "missing": list(inspector.missing)}
     about["recognises"] = list(recognise.classifier.names) if recognise.classifier else []

@@ -20,7 +20,7 @@ from mvtec_ad.regions import region_level, regions, sentence
 from mvtec_ad.serving.models import DEFECT, Findings, ServedModel
 
 THUMBNAIL = 96  # pixels of the longer side
-ALARM_RATE = 1 / 1000  # probability that drift is ever told of on a line that has not changed, of all products together
+FALSE_ALARM = 1 / 1000  # probability that an alarm is ever raised on a line that does not change, over all streams
 SAVED = 60.0  # seconds between two copies of the watch on disk
 DRIFT = "drift.json"
 
@@ -83,31 +83,33 @@ def _url(kind: str, pixels: np.ndarray) -> str:
 
 
 class Watch:
-    """A conformal test martingale for each product whose every good part is scored.
+    """A conformal test martingale for each stream of parts, over the scores of those that pass.
+
+    It learns from the line itself what is normal: leave-one-out scores of a fit are not what new parts score. Whatever
+    decides what passes decides part by part, so those of an unchanged line are exchangeable, and the guarantee holds.
 
     Args:
-        model: whose good scores and thresholds they are.
+        model: whose streams they are.
         folder: where the watch is kept over restarts, as drift.json; None keeps none.
     """
 
     def __init__(self, model: ServedModel, folder: Path | None = None) -> None:
         self.path = None if folder is None else folder / DRIFT
-        self.saved, self.lines = time.monotonic(), {}
-        rate = ALARM_RATE / max(1, len(model.good_scores))
-        digest = hashlib.sha256()
-        for product, (scores, threshold) in sorted(model.good_scores.items()):
-            if math.isfinite(threshold) and (np.asarray(scores) < threshold).any():
-                self.lines[product] = Martingale(scores, rate, threshold=threshold)
-            digest.update(json.dumps([product, threshold, np.asarray(scores, float).tolist()]).encode())
-        self.model = digest.hexdigest()
+        alarm_rate = FALSE_ALARM / max(1, len(model.good_scores))
+        self.saved, self.lines = (
+            time.monotonic(),
+            {name: Martingale((), alarm_rate) for name in sorted(model.good_scores)},
+        )
+        known = [model.description, sorted((name, limit) for name, (_, limit) in model.good_scores.items())]
+        self.model = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
         if self.path is not None and self.path.is_file():
             self._load()
 
     def update(self, findings: Findings) -> None:
         """One more image: its score counts where it passes."""
-        line = self.lines.get(findings.product or "")
-        if findings.passes and line is not None and findings.score is not None:
-            line.update(findings.score)
+        name, score = findings.stream or (findings.product or "", findings.score)
+        if findings.passes and name in self.lines and score is not None and math.isfinite(score):
+            self.lines[name].update(score)
         if time.monotonic() > self.saved + SAVED:
             self.save()
 
@@ -139,14 +141,14 @@ class Watch:
             raise DataError(f"{self.path} holds no drift watch ({problem}): remove it, to begin a new one") from problem
 
     def describe(self) -> dict[str, Any]:
-        """Plain JSON data, for `/drift`: that of the product whose martingale is highest, and all of them."""
+        """Plain JSON data, for `/drift`: that of the stream whose martingale is highest, and all of them."""
         products = {}
         for product, line in sorted(self.lines.items()):
             known = {"alarm": line.alarm, "martingale": line.value, "largest": line.largest, "limit": line.limit}
             products[product] = known | {"guarantee": line.guarantee, "seen": line.seen}
         if not products:
-            words = "drift is not watched: there are no good scores, or a classifier decides what passes"
-            values = {"alarm": False, "martingale": 1.0, "largest": 1.0, "limit": 1 / ALARM_RATE}
+            words = "drift is not watched: what is served has no scores"
+            values = {"alarm": False, "martingale": 1.0, "largest": 1.0, "limit": 1 / FALSE_ALARM}
             return {**values, "guarantee": words, "seen": 0, "products": {}}
         first = max(products.values(), key=lambda known: (known["alarm"], known["martingale"]))
         return {**first, "seen": sum(known["seen"] for known in products.values()), "products": products}

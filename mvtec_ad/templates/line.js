@@ -128,8 +128,10 @@ const work = async () => {
     done++;
   }
   working = false;
-  const words = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`).join(', ');
-  find('progress').textContent = done > 1 ? `${done} pictures: ${words || 'none could be inspected'}` : '';
+  const words = Object.entries(counts).map(([verdict, count]) => `${count} ${verdict}`);
+  const lost = done - Object.values(counts).reduce((sum, count) => sum + count, 0);
+  if (lost) words.push(`${lost} not inspected`);
+  find('progress').textContent = done > 1 ? `${done} pictures: ${words.join(', ')}` : '';
   watch();
 };
 
@@ -179,7 +181,7 @@ const reopen = async id => {
   if (!results.has(id)) {
     try {
       const record = await ask(`history/${id}`);
-      keep(record, record.kept ? URL.createObjectURL(await ask(`history/${id}/picture`)) : '');
+      keep(record, record.has_file ? URL.createObjectURL(await ask(`history/${id}/picture`)) : '');
     } catch (problem) {
       tell(problem.message);
       return;
@@ -453,6 +455,7 @@ const introduce = async () => {
     for (const known of [model, ...products.map(([, product]) => product)]) for (const name of known.types || []) types.add(name);
     const names = model.product ? [model.product] : products.map(([name]) => name);
     const only = products.length === 1 ? products[0][1] : {}, second = (only.second_opinion || {}).method;
+    find('feedback').hidden = model.feedback === false;
     const words = [model.method || second, names.join(', '), model.promise || only.promise];
     find('model').textContent = words.filter(Boolean).join(' · ');
   } catch (problem) {

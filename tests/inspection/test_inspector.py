@@ -290,3 +290,53 @@ def test_the_command_on_a_folder_of_mixed_images(
         (text,) = (text for text in printed.out.splitlines() if Path(inspection.image).name in text)
         assert text.startswith(inspection.verdict)
         assert (inspection.verdict == UNREADABLE) == (Path(inspection.image).name in broken)
+
+
+def test_a_service_of_the_line_says_what_the_line_says(line: SimpleNamespace) -> None:
+    """Verdict, score and threshold of whoever decided, type with its neighbours, path; and which parts are compared."""
+    pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+    from mvtec_ad.serving.models import load_served
+    from mvtec_ad.serving.records import record
+
+    served = load_served(line.folder, second="padim")
+    pictures = [read_image(path) for path in line.paths] + [GREY[20], np.zeros((40, 60, 3), np.uint8)]
+    deciders = set()
+    for picture, findings, inspection in zip(
+        pictures, served.inspect(pictures), line.inspector.inspect(pictures), strict=True
+    ):
+        assert (findings.verdict, findings.product, findings.type) == (
+            inspection.verdict,
+            inspection.product,
+            inspection.type,
+        )
+        assert [step["result"] for step in findings.path] == [step.result for step in inspection.path]
+        deciders.add(inspection.decided_by)
+        assert findings.passes == (findings.verdict == GOOD)
+        if findings.verdict in (GOOD, DEFECT):
+            assert (findings.score > findings.threshold) == (findings.verdict == DEFECT)
+            assert findings.passes == (findings.stream == ("part", inspection.score))
+        if inspection.decided_by == "classifier":
+            assert (findings.score, findings.promised) == (inspection.probability, None)
+        elif inspection.decided_by == "padim":
+            assert (findings.score, findings.threshold, findings.promised) == (
+                inspection.second_opinion.score,
+                THRESHOLD,
+                0.05,
+            )
+        if inspection.type is not None:
+            agreeing, asked = findings.type_neighbours
+            embedding = line.types.embed(
+                loading.resize(picture, line.types.loaded_size)[None], around_peaks(line.detector.score([picture]).maps)
+            )
+            nearest = np.argsort(-(line.types.embeddings @ embedding[0]))[:asked]
+            assert asked == line.types.neighbours
+            assert agreeing == sum(line.types.types[nearest] == inspection.type)
+        answer = record("a.png", findings, picture.shape, 1.0, "1")
+        assert (answer["verdict"], bool(answer["regions"])) == (findings.verdict, findings.verdict == DEFECT) or answer[
+            "regions"
+        ]
+    assert deciders == {"classifier", "padim", None}
+    about = served.description["products"]["part"]
+    assert about["threshold"] == {"value": THRESHOLD, "false_alarm_rate": 0.05}
+    assert (about["types"], about["classifiers"]) == (["patch", "spot"], ["resnet18"])
+    assert str(line.folder) not in str(served.description)

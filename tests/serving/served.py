@@ -67,6 +67,42 @@ def make_model(**more: Any) -> Any:
     return SingleModel("part.zip", about, {"part": (GOOD_SCORES, THRESHOLD)}, **known)
 
 
+def write_onnx(path: Path) -> Path:
+    """The scorer as an exported model."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "last"], ["gray"], keepdims=0),
+        helper.make_node("Resize", ["gray", "", "", "size"], ["small"], mode="nearest", nearest_mode="floor"),
+        helper.make_node("Sub", ["small", "perfect"], ["difference"]),
+        helper.make_node("Abs", ["difference"], ["map"]),
+        helper.make_node("ReduceMax", ["map"], ["score"], keepdims=0),
+        helper.make_node("Greater", ["score", "threshold"], ["defect"]),
+    ]
+    constants = {"last": np.array([2]), "size": np.array([SIZE, SIZE]), "perfect": np.float32(GRAY)}
+    constants["threshold"] = np.float32(THRESHOLD)
+    outputs = {
+        "score": (TensorProto.FLOAT, []),
+        "map": (TensorProto.FLOAT, [SIZE, SIZE]),
+        "defect": (TensorProto.BOOL, []),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "distance",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])],
+        [helper.make_tensor_value_info(name, *about) for name, about in outputs.items()],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    known = {"schema": 1, "method": "distance", "category": "part", "image_size": SIZE, "crop": SIZE}
+    known |= {"threshold": {"value": THRESHOLD, "false_alarm_rate": RATE}, "map_scale": [0.0, 2 * THRESHOLD]}
+    helper.set_model_props(model, {"mvtec_ad": json.dumps(known | {"good_scores": GOOD_SCORES.tolist()})})
+    onnx.save(model, path)
+    return path
+
+
 @contextlib.contextmanager
 def child(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process that serves it, and its port; it is ended by Ctrl-C where it has not ended yet."""
