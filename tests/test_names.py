@@ -27,7 +27,7 @@ REPLACED = {  # word -> the one that is used
 }
 FIELD = (  # terms of the field that hold such a word
     r"second_opinions?|weight_decay|reject_bands?|leave_one_out|one_class|one_hot|one_thread|exit_code|"
-    r"(false_alarm|false_positive|true_positive|detection|reject|error|promised|recall|miss|learning|realised)_rates?"
+    r"(false_alarm|false_discovery|false_positive|true_positive|detection|reject|error|promised|recall|miss|learning|realised)_rates?"
 )
 GEOMETRY = {
     "side",
