@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are; the first time 4
+LARGER = 1.5  # times the largest fitted picture: where a threshold by tiles no longer holds
 SHOWN = 1024  # pixels: the longer side of the picture of a large picture
 MOST_FRAMES = 200  # of an animation: four minutes
 NAME_BYTES = 120  # of a picture's name; a file system takes 255, and the unfinished file has a longer one
@@ -586,6 +587,11 @@ def _by_tiles(detector: Any, path: Path) -> tuple[np.ndarray, dict[int, DataErro
         picture = read_image(path)
     except DataError as problem:
         return np.empty((0, 1, 1, 3), np.uint8), {0: problem}, None
+    pixels = picture.shape[0] * picture.shape[1]
+    if pixels > LARGER * detector.most_pixels:
+        fitted = f"{detector.most_pixels / 1e6:.3g} million pixels, and {path} has {pixels / 1e6:.3g}"
+        why = "the largest of more distances is larger, so good parts will be flagged more often than promised"
+        print(f"the threshold was calibrated on pictures of {fitted}: {why}", file=sys.stderr)
     score, grid = detector.score_picture(picture, progress=True)
     share = min(1, SHOWN / max(picture.shape))
     height, width = (max(1, round(share * size)) for size in picture.shape[:2])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from mvtec_ad.data.loading import read_image
 from mvtec_ad.data.spool import Spool
 from mvtec_ad.errors import DataError, SettingsError
 from mvtec_ad.methods.base import (
+    FITTED,
     FeatureDetector,
     Images,
     Layers,
@@ -51,13 +52,15 @@ class Patchcore(FeatureDetector):
 
     With `tile`, pictures of any size are looked at in their native size, a tile at a time, and a tile's side changes
     nothing but memory (`mvtec_ad.tiles`). The unit stays the picture: one score each, which is what the threshold
-    promises about. `image_size` and `crop` then say nothing, and there are no maps but from `score_picture`.
+    promises about: for pictures as large as the fitted ones, since more patches have a larger largest distance.
+    `image_size` and `crop` then say nothing, and there are no maps but from `score_picture`.
 
     Attributes:
         bank: (M, C) float32, patch features in the order of their picking: eq. 4, thinned by eq. 5.
         picks: (M,) int64, the patch that each bank row is: image · cells + cell, in the order of the fitted images;
             with `tile` the image.
         grid: height and width in cells; (1, 1) with `tile`.
+        most_pixels: of a fitted picture, with `tile`.
 
     Examples:
         >>> good = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -73,6 +76,7 @@ class Patchcore(FeatureDetector):
     neighbours: int = option(9, "b of eq. 7; 0 and 1 leave the image score unweighted", least=0)
     sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     memory_gb: float = option(0.5, "distances held at once, 10⁹ bytes", above=0, most=1e6)
+    most_pixels: int = field(default=0, **FITTED)
     tile: int = option(
         0, "side of the tiles in which pictures are looked at in their native size, pixels; 0 resizes them", least=0
     )
@@ -100,6 +104,7 @@ class Patchcore(FeatureDetector):
         self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Gather patch features, 1.2 MB an image for ResNet-18 at 224 px, choose the bank and calibrate."""
+        self.most_pixels = 0
         patches, positions, features = self.gathered(seen, count, seed)
         number = max(1, round(self.coreset * len(patches)))
         picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
@@ -142,6 +147,7 @@ class Patchcore(FeatureDetector):
         """As `gathered`, of pictures; of each, equally many of its patches are drawn, which bounds memory."""
         parts, self.grid, cell = [], (1, 1), STRIDES[min(self.layers) - 1]
         for number, picture in enumerate(seen):
+            self.most_pixels = max(self.most_pixels, picture.shape[0] * picture.shape[1])
             total, start = math.prod(math.ceil(size / cell) for size in picture.shape[:2]), 0
             positions = draw_patches(total, max(1, MOST_PATCHES // count), seed + number)  # in the order of the tiles
             chosen = []
@@ -185,16 +191,16 @@ class Patchcore(FeatureDetector):
         lengths = bank.square().sum(1)
         if without is not None and not without.all():
             lengths = lengths.masked_fill(without, torch.inf)
-        places, largest, patch, centre = [], -1.0, None, None
+        parts, largest, patch, centre = [], -1.0, None, None
         for place, features in self.tiled(picture, progress):
             flat = features.flatten(0, 1)
             distances, rows = nearest(flat, bank, lengths, self.memory_gb)
             value, at = distances.max(0)
             if float(value) > largest:
                 largest, patch, centre = float(value), flat[at].clone(), rows[at]
-            places.append((place, distances.unflatten(0, features.shape[:2]).cpu().numpy()))
-        grid = np.empty(tuple(max(place[axis].stop for place, _ in places) for axis in (0, 1)), np.float32)
-        for place, distances in places:
+            parts.append((place, distances.unflatten(0, features.shape[:2]).cpu().numpy()))
+        grid = np.empty(tuple(max(place[axis].stop for place, _ in parts) for axis in (0, 1)), np.float32)
+        for place, distances in parts:
             grid[place] = distances
         return largest * float(reweighting(patch[None], centre[None], bank, lengths, self.neighbours)), grid
 
@@ -270,11 +276,12 @@ class Patchcore(FeatureDetector):
     def state(self) -> dict[str, Any]:
         """The bank, where its rows come from, and the grid."""
         arrays = {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
-        return {**arrays, **hashes_state(self.hashes)}
+        return {**arrays, **hashes_state(self.hashes), **({"most_pixels": self.most_pixels} if self.tile else {})}
 
     def load_state(self, state: dict[str, Any]) -> Patchcore:
         """The inverse of `state`."""
         self.hashes = load_hashes(state)
+        self.most_pixels = int(state["most_pixels"]) if self.tile else 0
         self.bank = torch.as_tensor(state["bank"]).to(torch_device())
         self.picks, self.grid = np.asarray(state["picks"]), tuple(state["grid"])
         if self.bank.ndim != 2 or self.picks.shape != self.bank.shape[:1]:
