@@ -93,7 +93,8 @@ def measure(
     table = table.join(_sizes(table, detector), how="left")
     detected = _paint(detector, threshold, canvases, painted, progress) if painted and canvases else {}
     count, enough = len(detector.good_scores), len(new) >= metrics.images_needed(promised)
-    p, named = metrics.unlike_before(detector.good_scores, new["score"], FALSE_DISCOVERIES)
+    p = metrics.conformal_p_values(new["score"], detector.good_scores)
+    named = metrics.discoveries(p, FALSE_DISCOVERIES)
     return {
         "method": detector.name,
         "category": description["category"],

@@ -34,7 +34,6 @@ from mvtec_ad.metrics.promise import (
     same_as_before,
     true_rate,
     true_rate_interval,
-    unlike_before,
 )
 from mvtec_ad.metrics.report import evaluate, format_metric, format_number, markdown_table, threshold_summary
 from mvtec_ad.metrics.thresholds import (

@@ -22,7 +22,8 @@ def conformal_p_values(scores: ArrayLike, good_scores: ArrayLike) -> np.ndarray:
 
     A further good image gets a p-value of at most α with probability at most α, for every n and every distribution, as
     long as it and the n calibration images are exchangeable and the model has seen none of them (Vovk et al. 2005).
-    None is below 1 / (n + 1). `good_scores`, `(n,)`, are as in `calibrated`.
+    None is below 1 / (n + 1): of m images a lone outlier cannot be discovered where m > rate · (n + 1), but several
+    that all exceed every good score can. `good_scores`, `(n,)`, are as in `calibrated`.
 
     Examples:
         >>> conformal_p_values([5.0, 0.5], good_scores=[1.0, 2.0, 3.0]).tolist()
@@ -53,7 +54,7 @@ def discoveries(p_values: ArrayLike, false_discovery_rate: float) -> np.ndarray:
     if not 0 < false_discovery_rate < 1:
         wanted = "must lie between 0 and 1, for example 0.1"
         raise SettingsError(f"the false-discovery rate {wanted}, not {false_discovery_rate}")
-    return false_discovery_control(p_values) <= false_discovery_rate
+    return false_discovery_control(p_values) <= false_discovery_rate * (1 + 1e-12)
 
 
 def leave_one_out_p_values(good_scores: ArrayLike, false_discovery_rate: float = 0.1) -> np.ndarray:

@@ -111,30 +111,6 @@ def _mean_difference(new: np.ndarray, old: np.ndarray, axis: int) -> np.ndarray:
     return new.mean(axis) - old.mean(axis)
 
 
-def unlike_before(
-    good_scores: ArrayLike, new_scores: ArrayLike, false_discovery_rate: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which new images score too high to be good like the old ones: conformal p-values and, by Benjamini–Hochberg, who.
-
-    p = (1 + #{good scores at least as high}) / (n + 1). Among the images that are named, the expected share of those
-    that are as good as the old ones is at most the false-discovery rate: Bates et al., "Testing for outliers with
-    conformal p-values", Annals of Statistics 2023, theorem 2. No p is below 1 / (n + 1), so that of m new images a
-    lone one cannot be named where m > rate · (n + 1), but several that all exceed every good score can.
-
-    Returns:
-        p-values `(m,)` float64, and `(m,)` bool.
-
-    Examples:
-        >>> p, named = unlike_before(np.arange(99.0), [50.0, 120.0, 130.0])
-        >>> p.tolist(), named.tolist()
-        ([0.5, 0.01, 0.01], [False, True, True])
-    """
-    old, new = np.sort(checked_scores(good_scores)), checked_scores(new_scores)
-    p = (1 + len(old) - np.searchsorted(old, new, side="left")) / (len(old) + 1)
-    largest = _share("false-discovery rate", false_discovery_rate) * (1 + 1e-12)
-    return p, stats.false_discovery_control(p, method="bh") <= largest
-
-
 def _share(name: str, value: float) -> float:
     if not 0 < value < 1:
         raise SettingsError(f"the {name} must lie between 0 and 1, for example 0.05, not {value}")

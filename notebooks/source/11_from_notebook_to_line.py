@@ -26,6 +26,7 @@
 # %%
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -47,7 +48,6 @@ from mvtec_ad.drift import Martingale
 from mvtec_ad.edge import EdgeModel
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
-from mvtec_ad.metrics import promise
 from mvtec_ad.notebooks import leave_out_rest, lesson
 from mvtec_ad.stages import need
 
@@ -77,7 +77,7 @@ good = list(table.query("split == 'train' and label == 0")["image_path"])
 test = table.query("split == 'test'").reset_index(drop=True)
 at_first, later = good[: len(good) * 4 // 5], good[len(good) * 4 // 5 :]
 print(f"{product}: {len(at_first)} good images at first, {len(later)} later, {len(test)} test images")
-if len(at_first) < metrics.thresholds.images_needed(FALSE_ALARM_RATE):
+if len(at_first) < metrics.images_needed(FALSE_ALARM_RATE):
     leave_out_rest(f"{product} has too few good images for a promise of {FALSE_ALARM_RATE:.0%}")
 
 # %%
@@ -122,7 +122,7 @@ n = len(at_first)
 k = int(np.ceil((n + 1) * (1 - FALSE_ALARM_RATE)))
 lines = np.random.default_rng(0).random((1000, n))  # each row: the good scores of one line, as shares
 true_rates = 1 - np.sort(lines, axis=1)[:, k - 1]
-low, high = promise.true_rate_interval(n, FALSE_ALARM_RATE)
+low, high = metrics.true_rate_interval(n, FALSE_ALARM_RATE)
 within = ((true_rates >= low) & (true_rates <= high)).mean()
 print(f"n = {n}, k = {k}: mean true rate {true_rates.mean():.4f}, formula {(n + 1 - k) / (n + 1):.4f}")
 print(f"the package's 95 % range: {low:.3f} to {high:.3f}; it holds the true rate of {within:.1%} of the 1,000 lines")
@@ -133,7 +133,7 @@ lesson("the range holds the true rate in 95 % of all lines", inside[0] <= 0.95 <
 figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
 axes.hist(true_rates, bins=40, density=True, color="0.8", label="1,000 simulated lines")
 rates = np.linspace(0, true_rates.max(), 300)
-axes.plot(rates, promise.true_rate(n, FALSE_ALARM_RATE).pdf(rates), color=plotting.GOOD, label="Beta(n + 1 − k, k)")
+axes.plot(rates, metrics.true_rate(n, FALSE_ALARM_RATE).pdf(rates), color=plotting.GOOD, label="Beta(n + 1 − k, k)")
 axes.axvline(FALSE_ALARM_RATE, color=plotting.DEFECT, ls="--", label="promised on average")
 axes.set(xlabel="true rate of false alarms", ylabel="density", title=f"One promise, many lines: n = {n} good images")
 axes.legend(frameon=False)
@@ -147,8 +147,8 @@ rows = []
 for images in (19, 50, 99, 209, 500, 1000, 5000):
     row = {"good images": images}
     for rate in (0.05, 0.01):
-        enough = images >= metrics.thresholds.images_needed(rate)
-        bounds = promise.true_rate_interval(images, rate) if enough else None
+        enough = images >= metrics.images_needed(rate)
+        bounds = metrics.true_rate_interval(images, rate) if enough else None
         row[f"true rate at {rate:.0%}"] = "{:.3f} to {:.3f}".format(*bounds) if enough else "no promise"
     rows.append(row)
 pd.DataFrame(rows).set_index("good images")
@@ -176,8 +176,8 @@ print(
 )
 
 # %%
-expected = promise.alarms_among(n, FALSE_ALARM_RATE, len(alarms)).interval(0.95)
-same = promise.same_as_before(detector.good_scores, scores[labels == 0])
+expected = metrics.alarms_among(n, FALSE_ALARM_RATE, len(alarms)).interval(0.95)
+same = metrics.same_as_before(detector.good_scores, scores[labels == 0])
 print(f"the promise allows {expected[0]:.0f} to {expected[1]:.0f} false alarms among {len(alarms)} good parts (95 %)")
 print(f"are the new good parts like the old ones? permutation test p = {same['p']:.3f};", end=" ")
 print(f"a new one scores higher than an old one in {same['higher']:.0%} of the pairs")
@@ -185,7 +185,8 @@ lesson("as many alarms as the promise allows", alarms.sum() <= expected[1], run,
 
 # %% [markdown]
 # A small p says that new good parts do *not* score like the old ones. The share tells in which direction: below one half, the new ones score lower. PatchCore's leave-one-out scores are known to be too
-# high (notebook 03b: each image is compared with a bank that was chosen with the image present and then lost its patches). So the threshold stops fewer good parts than promised, and may miss small defects that it need not miss.
+# high (notebook 03b: each image is compared with a bank that was chosen with the image present and then lost its patches). So the
+# threshold may stop fewer good parts than it is allowed to, and miss defects that it need not miss.
 #
 # ## Keep the model
 
@@ -208,8 +209,8 @@ print(f"{model.name}: {model.stat().st_size / 1e6:.1f} MB")
 # And the export is refused if one verdict changes. The **certificate** lists what was compared:
 
 # %%
-python, photographs = sys.executable, root / product
-# !{python} -m mvtec_ad export "{model}" --onnx "{home}" --good "{photographs}/train/good" --test "{photographs}/test" 2> /dev/null
+python, photographs, quiet = sys.executable, root / product, os.devnull
+# !{python} -m mvtec_ad export "{model}" --onnx "{home}" --good "{photographs}/train/good" --test "{photographs}/test" 2> "{quiet}"
 
 # %%
 exported = next(home.glob("*.onnx"))
@@ -451,7 +452,7 @@ lesson("a model with defects among its good images finds fewer", after[2][1] < b
 
 # %%
 arrived = np.r_[np.flatnonzero(labels == 0), planted]
-_, named = promise.unlike_before(calibration, clean[arrived], false_discovery_rate=0.1)
+named = metrics.discoveries(metrics.conformal_p_values(clean[arrived], calibration), false_discovery_rate=0.1)
 truly = labels[arrived] == 1
 recall = metrics.wilson(named[truly].mean(), truly.sum())
 print("of {} planted defects {} are named [{:.2f}, {:.2f}]".format(truly.sum(), named[truly].sum(), *recall))
@@ -488,7 +489,7 @@ pd.DataFrame(rows, columns=["what", "promised", "kept"])
 # The threshold is then the largest of n scores; its true rate is Beta(1, n), and $P(\text{rate}\le .05)=1-.95^n\ge .95$ gives n = 59:
 #
 # ```python
-# print(promise.images_to_vouch(0.05), promise.images_to_vouch(0.01))  # 59 299
+# print(metrics.images_to_vouch(0.05), metrics.images_to_vouch(0.01))  # 59 299
 # ```
 # </details>
 #

@@ -10,7 +10,6 @@ from scipy import stats
 
 from mvtec_ad import metrics
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.metrics import promise
 
 LINES = 1000
 
@@ -84,23 +83,6 @@ def test_the_permutation_test_keeps_its_level() -> None:
     assert metrics.same_as_before(np.arange(30.0), np.arange(10) + 25.0)["p"] < 0.001
 
 
-def test_images_that_are_unlike_are_named_with_few_false_ones() -> None:
-    """Conformal p-values by hand; Benjamini–Hochberg by its definition; the share of false names on average."""
-    rng = np.random.default_rng(5)
-    shares = []
-    for _ in range(300):
-        good, new = rng.normal(size=200), rng.normal(size=20)
-        new[:5] += 5
-        p, named = metrics.unlike_before(good, new, 0.1)
-        by_hand = np.array([(1 + sum(good >= score)) / 201 for score in new])
-        np.testing.assert_allclose(p, by_hand)
-        passing = [rank for rank, value in enumerate(np.sort(p), 1) if value <= 0.1 * rank / 20]
-        assert set(np.flatnonzero(named)) == set(np.argsort(p, kind="stable")[: max(passing, default=0)])
-        shares.append(named[5:].sum() / max(named.sum(), 1))
-    assert np.mean(shares) <= 0.1
-    assert named[:5].all()
-
-
 def test_what_cannot_be_promised_is_refused() -> None:
     """In one line each."""
     with pytest.raises(DataError, match="at least 99"):
@@ -113,5 +95,3 @@ def test_what_cannot_be_promised_is_refused() -> None:
         metrics.alarms_among(209, 0.05, 0)
     with pytest.raises(DataError, match="scores must be"):
         metrics.same_as_before([], [1.0])
-    with pytest.raises(SettingsError, match="false-discovery"):
-        promise.unlike_before([1.0], [1.0], 0)
