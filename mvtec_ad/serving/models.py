@@ -205,10 +205,11 @@ def _load_edge(path: Path) -> SingleModel:
 
 def _load_artifact(path: Path, which: dict[str, Any]) -> SingleModel:
     from mvtec_ad import artifacts
+
+    artifact = artifacts.load(path)  # refused before torch is imported
     from mvtec_ad.inspection.second_opinion import CalibratedDetector
     from mvtec_ad.methods import load_model
 
-    artifact = artifacts.load(path)
     detector, description = load_model(artifact, **which)
     threshold = description["threshold"]
     scorer = CalibratedDetector(detector, threshold["value"], threshold["false_alarm_rate"])
