@@ -217,8 +217,7 @@ class Service:
             await self.batches.stop()
             self.readers.shutdown()
             self.files.shutdown()
-            if problem := self.watch.save():
-                print(f"the drift watch is not kept: {problem}", file=sys.stderr)
+            self.watch.save()
             if self.feedback:
                 self.feedback.close()
 
