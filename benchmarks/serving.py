@@ -111,12 +111,13 @@ def measure(service: subprocess.Popen, port: int, bodies: list[bytes], arguments
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(arguments.clients)]
     process, memory, begun = psutil.Process(service.pid), [], time.perf_counter()
+    before = sum(process.cpu_times()[:2])
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         time.sleep(EVERY)
         memory.append((time.perf_counter() - begun, process.memory_info().rss / 1e6))
-    seconds = time.perf_counter() - begun
+    seconds, used = time.perf_counter() - begun, sum(process.cpu_times()[:2]) - before
     warm = np.median([megabytes for at, megabytes in memory if WARM_UP <= at <= WARM_UP + 5])
     last = np.median([megabytes for _, megabytes in memory[-5:]])
     milliseconds = 1000 * np.quantile(latencies, (0.5, 0.95, 1.0))
@@ -124,7 +125,8 @@ def measure(service: subprocess.Popen, port: int, bodies: list[bytes], arguments
     speed = f"{len(latencies)} answers, {len(latencies) / seconds:.1f} a second"
     print(f"{arguments.clients} clients, {seconds:.0f} s: {speed}")
     print(f"{errors} errors {problems[:1] or ''}; statuses {statuses}; verdicts {verdicts}")
-    print("latency: median {:.0f} ms, p95 {:.0f} ms, largest {:.0f} ms".format(*milliseconds))
+    words = "latency: median {:.0f} ms, p95 {:.0f} ms, largest {:.0f} ms".format(*milliseconds)
+    print(f"{words}; {1000 * used / len(latencies):.0f} ms of processor time an image, load {os.getloadavg()[0]:.1f}")
     change = f"{warm:.0f} MB after {WARM_UP:.0f} s, {last:.0f} MB at the end ({last / warm - 1:+.1%})"
     print(f"memory: {memory[0][1]:.0f} MB at 1 s, {change}")
     return errors > 0 or abs(last / warm - 1) > 0.05

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -219,8 +220,7 @@ class Service:
             await self.batches.stop()
             self.readers.shutdown()
             self.files.shutdown()
-            if problem := self.watch.save():
-                print(f"the drift watch is not kept: {problem}", file=sys.stderr)
+            self.watch.save()
             if self.feedback:
                 self.feedback.close()
 
@@ -480,6 +480,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def of_ours(request: Request, problem: Exception) -> JSONResponse:
+        traceback.print_exception(problem)  # on the console alone
         return _problem(500, "the service failed on this request: its console says why")
 
 
@@ -495,17 +496,21 @@ def _first(errors: Sequence[Any]) -> str:
 def run(app: FastAPI, listener: socket.socket, *, ready: str = "") -> None:
     """Serve until Ctrl-C or SIGTERM, on a socket that is bound already; `ready` is printed when requests are taken."""
     protocol = type("Protocol", (LimitedProtocol,), {"limits": app.state.service.limits})
-    known = {"http": protocol, "ws": "none", "lifespan": "on", "log_level": "error", "access_log": False}
-    known |= {"server_header": False, "timeout_keep_alive": 10, "timeout_graceful_shutdown": 10}
+    known = {"http": protocol, "ws": "none", "lifespan": "on", "log_level": "critical", "access_log": False}
+    known |= {"server_header": False, "proxy_headers": False, "timeout_keep_alive": 10, "timeout_graceful_shutdown": 3}
     server = uvicorn.Server(uvicorn.Config(app, h11_max_incomplete_event_size=MOST_HEADERS, **known))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn raises again at the end
-    startup = server.startup
+    startup, shutdown = server.startup, server.shutdown
 
     async def announced(*arguments: Any, **more: Any) -> None:
         await startup(*arguments, **more)
         print(ready, flush=True)
 
-    server.startup = announced
+    async def prompt(*arguments: Any, **more: Any) -> None:
+        app.state.service.batches.end()
+        await shutdown(*arguments, **more)
+
+    server.startup, server.shutdown = announced, prompt
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

@@ -31,14 +31,27 @@ class Batches:
     def __init__(self, look: Look, most: int, together: int = 8, window: float = 0.003) -> None:
         self.look, self.most, self.together, self.window = look, most, together, window
         self.queue: asyncio.Queue[tuple[Any, asyncio.Future]] = asyncio.Queue()
-        self.waiting = 0  # items, those that are looked at among them
+        self.pending: set[asyncio.Future] = set()  # of items that are not looked at yet, or just now
+        self.ended = False
         self.seconds = 0.1  # that an item takes, smoothed
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.task: asyncio.Task | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait, those that are looked at among them."""
+        return len(self.pending)
+
     def start(self) -> None:
         """Begin to take items, in the running event loop."""
         self.task = asyncio.create_task(self._run())
+
+    def end(self) -> None:
+        """Whoever waits hears that nothing comes any more."""
+        self.ended = True
+        for future in tuple(self.pending):
+            if not future.done():
+                future.set_exception(RequestError(503, "the service ends: try again when it is back", 10))
 
     async def stop(self) -> None:
         """Take no more; what the thread is at ends first."""
@@ -54,12 +67,14 @@ class Batches:
             RequestError: 503 where too many wait already, or when they were not looked at in time.
             Exception: what the first that failed ended with.
         """
+        if self.ended:
+            raise RequestError(503, "the service ends: try again when it is back", 10)
         if self.waiting + len(items) > self.most:
             again = max(1, math.ceil(self.waiting * self.seconds))
             raise RequestError(503, f"{self.waiting} images wait already: try again in {again} s", again)
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
-        self.waiting += len(items)
+        self.pending.update(futures)
         for item, future in zip(items, futures, strict=True):
             future.add_done_callback(self._done)
             self.queue.put_nowait((item, future))
@@ -72,7 +87,7 @@ class Batches:
                 future.cancel()  # of those that nobody waits for any more
 
     def _done(self, future: asyncio.Future) -> None:
-        self.waiting -= 1
+        self.pending.discard(future)
         if not future.cancelled():
             future.exception()  # has been looked at: gather tells of the first only
 

@@ -125,6 +125,8 @@ class Line(ServedModel):
         return [self._findings(inspection, picture) for inspection, picture in zip(inspected, pictures, strict=True)]
 
     def _findings(self, inspection: Any, picture: np.ndarray) -> Findings:
+        from scipy.special import expit
+
         if inspection.verdict == "unreadable":
             raise DataError(inspection.problem)
         _, classify, ask, *_ = self.inspector.stages
@@ -136,7 +138,7 @@ class Line(ServedModel):
         findings, second = Findings(inspection.verdict, inspection.score, **known), inspection.second_opinion
         if inspection.decided_by == "classifier":
             fitted = classify.classifiers[inspection.product, inspection.view]
-            limit = 1 / (1 + math.exp(-fitted.reject_band.threshold))
+            limit = float(expit(fitted.reject_band.threshold))
             values, size = inspection.anomaly_map, fitted.model.image_size
             if values is not None and fitted.model.finders:  # the item was cut out, and maybe rotated
                 finder = fitted.model.finders[inspection.view]
@@ -199,16 +201,18 @@ def _load_edge(path: Path) -> SingleModel:
     model = EdgeModel(path)
     threshold = {"value": float(model.threshold), "false_alarm_rate": model.false_alarm_rate}
     about = {"kind": "exported model", "method": model.method, "product": model.category, "threshold": threshold}
-    about |= {"image_size": model.image_size, "crop": model.crop, "manifest": without_paths(model.manifest)}
+    manifest = {name: value for name, value in model.manifest.items() if name != "good_scores"}
+    about |= {"image_size": model.image_size, "crop": model.crop, "manifest": without_paths(manifest)}
     return _single(path, model, about, np.asarray(model.good_scores), (model.image_size, model.crop))
 
 
 def _load_artifact(path: Path, which: dict[str, Any]) -> SingleModel:
     from mvtec_ad import artifacts
+
+    artifact = artifacts.load(path)  # refused before torch is imported
     from mvtec_ad.inspection.second_opinion import CalibratedDetector
     from mvtec_ad.methods import load_model
 
-    artifact = artifacts.load(path)
     detector, description = load_model(artifact, **which)
     threshold = description["threshold"]
     scorer = CalibratedDetector(detector, threshold["value"], threshold["false_alarm_rate"])

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mvtec_ad.artifacts import write_file
 from mvtec_ad.data.loading import resample
 from mvtec_ad.drift import Martingale
 from mvtec_ad.errors import ArtifactError, DataError
@@ -96,10 +98,8 @@ class Watch:
     def __init__(self, model: ServedModel, folder: Path | None = None) -> None:
         self.path = None if folder is None else folder / DRIFT
         alarm_rate = FALSE_ALARM / max(1, len(model.good_scores))
-        self.saved, self.lines = (
-            time.monotonic(),
-            {name: Martingale((), alarm_rate) for name in sorted(model.good_scores)},
-        )
+        self.lines = {name: Martingale((), alarm_rate) for name in sorted(model.good_scores)}
+        self.saved = time.monotonic()
         known = [model.description, sorted((name, limit) for name, (_, limit) in model.good_scores.items())]
         self.model = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
         if self.path is not None and self.path.is_file():
@@ -113,19 +113,16 @@ class Watch:
         if time.monotonic() > self.saved + SAVED:
             self.save()
 
-    def save(self) -> str:
-        """Keep it on disk; what went wrong, "" for nothing."""
-        from mvtec_ad.artifacts import write_file
-
+    def save(self) -> None:
+        """Keep it on disk; what goes wrong is printed, for verdicts do not need it."""
         self.saved = time.monotonic()
         if self.path is None or not self.lines:
-            return ""
-        state = {"model": self.model, "lines": {product: line.state() for product, line in self.lines.items()}}
+            return
+        state = {"model": self.model, "lines": {name: line.state() for name, line in self.lines.items()}}
         try:
             write_file(self.path, json.dumps(state))
         except ArtifactError as problem:
-            return str(problem)
-        return ""
+            print(f"the drift watch is not kept: {problem}", file=sys.stderr)
 
     def _load(self) -> None:
         """Go on where this model's was; another model's is left behind.

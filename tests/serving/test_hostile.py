@@ -255,7 +255,7 @@ def check(status: int, kind: str, body: bytes, case: object) -> None:
     assert not LEAKS.search(body), body
 
 
-def test_every_hostile_request_is_refused_in_refusal_body(server: int) -> None:
+def test_every_hostile_request_is_refused_in_one_line(server: int) -> None:
     """More than two hundred, several at once; after all of them a part has its verdict, as before."""
     before = inspect(server, part(10), part(50))
     hostile = list(cases())

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ask, inspect, part, write_onnx
+from served import SLOW, ask, child, encoded, form, inspect, part, write_onnx
 
 from mvtec_ad.cli import main
 
@@ -49,6 +51,25 @@ def test_an_exported_model_is_served_without_torch(tmp_path: Path, project: Path
         rest, errors = process.communicate(timeout=20)
         assert (process.returncode, rest, errors) == (0, "ended; 0 images were inspected\n", "")
     assert (tmp_path / "transfer" / "feedback" / "drift.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is ended as POSIX does it")
+def test_who_waits_when_it_is_terminated_is_told(tmp_path: Path) -> None:
+    """What is looked at or half sent does not hold it up, and nothing but a line is printed."""
+    with child(tmp_path) as (process, port), socket.create_connection(("127.0.0.1", port)) as half:
+        half.sendall(b"POST /inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        with ThreadPoolExecutor(4) as pool:
+            kind, body = form([("a.png", encoded(part(SLOW)))])
+            waiting = [pool.submit(ask, port, "POST", "/inspect", body, Content_Type=kind) for _ in range(4)]
+            while json.loads(ask(port, "GET", "/health")[2])["waiting"] < 4:
+                time.sleep(0.01)
+            process.terminate()
+            for answer in waiting:
+                status, headers, text = answer.result()
+                assert (status, headers["retry-after"]) == (503, "10")
+                assert "ends" in json.loads(text)["error"]
+        printed, errors = process.communicate(timeout=20)
+        assert (process.returncode, printed, errors) == (0, "ended after 0\n", "")
 
 
 @pytest.mark.parametrize(
