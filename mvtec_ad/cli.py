@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import itertools
 import json
 import math
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
 
 from mvtec_ad import __version__
 from mvtec_ad.config import DataSettings, Options, make_folder, profile, root_folder, seen_part, transfer_folder
-from mvtec_ad.errors import DataError, MvtecAdError, SettingsError, in_words, printable
+from mvtec_ad.errors import DataError, MvtecAdError, SettingsError, in_words, printable, way_to_install
 from mvtec_ad.methods import METHODS, WITH_LABELS, detector_class
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from mvtec_ad.benchmark import Result
     from mvtec_ad.benchmark.cells import Row
-    from mvtec_ad.methods.base import Scores
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are; the first time 4
@@ -318,7 +318,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
 
 def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `detect`."""
-    text = "what `fit` wrote; or a folder of the notebooks' artifacts: then it is the line"
+    text = "what `fit` or `export` wrote; or a folder of the notebooks' artifacts: then it is the line"
     parser.add_argument("artifact", help=text)
     parser.add_argument("images", nargs="+", help="image files or folders")
     folder = {"dest": "anomaly_maps", "metavar": "HEAT_MAPS"}
@@ -357,59 +357,121 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def _detect(target: Path, arguments: argparse.Namespace) -> None:
     """Some images at a time: read, score, print, then draw. Nothing of an image is kept but its row."""
-    from tqdm import tqdm
-
-    from mvtec_ad import plotting
-    from mvtec_ad.data.loading import load_readable
-    from mvtec_ad.methods import load_model
-
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
         raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
+    exported = target.suffix.lower() == ".onnx"  # then nothing is imported that an edge device may lack
     folder = None if arguments.anomaly_maps == "none" else Path(arguments.anomaly_maps or "heat_maps")
+    folder = _drawable(folder, arguments) if exported else folder
     check_output("--heat-maps", folder)
     check_output("--animation", arguments.animation, ".gif")
     paths = image_paths(arguments.images)
     which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
-    detector, description = load_model(target, **which)
-    calibrated = description["threshold"]["value"]
+    score, name, calibrated = _exported(target, **which) if exported else _artifact(target, **which)
     threshold = calibrated if arguments.threshold is None else arguments.threshold
     files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, calibrated)
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
-    quiet = {"unit": "image", "disable": not arguments.json}  # rows in words are progress enough
-    with printed_rows(arguments.json) as add_row, tqdm(total=len(paths), **quiet) as bar:
+    with printed_rows(arguments.json) as add_row, progress_bar(len(paths), arguments.json) as bar:
         for part in growing(len(paths)):
             chunk = paths[part]
-            images, problems = load_readable(chunk, detector.image_size, detector.crop)
+            images, scores, maps, problems = score(chunk)
             readable = [path for position, path in enumerate(chunk) if position not in problems]
-            scores = detector.score_seen(detector.parts(images)) if readable else None
-            mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
+            mapped = bool(readable) and maps is not None  # some methods judge an image as a whole
             names = [files.name(path) if mapped else None for path in readable]
-            judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
+            judged = iter(zip(scores, names, strict=True))
             for position, path in enumerate(chunk):
-                score, name = (None, None) if position in problems else next(judged)
-                verdict = "unreadable" if score is None else "defect" if score > threshold else "good"
-                row = {"image": str(path), "threshold": threshold, "verdict": verdict, "score": score, "heat_map": name}
+                value, figure = (None, None) if position in problems else next(judged)
+                verdict = "unreadable" if value is None else "defect" if value > threshold else "good"
+                row = {"image": str(path), "threshold": threshold, "verdict": verdict, "score": value}
+                row["heat_map"] = figure
                 if position in problems:
                     problem = problem or problems[position]
                     row["reason"] = str(problems[position])
                 counts[verdict] += 1
                 add_row(row)
-            if mapped:
-                pictures.draw(files, names, readable, images, scores)
+            if mapped and (folder or arguments.animation):
+                pictures.draw(files, names, readable, images, scores, maps)
             bar.update(len(chunk))
     if not arguments.json:
         summary = f"{counts['defect']} of {len(paths)} images called defective"
         summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
         print(summary + files.where("heat maps"), flush=True)
     if pictures.frames:
+        from mvtec_ad import plotting
+
         frames = (pictures.figure(*frame) for frame in pictures.frames)
         files.write(arguments.animation, lambda: plotting.animation(frames))
     not_judged = [f"{counts['unreadable']} of {len(paths)} images not judged; {problem}"] if problem else []
     if arguments.animation and not pictures.frames:
-        reason = f"{detector.name} has no anomaly map to show" if counts["unreadable"] < len(paths) else "no image"
+        reason = f"{name} has no anomaly map to show" if counts["unreadable"] < len(paths) else "no image"
         files.problems.append(f"--animation {arguments.animation} is not written: {reason}")
     if not_judged or files.problems:
         raise DataError("; ".join([*not_judged, *files.summary()]))
+
+
+# images, scores, maps or None, and, for each position that cannot be read, what is wrong
+FileScores = tuple["Sequence[np.ndarray]", list[float], "Sequence[np.ndarray] | None", dict[int, DataError]]
+
+
+def _artifact(target: Path, **which: Any) -> tuple[Callable[[Sequence[Path]], FileScores], str, float]:
+    """What scores image files by a fitted artifact, the method's name and the calibrated threshold."""
+    from mvtec_ad.data.loading import load_readable
+    from mvtec_ad.methods import load_model
+
+    detector, description = load_model(target, **which)
+
+    def score(paths: Sequence[Path]) -> FileScores:
+        images, problems = load_readable(paths, detector.image_size, detector.crop)
+        if len(problems) == len(paths):
+            return images, [], None, problems
+        scores = detector.score_seen(detector.parts(images))
+        return images, scores.image.tolist(), scores.maps, problems
+
+    return score, detector.name, description["threshold"]["value"]
+
+
+def _exported(target: Path, **which: Any) -> tuple[Callable[[Sequence[Path]], FileScores], str, float]:
+    """The same by a graph that `export` wrote, without torch."""
+    from mvtec_ad.data.loading import read_image
+    from mvtec_ad.edge import EdgeModel
+
+    for option in [option for option, value in which.items() if value is not None]:
+        raise SettingsError(f"--{option} says nothing with an exported model, which is a single one: leave it out")
+    model = EdgeModel(target)
+
+    def score(paths: Sequence[Path]) -> FileScores:
+        triples, problems = [], {}
+        for position, path in enumerate(paths):
+            try:
+                triples.append(model.score(read_image(path)))
+            except DataError as problem:
+                problems[position] = problem
+        images, scores, maps = map(list, zip(*triples, strict=True)) if triples else ([], [], [None])
+        return images, scores, None if maps[0] is None else maps, problems
+
+    return score, model.method, model.threshold
+
+
+def _drawable(folder: Path | None, arguments: argparse.Namespace) -> Path | None:
+    """The folder for heat maps; None, and a line, where they were not asked for and what draws them is missing."""
+    try:
+        for module in ("matplotlib", "pandas", "safetensors"):
+            importlib.import_module(module)
+    except ModuleNotFoundError:
+        if folder and (arguments.anomaly_maps or arguments.animation):
+            raise
+        if folder:
+            print(f"no heat maps: to draw them, {way_to_install('notebooks')}", file=sys.stderr)
+        return None
+    return folder
+
+
+def progress_bar(count: int, shown: bool) -> Any:
+    """A bar for machines' output, whose rows say nothing to who waits; `update` does nothing where tqdm is missing."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return contextlib.nullcontext(argparse.Namespace(update=lambda _: None))
+    return tqdm(total=count, unit="image", disable=not shown)  # rows in words are progress enough
 
 
 def growing(count: int) -> Iterator[slice]:
@@ -461,8 +523,9 @@ class Pictures:
         files: PictureFiles,
         names: Sequence[str | None],
         paths: Sequence[Path],
-        images: np.ndarray,
-        scores: Scores,
+        images: Sequence[np.ndarray],
+        scores: list[float],
+        maps: Sequence[np.ndarray],
     ) -> None:
         """Write the pictures of some images under these names; a None is not written."""
         import numpy as np
@@ -470,10 +533,10 @@ class Pictures:
         from mvtec_ad.plotting import to_png
 
         if self.scale is None:
-            peaks = scores.maps.reshape(len(scores.maps), -1).max(1)
-            of_maps = self.calibrated > 0 and np.allclose(peaks, scores.image, rtol=1e-4)
-            self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
-        frames = list(zip(paths, images, scores.maps, scores.image.tolist(), strict=True))
+            peaks = [anomaly_map.max() for anomaly_map in maps]
+            of_maps = self.calibrated > 0 and np.allclose(peaks, scores, rtol=1e-4)
+            self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(maps, 0.999)))
+        frames = list(zip(paths, images, maps, scores, strict=True))
         for name, frame in zip(names, frames, strict=True):
             files.write(name, lambda frame=frame: to_png(self.figure(*frame)))
         if self.animation:  # copies, for a view would keep all images of its batch
@@ -501,7 +564,7 @@ class PictureFiles:
 
     def name(self, path: Path) -> str | None:
         """Where the picture of an image will lie."""
-        from mvtec_ad.plotting import is_figure
+        from mvtec_ad.data.loading import is_figure
 
         if self.folder is None:
             return None
@@ -546,8 +609,7 @@ def image_paths(names: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.loading import IMAGE_SUFFIXES, is_image, paths_below
-    from mvtec_ad.plotting import is_figure
+    from mvtec_ad.data.loading import IMAGE_SUFFIXES, is_figure, is_image, paths_below
 
     paths: list[Path] = []
     for name in map(Path, names):

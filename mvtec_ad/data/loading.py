@@ -12,16 +12,18 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
-import psutil
 from PIL import ImageOps, TiffImagePlugin
 
 from mvtec_ad.data import formats
 from mvtec_ad.data.masks import marked_pixels, turned
 from mvtec_ad.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 IN_NETWORK = 200  # bytes a pixel: ResNet-18 holds 64 channels at half the size, several times over
@@ -30,6 +32,7 @@ DEEPEST = 8  # bytes of a pixel: four channels of 16 bits
 DAMAGED = "is cut off or damaged: copy it again or remove it"
 NO_IMAGE = "cannot be decoded: save it as PNG, JPEG, BMP, WebP or TIFF of 8 or 16 bits, or remove it"
 STDERR = formats.Stderr()
+SOFTWARE = "mvtec-ad"  # stands in every PNG of `plotting.to_png`: by it a heat map is told from a user's image
 IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV 4.11 and later: saves turning BGR into RGB, twice for a PNG
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken file, our one line says with its name
@@ -39,6 +42,15 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken fi
 def is_image(path: Path) -> bool:
     """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is a figure of `plotting.to_png`, by the first of its notes."""
+    try:
+        with open(path, "rb") as file:
+            return b"tEXtSoftware\0" + SOFTWARE.encode() in file.read(200)
+    except OSError:
+        return False
 
 
 def is_hidden(path: Path) -> bool:
@@ -213,6 +225,8 @@ def check_memory(count: int, size: int) -> None:
 
     Counted are the pixels of all, and what a network makes of one of them at the least.
     """
+    import psutil
+
     needed, free = (3 * count + IN_NETWORK) * size**2, psutil.virtual_memory().available
     if needed > free:
         raise SettingsError(
