@@ -56,18 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = words[0] if words else ""
     if words and words[0] in ALIASES:
         words = [*ALIASES[words[0]], *words[1:]]
-    parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, add_flags, _) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        add_flags(command, words[1:] if words[:1] == [name] else None)
-    parsed, unknown = parser.parse_known_args(words)
-    if unknown:  # said by the command, whose options they are not
-        rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
-        way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
-        commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
     try:
+        parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
+        parser.add_argument("--version", action="version", version=__version__)
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for name, (text, add_flags, _) in COMMANDS.items():
+            command = commands.add_parser(
+                name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+            )
+            add_flags(command, words[1:] if words[:1] == [name] else None)
+        parsed, unknown = parser.parse_known_args(words)
+        if unknown:  # said by the command, whose options they are not
+            rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
+            way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
+            commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
         COMMANDS[parsed.command][2](parsed)
         print(end="", flush=True)  # what the reader of our output refuses, he refuses here
     except BrokenPipeError:  # he has gone, as `head` does: nobody wants the rest
@@ -699,6 +701,8 @@ def run_export(arguments: argparse.Namespace) -> None:
     images = {part: image_paths(names) for part in ("good", "test") if (names := getattr(arguments, part))}
     if not images:
         raise SettingsError("a certificate needs images to compare on: give good ones with --good, others with --test")
+    for module in ("onnx", "onnxscript"):  # said before what else is missing
+        importlib.import_module(module)
     from mvtec_ad import export
 
     which = {key: getattr(arguments, key) for key in ("category", "method", "seed", "name")}
