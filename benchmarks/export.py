@@ -103,7 +103,7 @@ def in_browser(row: str, category: str, root: Path) -> str:
                 result = browser.find_element(By.ID, "result")
                 wait.until(lambda _, name=named.name, result=result: result.get_attribute("data-file") == name)
                 _, score, _ = model.score(read_image(path))
-                verdict = "defect" if score > model.description["threshold"]["value"] else "good"
+                verdict = "defect" if score > model.description["threshold"]["model"] else "good"
                 changed += result.get_attribute("data-verdict") != verdict
                 largest = max(largest, abs(float(result.get_attribute("data-score")) - score) / abs(score))
                 milliseconds.append(int(result.text.rsplit(", ", 1)[1].split()[0]))

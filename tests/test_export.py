@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from onnx import numpy_helper
@@ -30,6 +31,7 @@ from mvtec_ad.export import page, resizing
 from mvtec_ad.inspection.second_opinion import CalibratedDetector
 from mvtec_ad.methods.autoencoder import Autoencoder, Vae
 from mvtec_ad.methods.base import Detector, FeatureDetector
+from mvtec_ad.methods.classifier import Classifier, ClassifierNetwork
 from mvtec_ad.methods.knn import Knn
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
@@ -115,6 +117,26 @@ def test_scores_maps_and_verdicts_equal_the_models(kind: type[Detector], options
     check(edge.EdgeModel(graph), model)
 
 
+def test_a_classifier_gives_logit_and_verdict_without_a_map() -> None:
+    """Its pyramid's cells do not divide the grid; one that looks for the item first is refused."""
+    torch.manual_seed(0)
+    model = Classifier(roi="whole", image_size=40, pyramid=(1, 3))
+    model.network = ClassifierNetwork(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, 4, 2)), model.pyramid, True)
+    model.seed, model.validation = 0, pd.DataFrame({"label": [0, 1, 0], "score": [-0.25, 1.0, 0.5]})
+    images = [picture(height, width, number + 50) for number, (height, width) in enumerate(SIZES)]
+    logits = [float(model.logits(resample(image, 40, 40)[None])[0]) for image in images]
+    fitted = export.fitted_classifier(model, "noise", float(np.median(logits)) + 1e-4)
+    opened = edge.EdgeModel(export.to_onnx(fitted).SerializeToString())
+    for image, logit in zip(images, logits, strict=True):
+        score, anomaly_map, defect = opened.run(image)
+        assert score == pytest.approx(logit, rel=1e-4)
+        assert anomaly_map is None
+        assert defect == (logit > opened.threshold)
+    assert (opened.false_alarm_rate, opened.good_scores.tolist()) == (None, [-0.25, 0.5])
+    with pytest.raises(SettingsError, match="roi registered finds the item by key points"):
+        export.fitted_classifier(Classifier(), "noise", 0.0)
+
+
 def check(opened: edge.EdgeModel, model: export.Fitted) -> None:
     """Equal up to the rounding of float32."""
     for number, (height, width) in enumerate(SIZES):
@@ -137,7 +159,10 @@ def test_patchcore_and_what_the_file_says_of_itself(patchcore: tuple[export.Fitt
     detector = model.head.detector
     assert (opened.method, opened.category, opened.image_size, opened.crop) == ("patchcore", "noise", 32, 24)
     np.testing.assert_array_equal(opened.good_scores, detector.good_scores)
-    assert opened.map_scale == CalibratedDetector(detector, opened.threshold).map_scale
+    own_threshold = float(np.median(detector.good_scores))
+    assert opened.manifest["threshold"]["model"] == own_threshold
+    assert own_threshold * 1.000009 < opened.threshold < own_threshold * 1.000011  # a tie is no defect after rounding
+    assert opened.map_scale == CalibratedDetector(detector, own_threshold).map_scale
     assert opened.false_alarm_rate == 0.5
     with pytest.raises(DataError, match=r"must be \(H, W, 3\) uint8"):
         opened.score(np.zeros((8, 8, 3), np.float32))
@@ -191,7 +216,7 @@ def test_the_certificate_counts_what_differs(
     assert certificate["images"] == {"good": 2, "test": 4}
     assert certificate["graphs"]["float32"]["verdicts_changed"] == 0
     assert certificate["graphs"]["float32"]["relative_score_difference"] < 1e-4
-    good = int((scores <= model.description["threshold"]["value"]).sum())
+    good = int((scores <= model.description["threshold"]["model"]).sum())
     assert 0 < good == certificate["graphs"]["other"]["verdicts_changed"]
     assert len(certificate["graphs"]["other"]["changed"]) == good
     lines = "\n".join(export.certificate_lines(certificate))

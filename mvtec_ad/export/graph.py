@@ -33,6 +33,7 @@ from mvtec_ad.methods.padim import Gaussians, Padim
 
 EXPORTED = ("padim", "patchcore", "autoencoder", "vae", "classifier")
 LEAST_WEIGHTS = 1024  # numbers of a tensor that is worth int8
+ROUNDING = 1e-5  # of a threshold, which is the score of a good image: rounding in a graph must not make that a defect
 LARGEST = 2**31 - 2**20  # bytes of a protobuf file, with room for what is no weight
 
 
@@ -178,6 +179,8 @@ class Fitted:
 def fitted(detector: Detector, category: str, threshold: Mapping[str, float]) -> Fitted:
     """A fitted detector as something to export; `threshold` has "value" and "false_alarm_rate".
 
+    The graph's threshold is raised by `ROUNDING`, the model's own stands beside it as "model".
+
     Raises:
         SettingsError: its method, or its network, cannot be exported.
     """
@@ -189,8 +192,9 @@ def fitted(detector: Detector, category: str, threshold: Mapping[str, float]) ->
         raise SettingsError(f"{problem}: fit it with a torch network, as efficientnet_lite0")
     detector.check_fitted()
     calibrated = CalibratedDetector(detector, threshold["value"])
+    raised = threshold["value"] + ROUNDING * abs(threshold["value"])
     description = {
-        **_common(detector, category, threshold),
+        **_common(detector, category, {**threshold, "value": raised, "model": threshold["value"]}),
         **{"backbone": detector.backbone_name, "good_scores": detector.good_scores.tolist()},
         **{"map_scale": list(calibrated.map_scale), "image_size": detector.image_size, "crop": detector.crop},
     }
@@ -208,7 +212,7 @@ def fitted_classifier(model: Classifier, category: str, threshold: float) -> Fit
         raise SettingsError(f"{problem}: fit it with roi whole")
     good = model.validation.loc[model.validation["label"] == 0, "score"]
     description = {
-        **_common(model, category, {"value": threshold, "false_alarm_rate": None}),
+        **_common(model, category, {"value": threshold, "false_alarm_rate": None, "model": threshold}),
         **{"backbone": model.backbone, "map_scale": [0.0, 1.0], "good_scores": good.tolist()},
         **{"image_size": model.image_size, "crop": model.image_size, "temperature": model.temperature},
     }
