@@ -42,7 +42,7 @@ benchmark: .venv/installed .venv-anomalib/installed  ## metrics, PaDiM and Patch
 	.venv-anomalib/bin/python -m pip install --quiet anomalib
 	@touch $@
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt $(wildcard requirements/*.txt) pyproject.toml
 	@echo "installing into .venv (2 minutes, 8 GB) ..."
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --editable ".[dev]"

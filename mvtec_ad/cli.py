@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import itertools
 import json
 import math
@@ -16,11 +17,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from mvtec_ad import __version__
 from mvtec_ad.config import DataSettings, Options, make_folder, profile, root_folder, seen_part, transfer_folder
-from mvtec_ad.errors import DataError, MvtecAdError, SettingsError, in_words, printable
+from mvtec_ad.errors import DataError, MvtecAdError, SettingsError, in_words, printable, way_to_install
 from mvtec_ad.methods import METHODS, WITH_LABELS, detector_class
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from mvtec_ad.benchmark import Result
     from mvtec_ad.benchmark.cells import Row
-    from mvtec_ad.methods.base import Scores
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 AT_ONCE = 32  # images that are read, judged and drawn before the next are; the first time 4
@@ -58,20 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = words[0] if words else ""
     if words and words[0] in ALIASES:
         words = [*ALIASES[words[0]], *words[1:]]
-    parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, add_flags, _) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        add_flags(command, words[1:] if words[:1] == [name] else None)
-    parsed, unknown = parser.parse_known_args(words)
-    if unknown:  # said by the command, whose options they are not
-        rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
-        way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
-        if parsed.command == "fit" and "--tile" in unknown:
-            way = "; only patchcore can look at tiles, for it does not depend on the position in the picture"
-        commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
     try:
+        parser = Parser(prog="mvtec-ad", description="Anomaly detection on MVTec AD and own images.")
+        parser.add_argument("--version", action="version", version=__version__)
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for name, (text, add_flags, _) in COMMANDS.items():
+            command = commands.add_parser(
+                name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+            )
+            add_flags(command, words[1:] if words[:1] == [name] else None)
+        parsed, unknown = parser.parse_known_args(words)
+        if unknown:  # said by the command, whose options they are not
+            rows = parsed.command == "evaluate" and not hasattr(parsed, "preset")
+            way = "; a preset or one row of several takes its options as padim:keras,channels=50" if rows else ""
+            if parsed.command == "fit" and "--tile" in unknown:
+                way = "; only patchcore can look at tiles, for it does not depend on the position in the picture"
+            commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}{way}")
         COMMANDS[parsed.command][2](parsed)
         print(end="", flush=True)  # what the reader of our output refuses, he refuses here
     except BrokenPipeError:  # he has gone, as `head` does: nobody wants the rest
@@ -461,7 +463,7 @@ def suspect_lines(odd: pd.DataFrame) -> list[str]:
 
 def add_detect(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `detect`."""
-    text = "what `fit` wrote; or a folder of the notebooks' artifacts: then it is the line"
+    text = "what `fit` or `export` wrote; or a folder of the notebooks' artifacts: then it is the line"
     parser.add_argument("artifact", help=text)
     parser.add_argument("images", nargs="+", help="image files or folders")
     folder = {"dest": "anomaly_maps", "metavar": "HEAT_MAPS"}
@@ -506,67 +508,95 @@ def run_detect(arguments: argparse.Namespace) -> None:
 
 def _detect(target: Path, arguments: argparse.Namespace) -> None:
     """Some images at a time: read, score, print, then draw. Nothing of an image is kept but its row."""
-    from tqdm import tqdm
-
-    from mvtec_ad import plotting
-    from mvtec_ad.data.loading import batches, load_readable
-    from mvtec_ad.methods import load_model
-
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
         raise SettingsError(f"--threshold {arguments.threshold} judges nothing: give a number")
+    exported = target.suffix.lower() == ".onnx"  # then nothing is imported that an edge device may lack
     folder = None if arguments.anomaly_maps == "none" else Path(arguments.anomaly_maps or "heat_maps")
+    folder = _drawable(folder, arguments) if exported else folder
     check_output("--heat-maps", folder)
     check_output("--animation", arguments.animation, ".gif")
     paths = image_paths(arguments.images)
     which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
-    detector, description = load_model(target, **which)
-    tiled = bool(getattr(detector, "tile", 0))
-    if arguments.tile and not tiled:
-        raise SettingsError(no_tiles(detector))
-    if tiled:
-        detector.tile = arguments.tile or detector.tile
-    calibrated = description["threshold"]["value"]
-    threshold = calibrated if arguments.threshold is None else arguments.threshold
-    files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, calibrated)
+    if exported and arguments.tile:
+        raise SettingsError(
+            "--tile: an exported model looks at a resized picture: use the .zip that `fit --tile` wrote"
+        )
+    scorer = _exported(target, **which) if exported else _artifact(target, arguments.tile, **which)
+    threshold = scorer.threshold if arguments.threshold is None else arguments.threshold
+    files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, scorer.threshold)
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
-    quiet = {"unit": "image", "disable": not arguments.json}  # rows in words are progress enough
-    with printed_rows(arguments.json) as add_row, tqdm(total=len(paths), **quiet) as bar:
-        for part in batches(len(paths), 1) if tiled else growing(len(paths)):
+    with printed_rows(arguments.json) as add_row, progress_bar(len(paths), arguments.json) as bar:
+        for part in growing(len(paths), scorer.at_once):
             chunk = paths[part]
-            if tiled:
-                images, problems, scores = _by_tiles(detector, chunk[0])
-            else:
-                images, problems = load_readable(chunk, detector.image_size, detector.crop)
-                scores = detector.score_seen(detector.parts(images)) if len(images) else None
+            images, scores, maps, problems = scorer.score(chunk)
             readable = [path for position, path in enumerate(chunk) if position not in problems]
-            mapped = bool(readable) and scores.maps is not None  # some methods judge an image as a whole
+            mapped = bool(readable) and maps is not None  # some methods judge an image as a whole
             names = [files.name(path) if mapped else None for path in readable]
-            judged = iter(zip(scores.image.tolist(), names, strict=True) if readable else [])
+            judged = iter(zip(scores, names, strict=True))
             for position, path in enumerate(chunk):
-                score, name = (None, None) if position in problems else next(judged)
-                verdict = "unreadable" if score is None else "defect" if score > threshold else "good"
-                row = {"image": str(path), "threshold": threshold, "verdict": verdict, "score": score, "heat_map": name}
+                value, figure = (None, None) if position in problems else next(judged)
+                verdict = "unreadable" if value is None else "defect" if value > threshold else "good"
+                row = {"image": str(path), "threshold": threshold, "verdict": verdict, "score": value}
+                row["heat_map"] = figure
                 if position in problems:
                     problem = problem or problems[position]
                     row["reason"] = str(problems[position])
                 counts[verdict] += 1
                 add_row(row)
-            if mapped:
-                pictures.draw(files, names, readable, images, scores)
+            if mapped and (folder or arguments.animation):
+                pictures.draw(files, names, readable, images, scores, maps)
             bar.update(len(chunk))
     if not arguments.json:
         summary = f"{counts['defect']} of {len(paths)} images called defective"
         summary += f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
         print(summary + files.where("heat maps"), flush=True)
     if pictures.frames:
+        from mvtec_ad import plotting
+
         frames = (pictures.figure(*frame) for frame in pictures.frames)
         files.write(arguments.animation, lambda: plotting.animation(frames))
     not_judged = [f"{counts['unreadable']} of {len(paths)} images not judged; {problem}"] if problem else []
     if arguments.animation and not pictures.frames:
-        reason = f"{detector.name} has no anomaly map to show" if counts["unreadable"] < len(paths) else "no image"
+        reason = f"{scorer.name} has no anomaly map to show" if counts["unreadable"] < len(paths) else "no image"
         files.problems.append(f"--animation {arguments.animation} is not written: {reason}")
     if not_judged or files.problems:
         raise DataError("; ".join([*not_judged, *files.summary()]))
+
+
+# images, scores, maps or None, and, for each position that cannot be read, what is wrong
+FileScores = tuple["Sequence[np.ndarray]", list[float], "Sequence[np.ndarray] | None", dict[int, DataError]]
+
+
+class FileScorer(NamedTuple):
+    """What scores image files, so many at once at most; the method's name and the calibrated threshold."""
+
+    score: Callable[[Sequence[Path]], FileScores]
+    name: str
+    threshold: float
+    at_once: int = AT_ONCE
+
+
+def _artifact(target: Path, tile: int | None, **which: Any) -> FileScorer:
+    """By a fitted artifact; by tiles, one picture after the other, where it was fitted on them."""
+    from mvtec_ad.data.loading import load_readable
+    from mvtec_ad.methods import load_model
+
+    detector, description = load_model(target, **which)
+    threshold, tiled = description["threshold"]["value"], bool(getattr(detector, "tile", 0))
+    if tile and not tiled:
+        raise SettingsError(no_tiles(detector))
+    if tiled:
+        detector.tile = tile or detector.tile
+        return FileScorer(lambda paths: _by_tiles(detector, paths[0]), detector.name, threshold, at_once=1)
+
+    def score(paths: Sequence[Path]) -> FileScores:
+        images, problems = load_readable(paths, detector.image_size, detector.crop)
+        if len(problems) == len(paths):
+            return images, [], None, problems
+        scores = detector.score_seen(detector.parts(images))
+        return images, scores.image.tolist(), scores.maps, problems
+
+    return FileScorer(score, detector.name, threshold)
 
 
 def no_tiles(detector: Any) -> str:
@@ -576,17 +606,14 @@ def no_tiles(detector: Any) -> str:
     return f"--tile: {detector.name} looks at a resized picture, each position by itself; fit patchcore with --tile"
 
 
-def _by_tiles(detector: Any, path: Path) -> tuple[np.ndarray, dict[int, DataError], Scores | None]:
-    """A large picture and its anomaly map, both made small, (1, h, w, …); what was wrong with it; and its score."""
-    import numpy as np
-
+def _by_tiles(detector: Any, path: Path) -> FileScores:
+    """A large picture, its score and its anomaly map, picture and map made small; or what is wrong with it."""
     from mvtec_ad.data.loading import read_image, resample
-    from mvtec_ad.methods.base import Scores
 
     try:
         picture = read_image(path)
     except DataError as problem:
-        return np.empty((0, 1, 1, 3), np.uint8), {0: problem}, None
+        return [], [], None, {0: problem}
     pixels = picture.shape[0] * picture.shape[1]
     if pixels > LARGER * detector.most_pixels:
         fitted = f"{detector.most_pixels / 1e6:.3g} million pixels, and {path} has {pixels / 1e6:.3g}"
@@ -595,15 +622,59 @@ def _by_tiles(detector: Any, path: Path) -> tuple[np.ndarray, dict[int, DataErro
     score, grid = detector.score_picture(picture, progress=True)
     share = min(1, SHOWN / max(picture.shape))
     height, width = (max(1, round(share * size)) for size in picture.shape[:2])
-    scores = Scores(np.array([score], np.float32), resample(grid, height, width)[None])
-    return resample(picture, height, width)[None], {}, scores
+    return resample(picture, height, width)[None], [float(score)], resample(grid, height, width)[None], {}
 
 
-def growing(count: int) -> Iterator[slice]:
-    """Slices through `count` images, 4 and then ever more, so that the first verdict comes soon."""
+def _exported(target: Path, **which: Any) -> FileScorer:
+    """By a graph that `export` wrote, without torch."""
+    from mvtec_ad.data.loading import read_image
+    from mvtec_ad.edge import EdgeModel
+
+    for option in [option for option, value in which.items() if value is not None]:
+        raise SettingsError(f"--{option} says nothing with an exported model, which is a single one: leave it out")
+    model = EdgeModel(target)
+
+    def score(paths: Sequence[Path]) -> FileScores:
+        triples, problems = [], {}
+        for position, path in enumerate(paths):
+            try:
+                triples.append(model.score(read_image(path)))
+            except DataError as problem:
+                problems[position] = problem
+        images, scores, maps = map(list, zip(*triples, strict=True)) if triples else ([], [], [None])
+        return images, scores, None if maps[0] is None else maps, problems
+
+    return FileScorer(score, model.method, model.threshold)
+
+
+def _drawable(folder: Path | None, arguments: argparse.Namespace) -> Path | None:
+    """The folder for heat maps; None, and a line, where they were not asked for and what draws them is missing."""
+    try:
+        for module in ("matplotlib", "pandas", "safetensors"):
+            importlib.import_module(module)
+    except ModuleNotFoundError:
+        if folder and (arguments.anomaly_maps or arguments.animation):
+            raise
+        if folder:
+            print(f"no heat maps: to draw them, {way_to_install('notebooks')}", file=sys.stderr)
+        return None
+    return folder
+
+
+def progress_bar(count: int, shown: bool) -> Any:
+    """A bar for machines' output, whose rows say nothing to who waits; `update` does nothing where tqdm is missing."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return contextlib.nullcontext(argparse.Namespace(update=lambda _: None))
+    return tqdm(total=count, unit="image", disable=not shown)  # rows in words are progress enough
+
+
+def growing(count: int, most: int = AT_ONCE) -> Iterator[slice]:
+    """Slices through `count` images, 4 and then ever more up to `most`, so that the first verdict comes soon."""
     start, size = 0, 4
     while start < count:
-        size = min(size, AT_ONCE)
+        size = min(size, most)
         yield slice(start, min(start + size, count))
         start, size = start + size, 2 * size
 
@@ -648,8 +719,9 @@ class Pictures:
         files: PictureFiles,
         names: Sequence[str | None],
         paths: Sequence[Path],
-        images: np.ndarray,
-        scores: Scores,
+        images: Sequence[np.ndarray],
+        scores: list[float],
+        maps: Sequence[np.ndarray],
     ) -> None:
         """Write the pictures of some images under these names; a None is not written."""
         import numpy as np
@@ -657,10 +729,10 @@ class Pictures:
         from mvtec_ad.plotting import to_png
 
         if self.scale is None:
-            peaks = scores.maps.reshape(len(scores.maps), -1).max(1)
-            of_maps = self.calibrated > 0 and np.allclose(peaks, scores.image, rtol=1e-4)
-            self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(scores.maps, 0.999)))
-        frames = list(zip(paths, images, scores.maps, scores.image.tolist(), strict=True))
+            peaks = [anomaly_map.max() for anomaly_map in maps]
+            of_maps = self.calibrated > 0 and np.allclose(peaks, scores, rtol=1e-4)
+            self.scale = (0.0, 2 * self.calibrated if of_maps else float(np.quantile(maps, 0.999)))
+        frames = list(zip(paths, images, maps, scores, strict=True))
         for name, frame in zip(names, frames, strict=True):
             files.write(name, lambda frame=frame: to_png(self.figure(*frame)))
         if self.animation:  # copies, for a view would keep all images of its batch
@@ -688,7 +760,7 @@ class PictureFiles:
 
     def name(self, path: Path) -> str | None:
         """Where the picture of an image will lie."""
-        from mvtec_ad.plotting import is_figure
+        from mvtec_ad.data.loading import is_figure
 
         if self.folder is None:
             return None
@@ -733,8 +805,7 @@ def image_paths(names: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a name does not exist, or a folder holds no image.
     """
-    from mvtec_ad.data.loading import IMAGE_SUFFIXES, is_image, paths_below
-    from mvtec_ad.plotting import is_figure
+    from mvtec_ad.data.loading import IMAGE_SUFFIXES, is_figure, is_image, paths_below
 
     paths: list[Path] = []
     for name in map(Path, names):
@@ -902,6 +973,8 @@ def run_export(arguments: argparse.Namespace) -> None:
     images = {part: image_paths(names) for part in ("good", "test") if (names := getattr(arguments, part))}
     if not images:
         raise SettingsError("a certificate needs images to compare on: give good ones with --good, others with --test")
+    for module in ("onnx", "onnxscript"):  # said before what else is missing
+        importlib.import_module(module)
     from mvtec_ad import export
 
     which = {key: getattr(arguments, key) for key in ("category", "method", "seed", "name")}

@@ -10,6 +10,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+EXTRAS = {  # extra of the package -> modules that it installs and that are imported late
+    "notebooks": "torch torchvision tensorflow keras timm pandas scipy sklearn joblib psutil matplotlib seaborn tqdm "
+    "safetensors captum umap bokeh jinja2 nbformat nbclient jupyter threadpoolctl",
+    "export": "onnx onnxscript",
+    "edge": "onnxruntime",
+    "serve": "fastapi uvicorn multipart",
+    "cluster": "dask distributed",
+}
 WAY_OUT = "make room or move what is in the way, or set MVTEC_AD_HOME to a folder of yours"
 
 
@@ -54,11 +62,20 @@ class TrainingError(MvtecAdError):
     """A training cannot go on: its loss is no number, or its checkpoint belongs to another run."""
 
 
+def way_to_install(extra: str) -> str:
+    """The command that installs an extra of the package."""
+    return f'pip install "mvtec-ad-notebooks[{extra}]"'
+
+
 def in_words(problem: Exception) -> str:
-    """What went wrong on one line, where a user can mend it: what the package refuses, and where the system refuses a
-    file, a place or memory; "" where the fault is ours."""
+    """What went wrong on one line, where a user can mend it: what the package refuses, where the system refuses a
+    file, a place or memory, and where an extra of the package is not installed; "" where the fault is ours."""
     if isinstance(problem, MvtecAdError):
         return str(problem)
+    if isinstance(problem, ModuleNotFoundError):
+        module = (problem.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules.split()), None)
+        return f"{module} is not installed: {way_to_install(extra)}" if extra else ""
     if isinstance(problem, OSError):
         place = f"{problem.filename} cannot be used" if problem.filename else "reading or writing failed"
         return printable(f"{place} ({problem.strerror or problem}): check it and its permissions, {WAY_OUT}")

@@ -32,6 +32,7 @@ DEEPEST = 8  # bytes of a pixel: four channels of 16 bits
 DAMAGED = "is cut off or damaged: copy it again or remove it"
 NO_IMAGE = "cannot be decoded: save it as PNG, JPEG, BMP, WebP or TIFF of 8 or 16 bits, or remove it"
 STDERR = formats.Stderr()
+SOFTWARE = "mvtec-ad"  # stands in every PNG of `plotting.to_png`: by it a heat map is told from a user's image
 IN_ORDER = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV 4.11 and later: saves turning BGR into RGB, twice for a PNG
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken file, our one line says with its name
@@ -41,6 +42,15 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV prints about a broken fi
 def is_image(path: Path) -> bool:
     """Whether a path is a file with an image's suffix; a hidden one is not: macOS leaves `._a.png` beside `a.png`."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is a figure of `plotting.to_png`, by the first of its notes."""
+    try:
+        with open(path, "rb") as file:
+            return b"tEXtSoftware\0" + SOFTWARE.encode() in file.read(200)
+    except OSError:
+        return False
 
 
 def is_hidden(path: Path) -> bool:

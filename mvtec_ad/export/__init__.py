@@ -13,7 +13,7 @@ from typing import Any
 from mvtec_ad.artifacts import write_file
 from mvtec_ad.errors import DataError
 from mvtec_ad.export.certificate import certificate_lines, certify
-from mvtec_ad.export.graph import Fitted, fitted, load_fitted, to_onnx, with_int8_weights
+from mvtec_ad.export.graph import Fitted, fitted, fitted_classifier, load_fitted, to_onnx, with_int8_weights
 from mvtec_ad.export.page import inspector_page, onnxruntime_web
 
 
@@ -64,6 +64,7 @@ __all__ = [
     "certify",
     "export_model",
     "fitted",
+    "fitted_classifier",
     "load_fitted",
     "to_onnx",
     "with_int8_weights",

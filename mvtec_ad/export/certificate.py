@@ -26,7 +26,9 @@ THREADS = {1: "one thread", 2: "two threads"}
 def certify(
     model: Fitted, graphs: Mapping[str, bytes], images: Mapping[str, Sequence[str | Path]], *, progress: bool = False
 ) -> dict[str, Any]:
-    """How graphs differ from the model that they were made of, plain JSON data; a verdict is `score > threshold`.
+    """How graphs differ from the model that they were made of, plain JSON data.
+
+    Verdicts are those of the model under its own threshold, and those that the graphs give.
 
     Args:
         graphs: name -> bytes of an ONNX file.
@@ -38,7 +40,7 @@ def certify(
         the picture in memory, with one thread and two.
     """
     edges = {name: EdgeModel(graph, 1) for name, graph in graphs.items()}
-    threshold = model.description["threshold"]["value"]
+    threshold = model.description["threshold"]["model"]
     zero = {"score_difference": 0.0, "relative_score_difference": 0.0, "map_difference": 0.0, "verdicts_changed": 0}
     results = {name: {**zero, "changed": []} for name in graphs}
     pictures: list[np.ndarray] = []  # that latencies are measured on
@@ -63,6 +65,7 @@ def certify(
         results[name] |= {"bytes": len(graph), "sha256": hashlib.sha256(graph).hexdigest()}
         results[name]["milliseconds"] = {words: latency(graph, pictures, number) for number, words in THREADS.items()}
     return {
+        "threshold": model.description["threshold"],
         "images": {part: len(files) for part, files in images.items()},
         "picture": "×".join(map(str, pictures[0].shape[1::-1])),
         "graphs": results,

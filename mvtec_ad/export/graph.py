@@ -7,7 +7,7 @@ import json
 import logging
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,17 +19,21 @@ import torch
 from onnx import compose, helper, numpy_helper
 from torch import Tensor, nn
 
+from mvtec_ad import artifacts
 from mvtec_ad.config import torch_device
+from mvtec_ad.data.loading import resize
 from mvtec_ad.edge import METADATA, SCHEMA
-from mvtec_ad.errors import SettingsError
+from mvtec_ad.errors import ArtifactError, SettingsError
 from mvtec_ad.export.resizing import FLOAT, IR_VERSION, OPSET, resized
 from mvtec_ad.inspection.second_opinion import CalibratedDetector
-from mvtec_ad.methods import autoencoder, load_model, patchcore
+from mvtec_ad.methods import autoencoder, classifier, load_model, patchcore
 from mvtec_ad.methods.base import Detector, enlarge, smooth
+from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.padim import Gaussians, Padim
 
 EXPORTED = ("padim", "patchcore", "autoencoder", "vae", "classifier")
 LEAST_WEIGHTS = 1024  # numbers of a tensor that is worth int8
+ROUNDING = 1e-5  # of a threshold, which is the score of a good image: rounding in a graph must not make that a defect
 LARGEST = 2**31 - 2**20  # bytes of a protobuf file, with room for what is no weight
 
 
@@ -127,6 +131,18 @@ class AutoencoderHead(Head):
         return (error + (detector.beta if detector.image_score == "elbo" else 0) * divergence)[0], anomaly_map
 
 
+class ClassifierHead(nn.Module):
+    """The logit; there is no map."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.network = model.network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, None]:
+        """As `Classifier.logits`."""
+        return self.network(pixels)[0], None
+
+
 class Graph(nn.Module):
     """The resized square -> score, map where there is one, and whether it is a defect."""
 
@@ -160,8 +176,10 @@ class Fitted:
     description: dict[str, Any]
 
 
-def fitted(detector: Detector, category: str, threshold: dict[str, float]) -> Fitted:
+def fitted(detector: Detector, category: str, threshold: Mapping[str, float]) -> Fitted:
     """A fitted detector as something to export; `threshold` has "value" and "false_alarm_rate".
+
+    The graph's threshold is raised by `ROUNDING`, the model's own stands beside it as "model".
 
     Raises:
         SettingsError: its method, or its network, cannot be exported.
@@ -174,14 +192,43 @@ def fitted(detector: Detector, category: str, threshold: dict[str, float]) -> Fi
         raise SettingsError(f"{problem}: fit it with a torch network, as efficientnet_lite0")
     detector.check_fitted()
     calibrated = CalibratedDetector(detector, threshold["value"])
+    raised = threshold["value"] + ROUNDING * abs(threshold["value"])
     description = {
-        "schema": SCHEMA,
-        **{"method": detector.name, "category": category, "seed": detector.seed, "options": detector.options()},
-        **{"backbone": detector.backbone_name, "weights": detector.weights_name, "threshold": dict(threshold)},
-        **{"map_scale": list(calibrated.map_scale), "good_scores": detector.good_scores.tolist()},
-        **{"image_size": detector.image_size, "crop": detector.crop, "versions": versions()},
+        **_common(detector, category, {**threshold, "value": raised, "model": threshold["value"]}),
+        **{"backbone": detector.backbone_name, "good_scores": detector.good_scores.tolist()},
+        **{"map_scale": list(calibrated.map_scale), "image_size": detector.image_size, "crop": detector.crop},
     }
     return Fitted(HEADS[detector.name](detector), calibrated.score, description)
+
+
+def fitted_classifier(model: Classifier, category: str, threshold: float) -> Fitted:
+    """A fitted classifier as something to export; `threshold` is one of its logits, chosen by costs.
+
+    Raises:
+        SettingsError: it looks for the item in a picture first, which no graph does.
+    """
+    if model.roi != "whole":
+        problem = f"a classifier of roi {model.roi} finds the item by key points, which no graph does"
+        raise SettingsError(f"{problem}: fit it with roi whole")
+    good = model.validation.loc[model.validation["label"] == 0, "score"]
+    description = {
+        **_common(model, category, {"value": threshold, "false_alarm_rate": None, "model": threshold}),
+        **{"backbone": model.backbone, "map_scale": [0.0, 1.0], "good_scores": good.tolist()},
+        **{"image_size": model.image_size, "crop": model.image_size, "temperature": model.temperature},
+    }
+
+    def score(picture: np.ndarray) -> tuple[np.ndarray, float, None]:
+        image = resize(picture, model.image_size)
+        return image, float(model.logits(image[None])[0]), None
+
+    return Fitted(ClassifierHead(model), score, description)
+
+
+def _common(model: Any, category: str, threshold: Mapping[str, float | None]) -> dict[str, Any]:
+    """What every description holds."""
+    known = {"schema": SCHEMA, "method": model.name, "category": category, "seed": model.seed}
+    known |= {"options": model.options(), "weights": model.weights_name, "threshold": dict(threshold)}
+    return known | {"versions": versions()}
 
 
 def load_fitted(
@@ -192,14 +239,26 @@ def load_fitted(
     seed: int | None = None,
     name: str | None = None,
 ) -> Fitted:
-    """A model of an artifact as something to export; which one, where it holds several: see `methods.load_model`.
+    """A model of an artifact as something to export: of models.zip a classifier, else a detector.
+
+    Which one, where it holds several: `category`, `method` or, of classifiers, `name`, and `seed`, of None the first.
 
     Raises:
         ArtifactError: no model fits, several do, or what is there is no whole model.
         SettingsError: it cannot be exported.
     """
-    detector, description = load_model(artifact, category=category, method=method, seed=seed)
-    return fitted(detector, description["category"], description["threshold"])
+    opened = artifacts.load(Path(artifact))
+    if opened.manifest["stage"] != "models":
+        if name is not None:
+            raise SettingsError(f"--name says nothing with {opened.path}, which holds no classifier: leave it out")
+        detector, description = load_model(opened, category=category, method=method, seed=seed)
+        return fitted(detector, description["category"], description["threshold"])
+    pairs = [pair for pair in classifier.names(opened) if category in (None, pair[0]) and name in (None, pair[1])]
+    if len(pairs) != 1:
+        held = ", ".join("/".join(pair) for pair in classifier.names(opened))
+        raise ArtifactError(f"{opened.path} holds {held}: choose one with --category and --name")
+    model, description = classifier.restore(opened, *pairs[0], seed)
+    return fitted_classifier(model, pairs[0][0], description["threshold"])
 
 
 def versions() -> dict[str, str]:

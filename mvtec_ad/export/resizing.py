@@ -15,10 +15,10 @@ from onnxscript.values import Opset
 
 OPSET, IR_VERSION = 18, 10
 FLOAT, UINT8, INT32, INT64, DOUBLE = 1, 2, 6, 7, 11  # of onnx.TensorProto
-OWN = Opset("mvtec_ad", 1)
+DOMAIN = Opset("mvtec_ad", 1)
 
 
-@script(OWN)
+@script(DOMAIN)
 def overlaps(source, target):
     """For each of T target pixels: the source pixels that it covers (K, T), their weights, and the scale in float64."""
     scale = op.Reciprocal(op.Cast(target, to=DOUBLE) / op.Cast(source, to=DOUBLE))
@@ -38,7 +38,7 @@ def overlaps(source, target):
     return op.Cast(op.Clip(pixels, op.CastLike(0.0, pixels), whole - 1.0), to=INT64), weights, scale
 
 
-@script(OWN)
+@script(DOMAIN)
 def between(source, target):
     """For each target pixel: the source pixel before its centre, int64, and the share of the next one, float32."""
     scale = op.Reciprocal(op.Cast(target, to=DOUBLE) / op.Cast(source, to=DOUBLE))
@@ -48,14 +48,14 @@ def between(source, target):
     return op.Cast(before, to=INT64), positions - before
 
 
-@script(OWN)
+@script(DOMAIN)
 def fixed_point(share):
     """Weights of the two neighbours, as OpenCV rounds them: of 2048, int32."""
     weights = op.Round((1.0 - share) * 2048.0)
     return op.Cast(weights, to=INT32), op.Cast(op.Round(share * 2048.0), to=INT32)
 
 
-@script(OWN)
+@script(DOMAIN)
 def enlarged(image, rows, columns, target):
     """A uint8 picture of so many rows and columns, interpolated linearly to a square."""
     values = op.Cast(image, to=INT32)
@@ -74,7 +74,7 @@ def enlarged(image, rows, columns, target):
     return op.Cast((upper / 65536 + lower * op.Unsqueeze(second_weight, [1, 2]) / 65536 + 2) / 4, to=UINT8)
 
 
-@script(OWN)
+@script(DOMAIN)
 def resample(image, target):
     """A uint8 picture (H, W, 3) as a square of `target` pixels a side."""
     rows = op.Gather(op.Shape(image), 0)
@@ -109,8 +109,8 @@ def resized(size: int) -> onnx.ModelProto:
     image = helper.make_tensor_value_info("image", UINT8, ["height", "width", 3])
     square = helper.make_tensor_value_info("square", UINT8, [size, size, 3])
     target = numpy_helper.from_array(np.array(size, np.int64), "target")
-    node = helper.make_node("resample", ["image", "target"], ["square"], domain=OWN.domain)
+    node = helper.make_node("resample", ["image", "target"], ["square"], domain=DOMAIN.domain)
     graph = helper.make_graph([node], "resized", [image], [square], [target])
     functions = [part.to_function_proto() for part in (overlaps, between, fixed_point, enlarged, resample)]
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN.domain, OWN.version)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN.domain, DOMAIN.version)]
     return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=IR_VERSION)

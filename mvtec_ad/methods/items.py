@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from mvtec_ad.data.loading import read_image
+from mvtec_ad.data.loading import read_image, resize
 from mvtec_ad.errors import DataError
 from mvtec_ad.synthetic.boxes import Box
 
@@ -81,8 +81,8 @@ class Finder:
         return _onto_cut(size, MARGIN["item"]) @ _unit(box)
 
     def cut(self, image: np.ndarray, size: int, roi: str = "registered") -> np.ndarray:
-        """The item alone, (size, size, 3) uint8; arguments as in `transform`."""
-        return warp(image, self.transform(image, size, roi), size)
+        """The item alone, (size, size, 3) uint8; arguments as in `transform`. A whole picture is resized like any."""
+        return resize(image, size) if roi == "whole" else warp(image, self.transform(image, size, roi), size)
 
 
 def fit_finder(images: Sequence[np.ndarray], *, progress: bool = True) -> Finder:
@@ -131,7 +131,7 @@ def cut_files(
     def both(path: str) -> tuple[np.ndarray, np.ndarray]:
         image = read_image(path)
         transform = finder.transform(image, size, roi)
-        return warp(image, transform, size), transform
+        return resize(image, size) if roi == "whole" else warp(image, transform, size), transform
 
     with ThreadPoolExecutor() as pool:
         cuts, transforms = zip(*pool.map(both, paths), strict=True)

@@ -26,7 +26,6 @@ from mvtec_ad.plotting.style import (
     STYLE,
     bare,
     file_title,
-    is_figure,
     new_figure,
     to_png,
 )

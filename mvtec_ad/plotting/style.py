@@ -17,6 +17,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
 
+from mvtec_ad.data.loading import SOFTWARE
 from mvtec_ad.errors import escape
 
 GOOD = "#0072B2"
@@ -29,7 +30,6 @@ FAINT = "#8A8A8A"
 MASK = "#00E5FF"  # ground truth; no colour map in use comes near it
 ANOMALY_MAP = "inferno"  # dark to bright in even steps, also in grey
 
-SOFTWARE = "mvtec-ad"  # stands in every PNG of `to_png`: by it a heat map is told from a user's image
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
@@ -115,15 +115,6 @@ def to_png(figure: Figure, dpi: float = 90) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
     return buffer.getvalue()
-
-
-def is_figure(path: Path) -> bool:
-    """Whether a file is a figure of `to_png`, by the first of its notes."""
-    try:
-        with open(path, "rb") as file:
-            return b"tEXtSoftware\0" + SOFTWARE.encode() in file.read(200)
-    except OSError:
-        return False
 
 
 def to_jpeg(figure: Figure, dpi: float = 90) -> bytes:

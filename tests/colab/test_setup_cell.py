@@ -253,7 +253,13 @@ def test_with_an_address_nothing_is_asked(runtime: Runtime, setup_cell: Callable
     assert runtime.colab.log == []
 
 
-@pytest.mark.parametrize(("address", "way_out"), [(None, "pip install -e ."), (ADDRESS, f"pip install git+{ADDRESS}")])
+@pytest.mark.parametrize(
+    ("address", "way_out"),
+    [
+        (None, "pip install -e '.[notebooks]'"),
+        (ADDRESS, f"pip install 'mvtec-ad-notebooks[notebooks] @ git+{ADDRESS}'"),
+    ],
+)
 def test_outside_of_colab_one_line_says_how_to_install(
     runtime: Runtime,
     setup_cell: Callable[[str | None], str],
