@@ -135,7 +135,7 @@ def parts() -> list[Part]:
     """Of all notebooks; nothing is counted or timed yet."""
     quick = [Part(name, "all of quick", None, 1, "", partial(Cost, Counter(), 60 * QUICK[name])) for name in SOURCES]
     more = [*tables_and_padim(), *reconstruction(), *classification(), *attribution(), *types()]
-    return sorted([*quick, *more, *digits_and_gan(), *the_last_four()], key=lambda part: part.notebook)
+    return sorted([*quick, *more, *digits_and_gan(), *the_last_five()], key=lambda part: part.notebook)
 
 
 def tables_and_padim() -> list[Part]:
@@ -243,8 +243,8 @@ def digits_and_gan() -> list[Part]:
     ]
 
 
-def the_last_four() -> list[Part]:
-    """Notebooks 08, 09, 09b and 10."""
+def the_last_five() -> list[Part]:
+    """Notebooks 08, 09, 09b, 10 and 11."""
     model, nearest, second = Classifier.preset("full"), Knn.preset("full"), Padim.preset("full")
     options, weights = InspectionOptions.preset("full"), Pretraining.preset("full")
     name, opinion = partial(look, options.backbone, options.image_size), partial(look, second.backbone, second.crop)
@@ -263,4 +263,7 @@ def the_last_four() -> list[Part]:
         padim("twenty draws", second, TURNING, 20, notebook="09b"),
         Part("10", "textures, two at once", None, weights.images // 2, "images", drawn),
         Part("10", "pretraining", Pretraining, weights.steps, "steps", train),
+        patchcore(Patchcore.preset("full"), 1, "11"),
+        Part("11", "scores of test images, also changed", Patchcore, 8 * tested(FIRST), "passes", opinion),
+        padim("updated, fitted again, spoiled", second, FIRST, 4, notebook="11"),
     ]

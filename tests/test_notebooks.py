@@ -128,7 +128,7 @@ def test_conversion_is_deterministic_and_carries_the_address(build: ModuleType, 
     with_address = build.convert(source, "https://github.com/someone/somewhere")
     assert "someone/somewhere/blob/main/notebooks/99_small.ipynb" in with_address.cells[0].source
     for repository in (None, "https://github.com/someone/somewhere"):
-        assert build.convert(source, repository).cells[1].source == build.setup_cell(repository)
+        assert build.convert(source, repository).cells[1].source == build.setup_cell(repository, number_of(source))
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
