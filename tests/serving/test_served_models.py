@@ -104,7 +104,7 @@ def test_a_map_of_a_cut_is_brought_back_into_its_picture() -> None:
 
 def test_paths_of_the_machine_are_not_told() -> None:
     """Their last names are; other texts, numbers and their order stay."""
-    known = {"weights": "/root/secret/net.pth", "a": ["C:\\x\\y.h5", 1, 0.5, None, True], "b": {"c": "timm:resnet18"}}
+    known = {"weights": "/srv/secret/net.pth", "a": ["C:\\x\\y.h5", 1, 0.5, None, True], "b": {"c": "timm:resnet18"}}
     expected = {"weights": "net.pth", "a": ["y.h5", 1, 0.5, None, True], "b": {"c": "timm:resnet18"}}
     assert without_paths(known) == expected
     assert promise(0, 0.05) == promise(9, None) == ""
