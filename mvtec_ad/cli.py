@@ -244,6 +244,7 @@ def _check_good(arguments: argparse.Namespace) -> None:
         part = table[table["known"] == known]
         if len(part):
             print(f"{int(part['suspect'].sum())} of {len(part)} images {words} do not look good")
+    print("".join(f"{line}\n" for line in unnoticed(table, detector, arguments.false_discovery_rate)), end="")
 
 
 # --- prepare ----------------------------------------------------------------------------------------------------------
@@ -437,7 +438,7 @@ def _new_images(detector: Any, paths: list[Path], arguments: argparse.Namespace)
 
     table = suspects(detector, paths, arguments.false_discovery_rate)
     odd = table[table["suspect"] & ~table["known"]]
-    for line in suspect_lines(odd):
+    for line in [*suspect_lines(odd), *unnoticed(table, detector, arguments.false_discovery_rate)]:
         print(line)
     if len(odd) and arguments.suspects == "refuse":
         raise DataError(
@@ -450,6 +451,16 @@ def _new_images(detector: Any, paths: list[Path], arguments: argparse.Namespace)
         raise DataError(f"none of the {len(table)} new images looks good, nothing is left to take in")
     left_out = set(odd["image"])
     return [path for path in paths if str(path) not in left_out], sorted(left_out)
+
+
+def unnoticed(table: pd.DataFrame, detector: Any, false_discovery_rate: float) -> list[str]:
+    """What the number of good scores does not allow to find among new images, in a line or none."""
+    from mvtec_ad.metrics import fewest_discoveries
+
+    count, good = int((~table["known"]).sum()), len(detector.good_scores)
+    fewest = fewest_discoveries(count, good, false_discovery_rate) if count else 1
+    line = f"with {good} good scores, fewer than {fewest} odd ones of {count} new images cannot be told from chance"
+    return [f"{line}: `detect` judges each alone"] if fewest > 1 else []
 
 
 def suspect_lines(odd: pd.DataFrame) -> list[str]:

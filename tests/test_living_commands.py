@@ -122,7 +122,9 @@ def test_check_lists_the_images_that_do_not_look_good(folder: Path, capsys: pyte
     assert main(["check", str(folder / "odd"), "--model", str(folder / "padim.zip")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[-1] for line in lines[:2]} == {str(folder / "odd" / name) for name in ("3.png", "4.png")}
-    assert lines[2:] == ["2 of 5 images new to the model do not look good"]
+    assert lines[2] == "2 of 5 images new to the model do not look good"
+    assert lines[3].startswith("with 25 good scores, fewer than 2 odd ones of 5 new images cannot be told from chance")
+    assert len(lines) == 4
     assert main(["check", str(folder / "part/train/good"), "--model", str(folder / "padim.zip")]) == 0
     assert "of 25 images that the model was fitted on do not look good" in capsys.readouterr().out.splitlines()[-1]
 

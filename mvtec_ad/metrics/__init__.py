@@ -26,7 +26,7 @@ from mvtec_ad.metrics.intervals import (
     verdict,
     wilson,
 )
-from mvtec_ad.metrics.outliers import conformal_p_values, discoveries, leave_one_out_p_values
+from mvtec_ad.metrics.outliers import conformal_p_values, discoveries, fewest_discoveries, leave_one_out_p_values
 from mvtec_ad.metrics.pixels import PixelHistograms, pixel_metrics, pro_curve
 from mvtec_ad.metrics.promise import (
     alarms_among,

@@ -6,6 +6,8 @@ all that are called so, 0 where none is.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control, gumbel_r
@@ -31,6 +33,19 @@ def conformal_p_values(scores: ArrayLike, good_scores: ArrayLike) -> np.ndarray:
     """
     scores, good = checked_scores(scores), np.sort(checked_scores(good_scores))
     return (1 + len(good) - np.searchsorted(good, scores, side="left")) / (len(good) + 1)
+
+
+def fewest_discoveries(count: int, good: int, false_discovery_rate: float) -> int:
+    """Fewest of `count` images that can be discovered together by conformal p-values of `good` scores.
+
+    None of these is below 1 / (n + 1), and the k smallest of m are discovered when the last is at most k·rate/m: fewer
+    than m / (rate·(n + 1)) outliers go unnoticed, however odd they are.
+
+    Examples:
+        >>> fewest_discoveries(100, good=99, false_discovery_rate=0.1)
+        10
+    """
+    return max(1, math.ceil(count / (false_discovery_rate * (good + 1)) - 1e-9))
 
 
 def discoveries(p_values: ArrayLike, false_discovery_rate: float) -> np.ndarray:

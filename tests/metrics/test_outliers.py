@@ -36,6 +36,18 @@ def test_discoveries_equal_the_procedure(rate: float) -> None:
         np.testing.assert_array_equal(metrics.discoveries(p_values, rate), by_hand(p_values, rate))
 
 
+@pytest.mark.parametrize(
+    ("count", "good", "rate"), [(100, 100, 0.1), (100, 99, 0.1), (5, 25, 0.1), (30, 120, 0.2), (3, 19, 0.3)]
+)
+def test_fewer_outliers_than_the_fewest_go_unnoticed(count: int, good: int, rate: float) -> None:
+    """However odd they are; from that number on they are found."""
+    fewest, reference = metrics.fewest_discoveries(count, good, rate), np.arange(good)
+    for number in range(1, count + 1):
+        scores = np.where(np.arange(count) < number, 1e6, -1)
+        discovered = metrics.discoveries(metrics.conformal_p_values(scores, reference), rate)
+        assert discovered.sum() == (number if number >= fewest else 0)
+
+
 def test_conformal_p_values_keep_the_false_discovery_rate() -> None:
     """Of 800 lines with 20 % outliers: the mean share of false discoveries is q · 0.8, up to its error."""
     rng, rate, false = np.random.default_rng(2), 0.2, []
