@@ -161,7 +161,7 @@ def test_patchcore_and_what_the_file_says_of_itself(patchcore: tuple[export.Fitt
     np.testing.assert_array_equal(opened.good_scores, detector.good_scores)
     own_threshold = float(np.median(detector.good_scores))
     assert opened.manifest["threshold"]["model"] == own_threshold
-    assert own_threshold * 1.000009 < opened.threshold < own_threshold * 1.000011  # a tie is no defect after rounding
+    assert own_threshold * 1.00009 < opened.threshold < own_threshold * 1.00011  # a tie is no defect after rounding
     assert opened.map_scale == CalibratedDetector(detector, own_threshold).map_scale
     assert opened.false_alarm_rate == 0.5
     with pytest.raises(DataError, match=r"must be \(H, W, 3\) uint8"):

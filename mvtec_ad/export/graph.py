@@ -33,7 +33,7 @@ from mvtec_ad.methods.padim import Gaussians, Padim
 
 EXPORTED = ("padim", "patchcore", "autoencoder", "vae", "classifier")
 LEAST_WEIGHTS = 1024  # numbers of a tensor that is worth int8
-ROUNDING = 1e-5  # of a threshold, which is the score of a good image: rounding in a graph must not make that a defect
+ROUNDING = 1e-4  # of a threshold, which is the score of a good image: rounding in a graph must not make that a defect
 LARGEST = 2**31 - 2**20  # bytes of a protobuf file, with room for what is no weight
 
 
