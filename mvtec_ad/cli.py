@@ -537,7 +537,7 @@ def _detect(target: Path, arguments: argparse.Namespace) -> None:
     files, pictures = PictureFiles(folder), Pictures(arguments.animation, threshold, scorer.threshold)
     counts, problem = {"defect": 0, "good": 0, "unreadable": 0}, None
     with printed_rows(arguments.json) as add_row, progress_bar(len(paths), arguments.json) as bar:
-        for part in growing(len(paths), scorer.at_once):
+        for part in growing(len(paths), scorer.at_once or AT_ONCE):
             chunk = paths[part]
             images, scores, maps, problems = scorer.score(chunk)
             readable = [path for position, path in enumerate(chunk) if position not in problems]
@@ -579,12 +579,12 @@ FileScores = tuple["Sequence[np.ndarray]", list[float], "Sequence[np.ndarray] | 
 
 
 class FileScorer(NamedTuple):
-    """What scores image files, so many at once at most; the method's name and the calibrated threshold."""
+    """What scores image files, the method's name, the calibrated threshold, and how many files at once at most."""
 
     score: Callable[[Sequence[Path]], FileScores]
     name: str
     threshold: float
-    at_once: int = AT_ONCE
+    at_once: int | None = None  # None: `AT_ONCE`
 
 
 def _artifact(target: Path, tile: int | None, **which: Any) -> FileScorer:
@@ -681,7 +681,7 @@ def progress_bar(count: int, shown: bool) -> Any:
     return tqdm(total=count, unit="image", disable=not shown)  # rows in words are progress enough
 
 
-def growing(count: int, most: int = AT_ONCE) -> Iterator[slice]:
+def growing(count: int, most: int) -> Iterator[slice]:
     """Slices through `count` images, 4 and then ever more up to `most`, so that the first verdict comes soon."""
     start, size = 0, 4
     while start < count:

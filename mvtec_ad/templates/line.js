@@ -446,7 +446,7 @@ const watch = async () => {
   if (!drift) return;
   find('drift').hidden = !drift.alarm;
   find('drift').textContent = drift.alarm
-    ? `The line has drifted: parts that pass no longer score like good ones of the calibration. Guarantee: ${drift.guarantee}.` : '';
+    ? `The line has drifted: parts that pass no longer score like the parts before them. Guarantee: ${drift.guarantee}.` : '';
 };
 
 const introduce = async () => {
