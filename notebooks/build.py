@@ -84,7 +84,8 @@ def setup_cell(repository: str | None) -> str:
     """The text that takes the place of `# <setup>`: installs from the address, else from a zip that it asks for."""
     if repository:
         parts = {"origin": "", "imports": "import importlib.util\nimport sys", "zips": "", "unpack": ""}
-        return _SETUP.format(**parts, by_hand=f"'mvtec-ad-notebooks[notebooks] @ git+{repository}'", package=f"git+{repository}", more=_MORE).strip()
+        parts |= {"by_hand": f"'mvtec-ad-notebooks[notebooks] @ git+{repository}'", "package": f"git+{repository}"}
+        return _SETUP.format(**parts, more=_MORE).strip()
     imports = "import contextlib, importlib.util, io, os, sys, tempfile, zipfile\nfrom pathlib import Path"
     parts = {"origin": " from project.zip, the project folder as a zip", "imports": imports}
     parts |= {"zips": _ZIPS, "unpack": _UNPACK, "by_hand": "-e '.[notebooks]'", "package": "{projects[0]}"}
