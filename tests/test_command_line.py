@@ -222,9 +222,9 @@ def test_detect_holds_few_images_and_maps(
 
 def test_the_first_verdict_comes_soon() -> None:
     """Not after 32 images, of which a large model judges two a second."""
-    assert [part.stop - part.start for part in cli.growing(100)] == [4, 8, 16, 32, 32, 8]
-    assert [(part.start, part.stop) for part in cli.growing(5)] == [(0, 4), (4, 5)]
-    assert list(cli.growing(0)) == []
+    assert [part.stop - part.start for part in cli.growing(100, cli.AT_ONCE)] == [4, 8, 16, 32, 32, 8]
+    assert [(part.start, part.stop) for part in cli.growing(5, cli.AT_ONCE)] == [(0, 4), (4, 5)]
+    assert list(cli.growing(0, cli.AT_ONCE)) == []
 
 
 def test_json_stays_whole_where_detect_breaks_off(

@@ -20,6 +20,7 @@ from mvtec_ad.export.graph import Fitted
 
 TIMED, WARM = 50, 3  # runs of each latency, and before them
 PICTURES = 8  # that they are measured on
+SMALLEST = float(np.finfo(np.float32).tiny)
 THREADS = {1: "one thread", 2: "two threads"}
 
 
@@ -36,11 +37,12 @@ def certify(
 
     Returns:
         Numbers of images by part, and for each graph the largest difference of a score, absolute and relative to the
-        model's, and of a value of a map, the images whose verdict changed, size, and latencies in milliseconds, from
-        the picture in memory, with one thread and two.
+        model's (of logits, which pass through 0, relative to the odds), and of a value of a map, the images whose
+        verdict changed, size, and latencies in milliseconds, from the picture in memory, with one thread and two.
     """
     edges = {name: EdgeModel(graph, 1) for name, graph in graphs.items()}
     threshold = model.description["threshold"]["model"]
+    logits = model.description["method"] == "classifier"  # whose difference is already a relative one, of the odds
     zero = {"score_difference": 0.0, "relative_score_difference": 0.0, "map_difference": 0.0, "verdicts_changed": 0}
     results = {name: {**zero, "changed": []} for name in graphs}
     pictures: list[np.ndarray] = []  # that latencies are measured on
@@ -52,7 +54,7 @@ def certify(
             result, (edge_score, edge_map, defect) = results[name], edge.run(picture)
             difference = abs(edge_score - score)
             differences = {"score_difference": difference}
-            differences["relative_score_difference"] = difference / max(abs(score), np.finfo(np.float32).tiny)
+            differences["relative_score_difference"] = difference / (1 if logits else max(abs(score), SMALLEST))
             if anomaly_map is not None:
                 differences["map_difference"] = float(np.abs(edge_map - anomaly_map).max())
             result |= {key: max(value, result[key]) for key, value in differences.items()}
