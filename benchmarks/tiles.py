@@ -1,6 +1,6 @@
 """Large pictures by tiles: memory and seconds of `fit` and `detect` as whole processes; tiles against the whole.
 
-    python benchmarks/tiles.py [--width 12000] [--height 9000] [--tile 1024] [--folder DIR]
+    python benchmarks/tiles.py [--width 12000] [--height 9000] [--tile 512] [--folder DIR]
 
 Draws a surface of this size as TIFF, with a defect of 60 × 60 pixels, and smaller good ones to fit on (for 5 % false
 alarms 19). Peak memory is that of the child process (getrusage), all that it maps included. Then distances of all cells
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=12000)
     parser.add_argument("--height", type=int, default=9000)
-    parser.add_argument("--tile", nargs="+", type=int, default=[1024])
+    parser.add_argument("--tile", nargs="+", type=int, default=[512])
     parser.add_argument("--folder", type=Path, help="where pictures are drawn; a temporary folder when not given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -39,6 +39,7 @@ from mvtec_ad.methods.base import (
     load_hashes,
 )
 
+FORGOTTEN = 0.02  # of all images: as many as a coreset can lose before its threshold is too low
 MOST_PATCHES = 2**19  # that the coreset is chosen from; of more, so many are drawn, which bounds memory
 
 
@@ -61,6 +62,7 @@ class Patchcore(FeatureDetector):
             with `tile` the image.
         grid: height and width in cells; (1, 1) with `tile`.
         most_pixels: of a fitted picture, with `tile`.
+        forgotten: images since the fit.
 
     Examples:
         >>> good = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -77,6 +79,7 @@ class Patchcore(FeatureDetector):
     sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
     memory_gb: float = option(0.5, "distances held at once, 10⁹ bytes", above=0, most=1e6)
     most_pixels: int = field(default=0, **FITTED)
+    forgotten: int = field(default=0, **FITTED)
     tile: int = option(
         0, "side of the tiles in which pictures are looked at in their native size, pixels; 0 resizes them", least=0
     )
@@ -104,7 +107,7 @@ class Patchcore(FeatureDetector):
         self, seen: Iterable[Layers], count: int, seed: int, checkpoints: Path | None, progress: bool
     ) -> None:
         """Gather patch features, 1.2 MB an image for ResNet-18 at 224 px, choose the bank and calibrate."""
-        self.most_pixels = 0
+        self.most_pixels = self.forgotten = 0
         patches, positions, features = self.gathered(seen, count, seed)
         number = max(1, round(self.coreset * len(patches)))
         picks = select(patches, number, projection=self.projection, seed=seed, progress=progress)
@@ -232,8 +235,20 @@ class Patchcore(FeatureDetector):
         """Remove the rows that come from these images, and their scores.
 
         It is not the bank of a fit on the others, but for `coreset` = 1: where a row stood, patches like it of other
-        images were left out, and are gone.
+        images were left out, and are gone. A score that was kept is against a bank without one image; a bank without
+        many has more holes, and good images to come score higher than the threshold foresees (a quarter of the bottles
+        forgotten: all good test images above it). So `FORGOTTEN` of all images at most may be forgotten since the fit.
+
+        Raises:
+            DataError: they are more, or the bank would be empty.
         """
+        fitted = len(self.good_scores) + self.forgotten
+        most = max(1, int(FORGOTTEN * fitted))
+        if self.coreset < 1 and self.forgotten + len(positions) > most:
+            raise DataError(
+                f"of a coreset of {fitted} images {most} can be forgotten before its threshold breaks its promise, "
+                f"{self.forgotten + len(positions)} would be: fit again on the others"
+            )
         cells = self.grid[0] * self.grid[1]
         images = self.picks // cells
         rows = ~np.isin(images, positions)
@@ -242,6 +257,7 @@ class Patchcore(FeatureDetector):
         self.bank = self.bank[torch.from_numpy(rows).to(self.bank.device)]
         self.picks = self.picks[rows] - cells * np.searchsorted(np.sort(positions), images[rows])
         self.good_scores = np.delete(self.good_scores, positions)
+        self.forgotten += len(positions)
         return 0
 
     def score_batch(self, layers: Layers) -> Scores:
@@ -276,11 +292,12 @@ class Patchcore(FeatureDetector):
     def state(self) -> dict[str, Any]:
         """The bank, where its rows come from, and the grid."""
         arrays = {name: getattr(self, name) for name in ("bank", "picks", "grid", "good_scores", "seed")}
+        arrays |= {"forgotten": self.forgotten} if self.forgotten else {}
         return {**arrays, **hashes_state(self.hashes), **({"most_pixels": self.most_pixels} if self.tile else {})}
 
     def load_state(self, state: dict[str, Any]) -> Patchcore:
         """The inverse of `state`."""
-        self.hashes = load_hashes(state)
+        self.hashes, self.forgotten = load_hashes(state), int(state.get("forgotten", 0))
         self.most_pixels = int(state["most_pixels"]) if self.tile else 0
         self.bank = torch.as_tensor(state["bank"]).to(torch_device())
         self.picks, self.grid = np.asarray(state["picks"]), tuple(state["grid"])
