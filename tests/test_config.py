@@ -188,7 +188,7 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "[0, 4294967295]": "synthetic_seed seed",
     "[1, inf)": "neighbours",
     "[2, inf)": "images few randomised",
-    "[0, inf)": "patience Patchcore.neighbours rotation widths",
+    "[0, inf)": "patience Patchcore.neighbours rotation widths tile",
     "[0.01, 1]": "roi_size",
     "(0, 1]": "fit_fraction coreset lr search_lr encoder_lr discriminator_lr",
     "[0, 1000]": "sigma",
