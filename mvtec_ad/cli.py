@@ -362,6 +362,8 @@ def add_update(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
 def add_forget(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `forget`."""
     add_change(parser, "images that it was fitted on: files or folders")
+    text = "good images at hand, old or new, 20 or more, that fill the holes in a coreset of patchcore; needed there"
+    parser.add_argument("--repair", metavar="GOOD", help=text)
 
 
 def add_change(parser: argparse.ArgumentParser, images: str) -> None:
@@ -407,11 +409,23 @@ def _change(arguments: argparse.Namespace, word: str) -> None:
     threshold, suspects = description["threshold"], []
     if word == "update":
         paths, suspects = _new_images(detector, paths, arguments)
+    repair = []
+    if word == "forget" and detector.name == "patchcore" and detector.coreset < 1:
+        if not arguments.repair:
+            raise SettingsError(
+                "where rows of a coreset are removed there may be holes, and good images would be flagged: give "
+                "--repair GOOD/, a folder of 20 or more good images at hand, old or new"
+            )
+        repair = [str(path) for path in image_paths([arguments.repair])]
+        gone = set(detector.content_hashes([str(path) for path in paths]))
+        hashes = detector.content_hashes(repair)
+        repair = [path for path, digest in zip(repair, hashes, strict=True) if digest not in gone]
     before = len(detector.good_scores)
     change = getattr(detector, word)([str(path) for path in paths], progress=True)
+    recomputed = detector.repair(repair, progress=True) if repair else change.recomputed
     limit = metrics.calibrated(detector.good_scores, threshold["false_alarm_rate"])
     measured = {"good_images": len(detector.good_scores), "threshold": limit, "change": word, "images": change.images}
-    measured |= {"scores_recomputed": change.recomputed, "suspects_left_out": len(suspects)}
+    measured |= {"scores_recomputed": recomputed, "suspects_left_out": len(suspects)}
     path = artifacts.save_model(
         arguments.out,
         detector,
@@ -423,7 +437,7 @@ def _change(arguments: argparse.Namespace, word: str) -> None:
     )
     if change.copies:
         print(f"{change.copies} of {len(paths)} images are copies of others or known already: each counts once")
-    earlier = len(detector.good_scores) - change.recomputed
+    earlier = len(detector.good_scores) - recomputed
     print(
         f"{path}: {change.images} images {'added to' if word == 'update' else 'forgotten of'} {before}; threshold "
         f"{limit:.4g}, before {threshold['value']:.4g}, for at most {threshold['false_alarm_rate']:.0%} false alarms"

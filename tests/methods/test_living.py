@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from mvtec_ad import artifacts
 from mvtec_ad.backbones import load_backbone
 from mvtec_ad.errors import DataError, SettingsError
-from mvtec_ad.methods import METHODS, detector_class, load_model, padim
+from mvtec_ad.methods import METHODS, detector_class, load_model, padim, patchcore
 from mvtec_ad.methods.base import Change, FeatureDetector
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
@@ -188,7 +188,7 @@ def test_forgotten_rows_are_those_of_the_image(images: np.ndarray) -> None:
     """The others say rightly where they come from; a second image is too many for so few, chained or not."""
     detector = small("patchcore", coreset=0.5).fit(images[:8], seed=2)
     before, scores = detector.picks, detector.good_scores
-    words = "of a coreset of 8 images 1 can be forgotten before its threshold breaks its promise, 2 would be"
+    words = "of a coreset of 8 images 1 can be forgotten, 2 would be: fit again on the others"
     with pytest.raises(DataError, match=words):
         detector.forget(images[[2, 5]])
     detector.forget(images[[2]])
@@ -201,6 +201,23 @@ def test_forgotten_rows_are_those_of_the_image(images: np.ndarray) -> None:
     again.use_backbone(load_backbone("resnet18", "random"))
     with pytest.raises(DataError, match=words):
         again.forget(images[[5]])
+
+
+def test_a_repair_scores_its_images_against_the_new_bank(images: np.ndarray) -> None:
+    """Without their own rows; known ones stay one image each, and the others keep their scores."""
+    detector = small("patchcore", coreset=0.3).fit(images[:10], seed=2)
+    scores = detector.good_scores
+    detector.forget(images[[9]])
+    assert detector.repair(images[[2, 4, 12]]) == 3
+    assert len(detector.hashes) == len(set(detector.hashes)) == len(detector.good_scores) == 10
+    np.testing.assert_array_equal(detector.good_scores[:7], scores[[0, 1, 3, 5, 6, 7, 8]])
+    order = images[[0, 1, 3, 5, 6, 7, 8, 2, 4, 12]]
+    np.testing.assert_allclose(detector.bank, patches_of(detector, order)[detector.picks], atol=1e-5)
+    for number in (7, 9):
+        patches = patches_of(detector, order[number : number + 1])
+        rest = detector.bank[torch.from_numpy(detector.picks // 16 != number)]
+        by_hand, _ = patchcore.measure(torch.from_numpy(patches)[None], rest, rest.square().sum(1), detector.neighbours)
+        assert detector.good_scores[number] == pytest.approx(float(by_hand), rel=1e-4)
 
 
 def patches_of(detector: Patchcore, images: np.ndarray) -> np.ndarray:
