@@ -34,7 +34,7 @@ LARGEST = 1_500_000  # bytes of a committed notebook
 BADGE, SETUP = "<!-- badge -->", "# <setup>"
 COLAB = "https://colab.research.google.com/github"
 
-WITHOUT_GPU = {"01", "09"}  # minutes on a CPU; all others ask Colab for a GPU
+WITHOUT_GPU = {"01", "09", "11"}  # minutes on a CPU; all others ask Colab for a GPU
 
 # What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
 # server that the running kernel talks to.
