@@ -986,7 +986,7 @@ def add_export(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     parser.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
     parser.add_argument("--seed", type=int, help="which seed, where it holds several")
     parser.add_argument("--name", help="which classifier, where it holds several, as top-192")
-    parser.add_argument("--int8", action="store_true", help="also write NAME-int8.onnx, a quarter of the size")
+    parser.add_argument("--int8", action="store_true", help="also write NAME-int8.onnx, a third of the size")
     parser.add_argument("--page", help="also write an HTML file that inspects pictures in a browser; npm is needed")
 
 
