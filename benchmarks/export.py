@@ -55,7 +55,7 @@ def fit(row: str, category: str, root: Path, path: Path) -> None:
 def certificate(row: str, category: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """That of one model, made where it is missing."""
     folder = transfer_folder() / "export" / f"{row}-{category}"
-    if not (folder / "certificate.json").is_file():
+    if not (folder / "model-certificate.json").is_file():
         path = folder / "model.zip"
         fit(row, category, arguments.root, path)
         data = arguments.root / category
@@ -66,7 +66,7 @@ def certificate(row: str, category: str, arguments: argparse.Namespace) -> dict[
         page = folder / "inspect.html" if arguments.page and row == arguments.rows[0] else None
         model = export.load_fitted(path)
         export.export_model(model, folder, "model", images, int8=True, page=page, progress=True)
-    return json.loads((folder / "certificate.json").read_text())
+    return json.loads((folder / "model-certificate.json").read_text())
 
 
 def in_browser(row: str, category: str, root: Path) -> str:

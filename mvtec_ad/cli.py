@@ -218,6 +218,9 @@ def add_check(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> N
     parser.add_argument("folder", help="a category, a folder of categories or of anything else, or an archive")
     text = "what `fit` wrote: list the images of the folder, all said to be good, that do not look like the others"
     parser.add_argument("--model", help=text)
+    parser.add_argument("--category", help="which model, where the artifact holds several")
+    parser.add_argument("--method", choices=list(METHODS), help="which method, where it holds several")
+    parser.add_argument("--seed", type=int, help="which seed, where it holds several")
     add_false_discovery_rate(parser)
 
 
@@ -236,7 +239,10 @@ def _check_good(arguments: argparse.Namespace) -> None:
     from mvtec_ad.methods import load_model
 
     paths = image_paths([arguments.folder])
-    detector, _ = load_model(arguments.model)
+    which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
+    detector, _ = load_model(arguments.model, **which)
+    if len(detector.hashes) != len(detector.good_scores):
+        print(f"this {detector.name} does not know its own images: all are taken for new ones", file=sys.stderr)
     table = suspects(detector, paths, arguments.false_discovery_rate, progress=True)
     odd = table[table["suspect"]]
     print("\n".join(suspect_lines(odd)), end="\n" if len(odd) else "")
@@ -406,6 +412,7 @@ def _change(arguments: argparse.Namespace, word: str) -> None:
     artifact = artifacts.load(Path(arguments.artifact))
     which = {"method": arguments.method, "category": arguments.category, "seed": arguments.seed}
     detector, description = load_model(artifact, **which)
+    detector.check_changeable("updated" if word == "update" else "made to forget")
     threshold, suspects = description["threshold"], []
     if word == "update":
         paths, suspects = _new_images(detector, paths, arguments)
@@ -420,6 +427,8 @@ def _change(arguments: argparse.Namespace, word: str) -> None:
         gone = set(detector.content_hashes([str(path) for path in paths]))
         hashes = detector.content_hashes(repair)
         repair = [path for path, digest in zip(repair, hashes, strict=True) if digest not in gone]
+        if not repair:
+            raise SettingsError("--repair holds only images that are forgotten: give 20 or more other good ones")
     before = len(detector.good_scores)
     change = getattr(detector, word)([str(path) for path in paths], progress=True)
     recomputed = detector.repair(repair, progress=True) if repair else change.recomputed
@@ -929,17 +938,11 @@ def run_serve(arguments: argparse.Namespace) -> None:
     """Take the port and the folder, read the model, answer until Ctrl-C."""
     import time
 
-    try:
-        from mvtec_ad.serving import app as service
-        from mvtec_ad.serving.feedback import Feedback
-        from mvtec_ad.serving.guard import Limits, check_token, listen
-        from mvtec_ad.serving.models import load_served
-    except ImportError as problem:
-        missing = (problem.name or "").partition(".")[0]
-        extras = "fastapi starlette pydantic uvicorn h11 python_multipart prometheus_client jinja2"
-        if missing not in extras.split():
-            raise
-        raise SettingsError(f"{missing} is missing: pip install mvtec-ad-notebooks[serve]") from problem
+    from mvtec_ad.serving import app as service
+    from mvtec_ad.serving.feedback import Feedback
+    from mvtec_ad.serving.guard import Limits, check_token, listen
+    from mvtec_ad.serving.models import load_served
+
     target, begun = Path(arguments.model), time.perf_counter()
     useless = "category method seed" if target.is_dir() else "second product view"
     for option in useless.split():
@@ -978,8 +981,8 @@ def run_serve(arguments: argparse.Namespace) -> None:
 def add_export(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `export`."""
     parser.add_argument("artifact", help="what `fit` wrote, or models.zip of notebook 04")
-    parser.add_argument("--onnx", required=True, metavar="DIR", help="folder for NAME.onnx and certificate.json")
-    text = "the graph must judge them as the model does, or nothing is written"
+    parser.add_argument("--onnx", required=True, metavar="DIR", help="folder for NAME.onnx and NAME-certificate.json")
+    text = "the float32 graph must judge them as the model does, or nothing is written; of int8 changes are counted"
     parser.add_argument("--good", nargs="+", default=[], help=f"good images, files or folders: {text}")
     parser.add_argument("--test", nargs="+", default=[], help="other images, likewise")
     parser.add_argument("--category", help="which model, where the artifact holds several")
@@ -1005,7 +1008,9 @@ def run_export(arguments: argparse.Namespace) -> None:
     which = {key: getattr(arguments, key) for key in ("category", "method", "seed", "name")}
     model = export.load_fitted(arguments.artifact, **which)
     more = {"int8": arguments.int8, "page": arguments.page, "progress": True}
-    files, certificate = export.export_model(model, arguments.onnx, Path(arguments.artifact).stem, images, **more)
+    chosen = [str(value) for value in which.values() if value is not None]  # two models of an artifact have two names
+    stem = "-".join([Path(arguments.artifact).stem, *chosen]).replace("/", "-")
+    files, certificate = export.export_model(model, arguments.onnx, stem, images, **more)
     print("\n".join(export.certificate_lines(certificate)))
     print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in files))
 

@@ -15,7 +15,7 @@ EXTRAS = {  # extra of the package -> modules that it installs and that are impo
     "safetensors captum umap bokeh jinja2 nbformat nbclient jupyter threadpoolctl",
     "export": "onnx onnxscript",
     "edge": "onnxruntime",
-    "serve": "fastapi uvicorn multipart",
+    "serve": "fastapi uvicorn starlette pydantic h11 multipart python_multipart prometheus_client",
     "cluster": "dask distributed",
 }
 WAY_OUT = "make room or move what is in the way, or set MVTEC_AD_HOME to a folder of yours"

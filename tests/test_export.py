@@ -338,8 +338,12 @@ def test_export_on_the_command_line(
     assert main(words) == 2
     assert "needs images" in capsys.readouterr().err
     assert main([*words, "--good", str(images[0].parent), "--int8"]) == 0
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"small.onnx", "small-int8.onnx", "certificate.json"}
-    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "small.onnx",
+        "small-int8.onnx",
+        "small-certificate.json",
+    }
+    certificate = json.loads((tmp_path / "out" / "small-certificate.json").read_text())
     assert certificate["images"] == {"good": 6}
     assert certificate["graphs"]["float32"]["file"] == "small.onnx"
     assert certificate["graphs"]["float32"]["bytes"] == (tmp_path / "out" / "small.onnx").stat().st_size

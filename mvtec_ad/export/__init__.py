@@ -27,7 +27,7 @@ def export_model(
     page: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Write STEM.onnx and its certificate.json into a folder, on request STEM-int8.onnx and an HTML page.
+    """Write STEM.onnx and STEM-certificate.json into a folder, on request STEM-int8.onnx and an HTML page.
 
     Returns:
         The files, and the certificate.
@@ -52,7 +52,7 @@ def export_model(
         result["file"] = path.name
     if page:
         files[Path(page)] = inspector_page(graphs["float32"], model.description, runtime)
-    files[Path(folder, "certificate.json")] = json.dumps(certificate, indent=1) + "\n"
+    files[Path(folder, f"{stem}-certificate.json")] = json.dumps(certificate, indent=1) + "\n"
     for path, data in files.items():
         write_file(path, data)
     return list(files), certificate

@@ -71,7 +71,11 @@ def certify(
         "images": {part: len(files) for part, files in images.items()},
         "picture": "×".join(map(str, pictures[0].shape[1::-1])),
         "graphs": results,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        },
         "versions": model.description["versions"],
     }
 

@@ -31,6 +31,7 @@ def suspects(
         DataError: an image cannot be read.
     """
     detector.check_fitted()
+    metrics.discoveries([1.0], false_discovery_rate)  # refuses what is no rate, before anything is read
     if not len(detector.good_scores):
         raise SettingsError(
             f"this {detector.name} has no scores of good images to compare with: fit it with some held out"

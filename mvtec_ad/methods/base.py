@@ -247,8 +247,8 @@ class Detector(Options):
         self.hashes = np.delete(self.hashes, positions).tolist()
         return Change(len(chosen), len(images) - len(chosen), recomputed)
 
-    def _for_change(self, images: Images, word: str, progress: bool) -> tuple[Images, list[str]]:
-        """Checked images and their hashes, where the method and the model allow a change."""
+    def check_changeable(self, word: str = "updated") -> None:
+        """Refuse, with a SettingsError, a method that cannot change, or a model that does not know its images."""
         self.check_fitted()
         if not self.updates:
             raise SettingsError(f"{self.name} cannot be {word}, only padim and patchcore can: fit it again")
@@ -257,6 +257,10 @@ class Detector(Options):
                 f"this {self.name} does not know which images it was fitted on and cannot be {word}, for an earlier "
                 "version of the package made it: fit it again"
             )
+
+    def _for_change(self, images: Images, word: str, progress: bool) -> tuple[Images, list[str]]:
+        """Checked images and their hashes, where the method and the model allow a change."""
+        self.check_changeable(word)
         images = check_images(images)
         return images, self.content_hashes(images, progress=progress)
 

@@ -350,10 +350,13 @@ class Classifier(Options):
         for view, finder in self.finders.items():
             state |= {f"finder.{view}.{key}": array for key, array in asdict(finder).items()}
         state |= {"seed": self.seed, "weights": self.weights_name, "views": sorted(self.finders)}
+        state |= {"resized": True} if self.roi == "whole" else {}
         return state | {"temperature": self.temperature, "validation": self.validation, "curve": self.curve}
 
     def load_state(self, state: Mapping[str, Any]) -> Classifier:
         """The inverse of `state`; returns the classifier."""
+        if self.roi == "whole" and not state.get("resized"):
+            raise ValueError("an earlier version of the package cut whole pictures in another way")
         self.seed, self.weights_name = int(state["seed"]), state["weights"]
         if self.frozen:
             network, here = self.new_network(self.seed)

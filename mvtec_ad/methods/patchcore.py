@@ -40,6 +40,7 @@ from mvtec_ad.methods.base import (
 )
 
 FORGOTTEN = 0.02  # of all images: as many as a coreset may lose
+REPAIRING = 20  # good images at least that holes are filled from
 MOST_PATCHES = 2**19  # that the coreset is chosen from; of more, so many are drawn, which bounds memory
 
 
@@ -205,7 +206,8 @@ class Patchcore(FeatureDetector):
         grid = np.empty(tuple(max(place[axis].stop for place, _ in parts) for axis in (0, 1)), np.float32)
         for place, distances in parts:
             grid[place] = distances
-        return largest * float(reweighting(patch[None], centre[None], bank, lengths, self.neighbours)), grid
+        number = min(self.neighbours, int(lengths.isfinite().sum()))  # rows that are left out are not among the b
+        return largest * float(reweighting(patch[None], centre[None], bank, lengths, number)), grid
 
     def add_batches(self, seen: Iterable[Layers], count: int, progress: bool) -> int:
         """Choose the coreset anew, from the bank and the patches of the new images, in the size that the share gives.
@@ -260,7 +262,12 @@ class Patchcore(FeatureDetector):
         of images that are not given stay as they are.
         """
         images, hashes = self._for_change(images, "repaired", progress)
+        if len(set(hashes)) < REPAIRING:
+            raise DataError(f"{len(set(hashes))} good images are too few to fill holes from: give {REPAIRING} or more")
         known = np.flatnonzero(np.isin(self.hashes, hashes))
+        if len(known) == len(self.hashes):  # all are at hand: a fit leaves no holes
+            self.fit(images, self.seed, progress=progress)
+            return len(self.hashes)
         if len(known):
             self.remove(known)
             self.hashes = np.delete(self.hashes, known).tolist()
@@ -299,6 +306,15 @@ class Patchcore(FeatureDetector):
         if not self.tile:
             return super().content_hashes(images, progress=progress)
         return [content_hash(picture) for picture in Pictures(images, progress and "patchcore read")]
+
+    def look(self, pixels: np.ndarray) -> Layers:
+        """As of every feature detector; refused with `tile`, where nothing is resized."""
+        if self.tile:
+            raise SettingsError(
+                "this patchcore looks at pictures tile by tile, as fit, score, update and detect do: for all else fit "
+                "one without --tile"
+            )
+        return super().look(pixels)
 
     def load(self, images: Images) -> np.ndarray:
         """Refused with `tile`: nothing is resized."""

@@ -221,6 +221,7 @@ class Service:
             self.readers.shutdown()
             self.files.shutdown()
             self.watch.save()
+            self.history.close()
             if self.feedback:
                 self.feedback.close()
 
@@ -439,6 +440,9 @@ class _Counting:
 
         try:
             await self.app(scope, receive, counted)
+        except Exception:  # answered with a 500 outside of here
+            status[0] = "500" if status[0] == "499" else status[0]
+            raise
         finally:
             route = scope.get("route")
             path = getattr(route, "path", None) or "other"

@@ -12,9 +12,11 @@ killed service leaves each image whole or not there, and the next start writes t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 import unicodedata
@@ -32,6 +34,9 @@ from mvtec_ad.serving.guard import RequestError
 JOURNAL, LOCK = "feedback.jsonl", ".lock"
 GOOD, DEFECT, UNKNOWN = "good", "defect", "unknown"
 GOOD_NAMES = ("good", "ok", "normal", "pass")  # which `fit` reads as good parts, in any case
+OURS = re.compile(r"[0-9a-f]{20}\.(png|jpg|bmp|webp|tiff)")  # names of images that were put here
+PLACE = re.compile(rf"[^/\\]+/(train/good|test/[^/\\]+)/{OURS.pattern}")
+UNFINISHED = re.compile(rf"\.({OURS.pattern}|{re.escape(JOURNAL)}|drift\.json)\..*\.?tmp")  # of `write_file`
 LAST = 50  # images that are remembered
 LONGEST_TYPE = 60  # characters
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".bmp": "image/bmp", ".webp": "image/webp"}
@@ -54,10 +59,11 @@ class History:
         """Remember one more, and forget the oldest of more than `LAST`."""
         file = None
         if self.folder is not None:
-            with contextlib.suppress(OSError):  # no room: the verdict is what was asked for
-                file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
-                file.write(content)
-                file.flush()
+            with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+                whole = opened.enter_context(tempfile.TemporaryFile(dir=self.folder, buffering=0))
+                if whole.write(content) == len(content):  # else there is no room: the verdict is what was asked for
+                    opened.pop_all()
+                    file = whole
         with self.lock:
             self.records[record["id"]] = record | {"has_file": file is not None}
             if file is not None:
@@ -66,6 +72,13 @@ class History:
                 oldest, _ = self.records.popitem(last=False)
                 if oldest in self.files:
                     self.files.pop(oldest).close()
+
+    def close(self) -> None:
+        """Let the files go."""
+        with self.lock:
+            for file in self.files.values():
+                file.close()
+            self.files.clear()
 
     def newest(self) -> list[dict[str, Any]]:
         """All records, newest first, without their maps."""
@@ -120,7 +133,7 @@ class Feedback:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # Windows, where nothing locks it
             pass
-        except OSError as problem:
+        except BlockingIOError as problem:
             self.lock.close()
             raise DataError(f"another service writes into {self.folder}: give this one its own --feedback") from problem
         self.version = 0
@@ -162,17 +175,24 @@ class Feedback:
     def _write(self, line: dict[str, Any]) -> dict[str, Any]:
         """Append a line as the next version."""
         line = {"version": self.version + 1, "at": datetime.now(timezone.utc).isoformat(timespec="seconds"), **line}
-        with open(self.journal, "ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        data = json.dumps(line).encode() + b"\n"
+        with open(self.journal, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.journal))
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.journal, size)  # half a line would swallow the next one
+                raise
         self.version += 1
         return line
 
     def _recover(self) -> None:
         """Remove what a killed process left half, drop half a line, and write the lines that are missing."""
         for path in [*self.folder.glob(".*.tmp"), *self.folder.glob("*/*/*/.*.tmp")]:
-            path.unlink()
+            if UNFINISHED.fullmatch(path.name) and path.is_file():
+                path.unlink()
         data = self.journal.read_bytes() if self.journal.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         if whole != data:
@@ -182,11 +202,14 @@ class Feedback:
         for text in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that somebody else has edited
                 line = json.loads(text)
-                self.where[line["sha256"][:20]] = line["saved"]
+                if PLACE.fullmatch(line["saved"]) and ".." not in line["saved"].split("/"):
+                    self.where[line["sha256"][:20]] = line["saved"]
         for path in sorted(self.folder.glob("*/t*/*/*")):
             relative = path.relative_to(self.folder)
             product, split, kind, name = relative.parts
-            if name.startswith(".") or (split, kind == GOOD) not in (("train", True), ("test", False)):
+            if not OURS.fullmatch(name) or not path.is_file():
+                continue
+            if (split, kind == GOOD) not in (("train", True), ("test", False)):
                 continue
             saved, key = relative.as_posix(), path.stem
             digest = hashlib.sha256(path.read_bytes()).hexdigest() if self.where.get(key) != saved else ""

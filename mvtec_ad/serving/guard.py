@@ -175,7 +175,7 @@ class Guard:
         if self.token is None:
             host, origin = headers.get("host", "").lower(), headers.get("origin")
             name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-            if name not in LOOPBACK:
+            if not _is_loopback(name.strip("[]")):
                 raise RequestError(421, f"without a token only this machine may ask, and it asks for {LOOPBACK[0]}")
             if origin and scope["method"] not in ("GET", "HEAD") and origin.lower().partition("://")[2] != host:
                 raise RequestError(403, "a page of another address may not send anything here")
@@ -197,6 +197,15 @@ class Guard:
             if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):  # the page holds nothing, and asks for it
                 return []
             raise RequestError(401, "a token is needed: Authorization: Bearer TOKEN, or ?token=TOKEN once for the page")
+        origin = headers.get("origin", "").lower().partition("://")[2]
+        by_cookie = not (candidates[0] or candidates[1])  # which pages of other ports of this host send along
+        if (
+            by_cookie
+            and origin
+            and scope["method"] not in ("GET", "HEAD")
+            and origin != headers.get("host", "").lower()
+        ):
+            raise RequestError(403, "a page of another address may not send anything here")
         if candidates[0]:
             return [(b"set-cookie", f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode())]
         return []

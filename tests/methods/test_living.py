@@ -203,11 +203,14 @@ def test_forgotten_rows_are_those_of_the_image(images: np.ndarray) -> None:
         again.forget(images[[5]])
 
 
-def test_a_repair_scores_its_images_against_the_new_bank(images: np.ndarray) -> None:
+def test_a_repair_scores_its_images_against_the_new_bank(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without their own rows; known ones stay one image each, and the others keep their scores."""
     detector = small("patchcore", coreset=0.3).fit(images[:10], seed=2)
     scores = detector.good_scores
     detector.forget(images[[9]])
+    with pytest.raises(DataError, match="3 good images are too few"):
+        detector.repair(images[[2, 4, 12]])
+    monkeypatch.setattr(patchcore, "REPAIRING", 3)
     assert detector.repair(images[[2, 4, 12]]) == 3
     assert len(detector.hashes) == len(set(detector.hashes)) == len(detector.good_scores) == 10
     np.testing.assert_array_equal(detector.good_scores[:7], scores[[0, 1, 3, 5, 6, 7, 8]])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -290,3 +292,45 @@ def test_a_full_disk_costs_no_verdict(tmp_path: Path, monkeypatch: pytest.Monkey
     cause = ArtifactError("/secret/x cannot be written")
     cause.__cause__ = OSError(28, "No space left on device")
     assert feedbacks.in_short(cause) == "No space left on device"
+
+
+def test_a_full_disk_costs_neither_the_journal_nor_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line is taken back, so that the next one is whole; half a picture is not kept as if it were one."""
+    feedback = Feedback(tmp_path)
+    known = {"id": "1", "name": "a", "product": "part", "verdict": "good", "score": 1.0, "threshold": 2.0, "type": None}
+    plain = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        feedback._write({"saved": "x", "right": True})
+    assert feedback.journal.read_bytes() == b""
+    monkeypatch.setattr(os, "fsync", plain)
+    line = feedback.add(known, b"\x89PNG", True, None)
+    assert [json.loads(text) for text in feedback.journal.read_text().splitlines()] == [line]
+    feedback.close()
+
+    class Short(io.BytesIO):
+        def write(self, data: bytes) -> int:
+            return super().write(data[:3])
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Short())
+    history = History(tmp_path)
+    history.add(known, b"a whole picture")
+    assert history.find("1")[1] is None
+    assert not history.newest()[0]["has_file"]
+
+
+def test_what_is_not_the_services_is_left_alone(tmp_path: Path) -> None:
+    """Temporary files of others, folders, and lines of the journal that lead elsewhere."""
+    part = tmp_path / "part" / "train" / "good"
+    (part / "deeper").mkdir(parents=True)
+    (part / ".mine.tmp").write_bytes(b"x")
+    (part / "photo.png").write_bytes(b"x")
+    (tmp_path / "feedback.jsonl").write_text('{"sha256": "ab", "saved": "x"}\n{"sha256": "cd", "saved": "../../x"}\n')
+    feedback = Feedback(tmp_path)
+    assert (feedback.where, feedback.types, feedback.version) == ({}, [], 2)
+    assert (part / ".mine.tmp").exists()
+    feedback.close()

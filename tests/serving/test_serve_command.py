@@ -124,4 +124,5 @@ def test_a_missing_extra_is_named(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["serve", "part.zip"]) == 2
-    assert capsys.readouterr().err == f"mvtec-ad serve: {missing} is missing: pip install mvtec-ad-notebooks[serve]\n"
+    way = 'pip install "mvtec-ad-notebooks[serve]"'
+    assert capsys.readouterr().err == f"mvtec-ad serve: {missing} is not installed: {way}\n"

@@ -457,6 +457,8 @@ def test_with_a_token_only_who_has_it_is_answered() -> None:
         assert "HttpOnly" in page.headers["set-cookie"]
         assert "SameSite=Strict" in page.headers["set-cookie"]
         assert client.get("/model").status_code == 200  # the client keeps the cookie, as a browser does
+        elsewhere = client.post("/inspect", headers={"origin": "http://testserver:9999"}, content=b"")
+        assert elsewhere.status_code == 403  # a cookie does not tell which port of a host asks
 
 
 @pytest.mark.parametrize(
