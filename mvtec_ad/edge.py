@@ -93,9 +93,7 @@ def _open(path: Path, model: str | Path | bytes, threads: int) -> InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # waiting threads leave the cores to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the cores to others
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # int8 weights are brought back once, not anew
     try:
         source = model if isinstance(model, bytes) else str(path)

@@ -313,10 +313,10 @@ def test_detect_needs_numpy_opencv_pillow_and_onnxruntime_alone(
     for path, score in expected.items():
         assert judged[path]["score"] == pytest.approx(score, rel=1e-4)
         assert (judged[path]["verdict"] == "defect") == (score > judged[path]["threshold"])
-    fitting = bare("detect", "model.zip", images[0], home=tmp_path)
+    fitting = bare("fit", "padim", "--category", "part", "--out", "part.zip", home=tmp_path)
     assert fitting.returncode == 2
     assert re.fullmatch(
-        r"mvtec-ad detect: \w+ is not installed: pip install \"mvtec-ad-notebooks\[notebooks\]\"\n", fitting.stderr
+        r"mvtec-ad fit: \w+ is not installed: pip install \"mvtec-ad-notebooks\[notebooks\]\"\n", fitting.stderr
     )
     assert bare("detect", "--help", home=tmp_path).returncode == 0
     asked = bare("detect", "model.onnx", images[0], "--category", "noise", home=tmp_path)
