@@ -53,7 +53,8 @@ TINY = {  # each method takes those it has
 ABOUT = {"profile": "quick", "data_source": "own", "categories": ["part"], "options": {}, "seed": 3}
 THRESHOLD = {"value": 1.0, "false_alarm_rate": 0.05}
 TOLERANCE = {"classifier": 1e-2}  # its weights are rounded to half precision, and a last digit decides which way
-SLOPES = {"integrated_gradients": 5e-2}  # and a slope follows every weight: with the same weights it is held to 1e-4
+# A slope follows every weight; with the same weights it is held to SAME_WEIGHTS.
+SLOPES = {"integrated_gradients": 5e-2, "smooth_grad": 5e-2}
 SAME_WEIGHTS = 1e-4
 SUBJECTS = (*METHODS, "classifier", "defect_types", "dcgan", "digits", "pretraining")
 
