@@ -217,8 +217,9 @@ print(f"{model.name}: {model.stat().st_size / 1e6:.1f} MB")
 # The export is refused if one verdict changes. The **certificate** lists what was compared (p95: 95 of 100 pictures take no longer):
 
 # %%
-python, photographs, quiet = sys.executable, root / product, os.devnull
-# !{python} -m mvtec_ad export "{model}" --onnx "{home}" --good "{photographs}/train/good" --test "{photographs}/test" 2> "{quiet}"
+python, quiet = sys.executable, os.devnull
+fitted, folder, photographs = map(os.path.relpath, (model, home, root / product))
+# !{python} -m mvtec_ad export "{fitted}" --onnx "{folder}" --good "{photographs}/train/good" --test "{photographs}/test" 2> "{quiet}"
 
 # %%
 exported = next(home.glob("*.onnx"))
