@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mvtec_ad import artifacts, export
-from mvtec_ad.cli import image_paths, main
+from mvtec_ad.cli import main
+from mvtec_ad.commands.flags import image_paths
 from mvtec_ad.config import transfer_folder
 from mvtec_ad.data import index, splits
 from mvtec_ad.data.loading import read_image

@@ -22,6 +22,7 @@ from PIL import Image
 from mvtec_ad import artifacts, benchmark, cli
 from mvtec_ad.benchmark.published import measured
 from mvtec_ad.cli import COMMANDS, main
+from mvtec_ad.commands import detect, evaluate
 from mvtec_ad.config import Options
 from mvtec_ad.data import index, loading
 from mvtec_ad.errors import DataError
@@ -143,6 +144,12 @@ def test_heat_maps_never_share_a_file(
             assert np.asarray(opened.convert("L")).std() > 0
 
 
+def replace_read_table(monkeypatch: pytest.MonkeyPatch, instead: Callable[..., Any]) -> None:
+    """In every command that reads a table of images."""
+    for command in (cli, evaluate):
+        monkeypatch.setattr(command, "read_table", instead)
+
+
 @pytest.fixture
 def six(root: Path, tmp_path: Path) -> Path:
     """A folder of six images, the fourth of which cannot be read."""
@@ -169,7 +176,7 @@ def test_detect_speaks_before_it_has_read_everything(
         return read(paths, *sizes)
 
     monkeypatch.setattr(loading, "load_readable", watched)
-    monkeypatch.setattr(cli, "AT_ONCE", 2)
+    monkeypatch.setattr(detect, "AT_ONCE", 2)
     command = ["detect", str(artifact), str(six), "--heat-maps", str(maps), *(["--json"] if as_json else [])]
     assert main(command) == 2  # for the one that cannot be read, after all others
     assert progress == [(2, 0, 0), (2, 2, 2), (2, 4, 3)]
@@ -207,8 +214,8 @@ def test_detect_holds_few_images_and_maps(
 
     monkeypatch.setattr(loading, "load_readable", watched_read)
     monkeypatch.setattr(Padim, "score_seen", watched_score)
-    monkeypatch.setattr(cli, "AT_ONCE", 1)
-    monkeypatch.setattr(cli, "MOST_FRAMES", 3)
+    monkeypatch.setattr(detect, "AT_ONCE", 1)
+    monkeypatch.setattr(detect, "MOST_FRAMES", 3)
     target = tmp_path / "a.gif"
     more = ["--animation", str(target)] if animated else []
     assert main(["detect", str(artifact), str(six), "--heat-maps", str(tmp_path / "maps"), *more]) == 2
@@ -222,9 +229,9 @@ def test_detect_holds_few_images_and_maps(
 
 def test_the_first_verdict_comes_soon() -> None:
     """Not after 32 images, of which a large model judges two a second."""
-    assert [part.stop - part.start for part in cli.growing(100, cli.AT_ONCE)] == [4, 8, 16, 32, 32, 8]
-    assert [(part.start, part.stop) for part in cli.growing(5, cli.AT_ONCE)] == [(0, 4), (4, 5)]
-    assert list(cli.growing(0, cli.AT_ONCE)) == []
+    assert [part.stop - part.start for part in detect.growing(100, detect.AT_ONCE)] == [4, 8, 16, 32, 32, 8]
+    assert [(part.start, part.stop) for part in detect.growing(5, detect.AT_ONCE)] == [(0, 4), (4, 5)]
+    assert list(detect.growing(0, detect.AT_ONCE)) == []
 
 
 def test_json_stays_whole_where_detect_breaks_off(
@@ -232,7 +239,7 @@ def test_json_stays_whole_where_detect_breaks_off(
 ) -> None:
     """Somebody interrupts at the third picture: a list of what was judged by then; a full disk costs no verdict."""
     command = ["detect", str(artifact), str(six), "--heat-maps", str(six.parent / "maps"), "--json"]
-    monkeypatch.setattr(cli, "AT_ONCE", 2)
+    monkeypatch.setattr(detect, "AT_ONCE", 2)
     for problem, status, count in ((OSError(28, "No space left on device"), 2, 6), (KeyboardInterrupt(), 130, 4)):
         written = []
 
@@ -426,14 +433,14 @@ def test_what_cannot_be_written_is_said_before_any_work(
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     folder, below = str(tmp_path / "folder"), str(tmp_path / "file" / "new.zip")
-    evaluate = ["evaluate", "padim", "--root", str(root), "--category", "part", *SMALL]
+    measure = ["evaluate", "padim", "--root", str(root), "--category", "part", *SMALL]
     fit = ["fit", "padim", "--root", str(root), "--category", "mine", *SMALL]
     image = str(root / "mine" / "train" / "good" / "003.png")
     (tmp_path / "folder.zip").mkdir()
-    monkeypatch.setattr(cli, "read_table", lambda *_, **__: pytest.fail("work before the check"))
+    replace_read_table(monkeypatch, lambda *_, **__: pytest.fail("work before the check"))
     for arguments, words in (
-        ([*evaluate, "--json", folder], "is a folder"),
-        ([*evaluate, "--json", below], "is a file"),
+        ([*measure, "--json", folder], "is a folder"),
+        ([*measure, "--json", below], "is a file"),
         ([*fit, "--out", str(tmp_path / "folder.zip")], "is a folder"),
         ([*fit, "--out", below], "is a file"),
         (["prepare", "--root", str(root), "--category", "part", "--out", folder], "is a folder"),
@@ -451,13 +458,13 @@ def test_evaluate_looks_at_all_files_before_it_fits(
     """A test image, a mask, or the folder of records that cannot be written must cost no hours."""
     root = make_category(tmp_path / "images", "part", train=20, test_good=3, defects={"patch": 3}, size=32)
     monkeypatch.setattr(Padim, "fit_batches", lambda *_: pytest.fail("fitted"))
-    evaluate = ["evaluate", "padim", "--root", str(root), "--category", "part", *SMALL, "--seeds", "0"]
+    measure = ["evaluate", "padim", "--root", str(root), "--category", "part", *SMALL, "--seeds", "0"]
     for name in ("ground_truth/patch/000_mask.png", "test/good/000.png"):
         (root / "part" / name).write_bytes(b"no image")
-        assert f"{name} cannot be decoded" in fails(capsys, *evaluate)
+        assert f"{name} cannot be decoded" in fails(capsys, *measure)
     monkeypatch.setattr(os, "access", lambda place, _: Path(place).name != "transfer")
-    monkeypatch.setattr(cli, "read_table", lambda *_, **__: pytest.fail("read"))
-    assert "transfer cannot be written (permission denied)" in fails(capsys, *evaluate)
+    replace_read_table(monkeypatch, lambda *_, **__: pytest.fail("read"))
+    assert "transfer cannot be written (permission denied)" in fails(capsys, *measure)
 
 
 @pytest.mark.parametrize("command", ["prepare", "results", "evaluate", "fit", "detect", "run"])
@@ -559,7 +566,7 @@ def test_what_is_measured_is_what_is_saved(
     rows = {"category": "part", "split": "train", "label": 0, "image_path": [f"{n}.png" for n in range(30)]}
     end = ["--category", "part", *(["--out", str(tmp_path / "x.zip")] if command == "fit" else [])]
     for source in ("own", "mvtec_ad", "synthetic"):
-        monkeypatch.setattr(cli, "read_table", lambda *_, source=source, **__: (pd.DataFrame(rows), source))
+        replace_read_table(monkeypatch, lambda *_, source=source, **__: (pd.DataFrame(rows), source))
         assert main([command, "padim", *options.split(), *end]) == 2
     assert seen == [own, published, published]
 
@@ -574,7 +581,7 @@ def detector_made_by(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: 
     def check(own: Options) -> None:
         seen.append(own)
 
-    monkeypatch.setattr(cli, "read_table", stop)
+    replace_read_table(monkeypatch, stop)
     kind = detector_class(arguments[0])
     with monkeypatch.context() as patch:
         patch.setattr(kind, "check", check)

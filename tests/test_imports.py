@@ -39,6 +39,7 @@ FLOORS = [
     "export",
     "notebooks",
     "stages",
+    "commands",
     "cli",
 ]
 PACKAGE = Path(__file__).resolve().parents[1] / "mvtec_ad"
