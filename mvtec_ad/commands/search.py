@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mvtec_ad.commands.flags import image_paths, positive
+from mvtec_ad.commands.flags import check_output, image_paths, positive
 from mvtec_ad.config import transfer_folder
 from mvtec_ad.errors import DataError, printable
 
@@ -25,9 +25,9 @@ def add_search(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> 
     parser.add_argument("--top", type=positive, default=5, help="images that are listed (default 5)")
     text = "what `fit` wrote: its anomaly maps say where to look, and images that it calls good are left out"
     parser.add_argument("--detector", metavar="MODEL", help=text)
-    parser.add_argument(
-        "--like", metavar="IMAGE", help='search for what is like this one but as the words say: "small"'
-    )
+    text = 'search for what is like this one, but as the words say: "small", for example'
+    parser.add_argument("--like", metavar="IMAGE", help=text)
+    parser.add_argument("--page", help="also write an HTML page of all images with a search box, which works offline")
 
 
 def run_search(arguments: argparse.Namespace) -> None:
@@ -36,6 +36,7 @@ def run_search(arguments: argparse.Namespace) -> None:
 
     from mvtec_ad.methods import words
 
+    check_output("--page", arguments.page, ".html")
     model = words.load(Path(arguments.model) if arguments.model else transfer_folder() / "words.zip")
     query = model.embed_texts([arguments.query])  # what has no known word is refused before any image is read
     if not Path(arguments.folder).is_dir():
@@ -45,11 +46,14 @@ def run_search(arguments: argparse.Namespace) -> None:
         image = image_paths([arguments.like])
         region = regions_by(arguments.detector, image)[0] if arguments.detector else masks_beside(image)
         query = model.like(model.embed_images(model.look_at(image, region)), arguments.query)
-    similarity = (model.embed_images(model.look_at(paths, masks)) @ query.T)[:, 0]
+    vectors = model.embed_images(model.look_at(paths, masks))
+    similarity = (vectors @ query.T)[:, 0]
     order = np.argsort(-similarity, kind="stable")[: arguments.top]
     for rank, row in enumerate(order, start=1):
         print(f"{rank:3d}  {similarity[row]:6.3f}  {printable(str(paths[row]))}")
     print(f"{len(order)} of {len(paths)} images; {how}")
+    if arguments.page:
+        write_page(arguments.page, paths, vectors, words.for_page(model, vectors))
 
 
 def defects_in(folder: Path, detector: str | None) -> tuple[list[Path], Regions, str]:
@@ -76,7 +80,7 @@ def masks_beside(paths: Sequence[Path]) -> Regions:
     from mvtec_ad.data.loading import read_mask
 
     files: dict[Path, Path] = {}
-    tests = {path.absolute().parents[1] for path in paths}
+    tests = {path.absolute().parent.parent for path in paths}
     for test in [test for test in tests if test.name == "test" and (test.parent / "ground_truth").is_dir()]:
         table = read_test(test)
         table = table[table["mask_path"].fillna("") != ""]
@@ -103,3 +107,23 @@ def regions_by(detector: str, paths: Sequence[Path]) -> tuple[Regions, list[bool
         region[start : start + len(anomaly_map), start : start + len(anomaly_map)] = region_of(anomaly_map, threshold)
         regions.append(region)
     return regions, (scores.image > threshold).tolist()
+
+
+def write_page(page: str, paths: Sequence[Path], vectors: np.ndarray, search: dict[str, Any]) -> None:
+    """The atlas of the images, on the plane of their two principal components, with a search box."""
+    import numpy as np
+    import pandas as pd
+
+    from mvtec_ad.artifacts import write_file
+    from mvtec_ad.data.loading import load_images
+    from mvtec_ad.pages import atlas_page
+
+    folders = [path.absolute().parent for path in paths]
+    products = [folder.parents[1] if folder.parent.name == "test" else folder.parent for folder in folders]
+    names = {"category": [product.name for product in products], "defect": [folder.name for folder in folders]}
+    centred = vectors - vectors.mean(0)
+    plane = centred @ np.linalg.svd(centred)[2][:2].T
+    table = pd.DataFrame({"image_id": [path.as_posix() for path in paths], **names})
+    images = load_images(paths, 256)
+    write_file(page, atlas_page(table, {"PCA": plane}, images, title="Search by words", search=search))
+    print(f"look at {page}")

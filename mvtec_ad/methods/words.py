@@ -7,6 +7,7 @@ Vectors with Subword Information", 2017 (arXiv:1607.04606). What is said of a de
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -327,9 +328,10 @@ class Words(Options):
             raise DataError(f"{len(rows)} defects of one type are too few to learn words from: give two types or more")
         self.seed = int(seed)
         features = torch.from_numpy(described.features[rows])
-        torch.manual_seed(seed)
         words = vocabulary(described.facts)
         grams = sorted({gram for word in words for gram in grams_of(word)})
+        self.check_width(features.shape[-1])
+        torch.manual_seed(seed)
         self.network = self.new_network(grams).measure(features.flatten(0, 1))
         recipe = {"lr": self.lr, "steps": self.steps, "seed": seed, "weight_decay": 1e-2, "description": self.name}
         with Run(self.network, **recipe, **more) as run:
@@ -347,6 +349,13 @@ class Words(Options):
         self.curve = run.curve()
         self.network.eval()
         return self
+
+    def check_width(self, width: int) -> None:
+        """Refuse, with a SettingsError, features of another network."""
+        if width != sum(self.widths):
+            raise SettingsError(
+                f"features have {width} numbers, {self.backbone} gives {sum(self.widths)}: gather again"
+            )
 
     def new_network(self, grams: Sequence[str]) -> Pair:
         """Untrained, on the device."""
@@ -370,8 +379,11 @@ class Words(Options):
                 raise DataError(f"query {text!r} has no word that is known: say what is seen, as a scratch on the head")
         return unit(self.network.texts(texts).numpy(force=True))
 
-    def like(self, images: np.ndarray, text: str, weight: float = 1.0) -> np.ndarray:
-        """Vectors of images, (N, d), moved towards a text, "smaller" for example: queries (N, d) of length 1."""
+    def like(self, images: np.ndarray, text: str, weight: float = 0.7) -> np.ndarray:
+        """Vectors of images, (N, d), moved towards a text, "small" for example: queries (N, d) of length 1.
+
+        The weight was chosen on drawn bottles and screws; a word alone moves further than a sentence with the type.
+        """
         return unit(images + weight * self.embed_texts([text]))
 
     def check_fitted(self) -> None:
@@ -451,3 +463,27 @@ def load(artifact: Artifact | str | Path, category: str | None = None, seed: int
         words = Words.from_options(description["options"])
         words.use_backbone(artifact_backbone(artifact, description, words.weights))
         return words.load_state(state)
+
+
+def for_page(words: Words, vectors: np.ndarray) -> dict[str, Any]:
+    """What `templates/words.js` needs to search N images, (N, d) of `embed_images`, as plain JSON data.
+
+    The table of n-grams is rounded to whole numbers of 8 bits, the layers are as they are; half a megabyte in all.
+    """
+
+    def text(array: Any) -> str:
+        return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+    network = words.network
+    table = network.table.weight.numpy(force=True)
+    largest = float(np.abs(table).max())
+    layers = [network.text[0].weight, network.text[0].bias, network.text[2].weight, network.text[2].bias]
+    return {
+        "grams": list(network.rows),
+        "table": text((table / largest * 127).round().astype(np.int8)),
+        "largest": largest,
+        "width": table.shape[1],
+        "layers": [text(layer.numpy(force=True).astype("<f4")) for layer in layers],
+        "vectors": text(vectors.astype("<f4")),
+        "size": vectors.shape[1],
+    }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +242,22 @@ def test_like_moves_an_image_towards_the_words(fitted: Words, described: Describ
     np.testing.assert_allclose(fitted.like(image, "large", 1e4), np.repeat(text, 2, 0), atol=1e-3)
 
 
+def test_a_page_ranks_as_the_package(fitted: Words, described: Described, tmp_path: Path) -> None:
+    """The encoder in JavaScript, run by node: cosines within what 8 bits of the table leave; unknown words are none."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not here")
+    vectors, asked = fitted.embed_images(described.features), ["Scratch on the HEAD", "cabeça riscada", "77 qqq"]
+    script = (Path(words.__file__).parents[1] / "templates" / "words.js").read_text(encoding="utf-8")
+    data = json.dumps(words.for_page(fitted, vectors))
+    script += f"const rank = words_search({data}); console.log(JSON.stringify({json.dumps(asked)}.map(rank)));"
+    (tmp_path / "words.js").write_text(script, encoding="utf-8")
+    first, second, none = json.loads(subprocess.check_output([node, str(tmp_path / "words.js")], text=True))
+    expected = fitted.embed_texts(asked[:2]) @ vectors.T
+    np.testing.assert_allclose([first, second], expected, atol=0.02)
+    assert none is None
+
+
 def test_the_region_of_a_map_is_around_its_peak() -> None:
     """Not the largest one, and above the threshold where there is one."""
     anomaly_map = np.zeros((8, 8), np.float32)
@@ -275,8 +294,12 @@ def test_search_ranks_by_the_cosine(
     root: Path, model: Path, fitted: Words, described: Described, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A category folder with its masks: rank, score, path; then where was looked."""
-    assert main(["search", "thread", str(root / "screw/test"), "--model", str(model), "--top", "3"]) == 0
-    *lines, end = capsys.readouterr().out.splitlines()
+    page = root / "page.html"
+    arguments = ["search", "thread", str(root / "screw/test"), "--model", str(model), "--top", "3", "--page", str(page)]
+    assert main(arguments) == 0
+    *lines, end, last = capsys.readouterr().out.splitlines()
+    assert last == f"look at {page}"
+    assert 'id="query"' in page.read_text(encoding="utf-8")
     assert end == "3 of 32 images; 30 looked at where their mask is"
     cosines = fitted.embed_images(described.features) @ fitted.embed_texts(["thread"])[0]
     scores = dict(zip(described.table["image_path"], cosines, strict=True))
@@ -316,6 +339,7 @@ def test_what_search_refuses(root: Path, model: Path, tmp_path: Path, capsys: py
         (["scratch", str(tmp_path), *given], "holds no image"),
         (["scratch", test, "--model", str(root / "none.zip")], "none.zip is missing"),
         (["scratch", test, *given, "--like", "nowhere.png"], "image nowhere.png does not exist"),
+        (["scratch", test, *given, "--page", "page.txt"], "give one that ends in .html"),
     ):
         capsys.readouterr()
         assert main(["search", *arguments]) == 2
