@@ -22,7 +22,7 @@ a CPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -104,15 +104,6 @@ class PretendedTensor(Tensor):
         return self.wrapped.__reduce_ex__(protocol)
 
 
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """Arguments of an operation; those of a list one by one."""
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from value
-        else:
-            yield value
-
-
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
     """A value, or each of a list or tuple of values, changed."""
     return type(value)(map(change, value)) if type(value) in (list, tuple) else change(value)
@@ -124,13 +115,20 @@ def _unwrap(value: Any) -> Any:
 
 def _dispatch(operation: Any, args: tuple, kwargs: dict) -> Any:
     """Check the devices of all operands, compute on the CPU, and say where the result is."""
-    tensors = [value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
-    name = operation._schema.name
+    tensors = []
+    for value in (*args, *kwargs.values()):  # half a million calls a run: in line
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list | tuple):
+            tensors += [inner for inner in value if isinstance(inner, Tensor)]
     device = kwargs.get("device")
+    pretended = [tensor for tensor in tensors if isinstance(tensor, PretendedTensor)]
+    if not pretended and device is None:
+        return operation(*args, **kwargs)
+    name = operation._schema.name
     if device is not None:
         kwargs = {**kwargs, "device": CPU}
-    pretended = any(isinstance(tensor, PretendedTensor) for tensor in tensors)
-    if pretended and name != "aten::copy_":
+    if pretended and len(pretended) < len(tensors) and name != "aten::copy_":
         _refuse_mixture(operation, name, args, tensors)
     result = operation(
         *(_mapped(_unwrap, value) for value in args), **{k: _mapped(_unwrap, v) for k, v in kwargs.items()}

