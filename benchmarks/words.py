@@ -48,6 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.process_time()
     torch.set_num_threads(1)
+    before = place("drawn").is_file()
     drawn = looked_at("drawn", drawn_tables(), Words(), copies=Words().copies)
     real = looked_at("real", real_tables(arguments.root), Words()) if arguments.root else None
     rows = []
@@ -73,7 +74,9 @@ def main() -> None:
         f"\n{len(drawn.facts)} drawn defects; {0 if real is None else len(real.facts)} real; {minutes:.1f} CPU minutes"
     )
     if arguments.publish:
-        result = {"options": Words().options(), "drawn": DRAWN, "seeds": SEEDS, "cpu_minutes": minutes, "rows": rows}
+        rows = [{name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+        result = {"options": Words().options(), "drawn": DRAWN, "seeds": SEEDS, "rows": rows}
+        result |= {"cpu_minutes": minutes, "looked_at_before": before}  # then drawing and looking are not counted
         (root_folder() / "assets" / "words.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -102,9 +105,14 @@ def real_tables(root: Path) -> list[pd.DataFrame]:
     return [index.read_category(root, category) for category in REAL]
 
 
+def place(name: str) -> Path:
+    """Where features are kept."""
+    return transfer_folder() / f"words-benchmark-{name}.pickle"
+
+
 def looked_at(name: str, tables: Sequence[pd.DataFrame], words: Words, copies: int = 0) -> Seen:
     """Gathered features, kept on the disk: by masks, by the maps of a PaDiM of each product, and of the whole."""
-    path = transfer_folder() / f"words-benchmark-{name}.pickle"
+    path = place(name)
     if path.is_file():
         return pickle.loads(path.read_bytes())
     described = words.gather(pd.concat(tables, ignore_index=True), copies=copies)
