@@ -41,6 +41,7 @@ from mvtec_ad.commands.line import (
     run_serve,
     run_update,
 )
+from mvtec_ad.commands.search import add_search, run_search
 from mvtec_ad.config import DataSettings, make_folder, profile, root_folder, seen_part, transfer_folder
 from mvtec_ad.errors import SettingsError, in_words, printable
 from mvtec_ad.methods import METHODS, detector_class
@@ -332,6 +333,7 @@ COMMANDS = {  # command -> what it does, the function that adds its flags, the o
         add_detect,
         run_detect,
     ),
+    "search": ("find images of defects by words, in English, Portuguese or Spanish", add_search, run_search),
     "serve": (
         "verdicts by HTTP on this machine or a line: images in, JSON out, a page to look at, drift alarm, feedback",
         add_serve,

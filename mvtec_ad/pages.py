@@ -9,6 +9,7 @@ import base64
 import contextlib
 import copy
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -318,6 +319,7 @@ def atlas_page(
     images: Sequence[ArrayLike],
     anomaly_maps: Sequence[ArrayLike | None] | None = None,
     title: str = "Atlas of anomalies",
+    search: Mapping[str, Any] | None = None,
 ) -> str:
     """A map of embedded images as one HTML page: each image is a mark, its colour the type, its shape the product.
 
@@ -331,6 +333,7 @@ def atlas_page(
         maps: Name -> points of shape `(N, 2)`; the first is shown first.
         images: N arrays `(H, W, 3)`, uint8; sizes may differ.
         anomaly_maps: N raw maps `(h, w)`, or None where there is none.
+        search: What `methods.words.for_page` gives: the page gets a search box, whose words are encoded in the browser.
 
     Returns:
         The HTML text, to be written as UTF-8; opening it needs no network.
@@ -367,10 +370,13 @@ def atlas_page(
     plot.scatter("x", "y", source=source, size=12, marker="marker", fill_color="colour", fill_alpha="alpha", **rims)
     document = Document()
     document.add_root(plot)
-    script = TEMPLATES.loader.get_source(TEMPLATES, "atlas.js")[0]
+    scripts = ["words.js"] * (search is not None) + ["atlas.js"]
+    script = "".join(TEMPLATES.loader.get_source(TEMPLATES, name)[0] for name in scripts)
     arguments = {"plot": plot, "source": source, "chosen": chosen, "squares": squares}
+    arguments["search"] = "" if search is None else json.dumps(dict(search))
     document.js_on_event("document_ready", CustomJS(args=arguments, code=script))
     values = {"maps": [MAP_NAMES.get(name, name) for name in maps], "types": types, "predictions": "predicted" in table}
+    values["searched"] = search is not None
     values["colours"] = [to_hex(colormaps[ANOMALY_MAP](share)) for share in np.linspace(0, 1, 12)]
     template = TEMPLATES.get_template("atlas.html")
     return file_html(document, INLINE, title, template=template, template_variables=values)

@@ -175,6 +175,15 @@ def test_bad_input(call: Callable[[], str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_search_box_only_where_there_is_something_to_search(atlas: str) -> None:
+    """With what it needs as text of the page; how it ranks: tests/methods/test_words.py."""
+    assert 'id="query"' not in atlas
+    page = atlas_page(TABLE, MAPS, IMAGES, search={"grams": ["<dent>"]})
+    is_whole(page)
+    assert 'id="query"' in page
+    assert "&lt;dent&gt;" in page or "<dent>" in Reader(page).json
+
+
 # --- names are text ---
 
 
