@@ -13,7 +13,7 @@
 # * **say** what such a model does not understand, and show it.
 #
 # **It reads** nothing: it learns from defects that are drawn here, since of these everything is known. Profile *quick*: about a minute on 2 CPU
-# cores, two products. Profile *full*: seven, then real ones where they are at hand. The image features are frozen, with ImageNet weights in both.
+# cores, two products. Profile *full*: seven. The image features are frozen, with ImageNet weights in both.
 #
 # Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (CLIP), 2021,
 # [arXiv:2103.00020](https://arxiv.org/abs/2103.00020); van den Oord, Li, Vinyals, *Representation Learning with Contrastive Predictive Coding*
