@@ -46,6 +46,7 @@ from mvtec_ad.methods.knn import Knn
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
 from mvtec_ad.methods.pretraining import Pretraining
+from mvtec_ad.methods.subspace_ad import SubspaceAd
 from mvtec_ad.notebooks import number_of
 
 PROJECT = Path(__file__).parents[1]
@@ -135,7 +136,7 @@ def parts() -> list[Part]:
     """Of all notebooks; nothing is counted or timed yet."""
     quick = [Part(name, "all of quick", None, 1, "", partial(Cost, Counter(), 60 * QUICK[name])) for name in SOURCES]
     more = [*tables_and_padim(), *reconstruction(), *classification(), *attribution(), *types()]
-    return sorted([*quick, *more, *digits_and_gan(), *the_last_five()], key=lambda part: part.notebook)
+    return sorted([*quick, *more, *digits_and_gan(), *the_last_five(), few_shot()], key=lambda part: part.notebook)
 
 
 def tables_and_padim() -> list[Part]:
@@ -241,6 +242,13 @@ def digits_and_gan() -> list[Part]:
         Part("07b", "AnoGAN", Anogan, searched, "steps of an image", search),
         Part("07b", "metrics", None, seen, "maps", partial(measuring, model.crop)),
     ]
+
+
+def few_shot() -> Part:
+    """Notebook 14: test images twice, a pool of good ones, of one product at all angles, and copies of four images."""
+    model = SubspaceAd.preset("full")
+    passes = 2 * tested([*FIRST, *TURNING]) + 24 * (1 + model.rotations) + 4 * 24
+    return Part("14", "SubspaceAD, MuSc", SubspaceAd, passes, "passes", partial(look, model.backbone, model.crop))
 
 
 def the_last_five() -> list[Part]:

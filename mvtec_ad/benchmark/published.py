@@ -36,6 +36,7 @@ PROTOCOL = {  # options that a source must state, and have like ours, for its fi
     "padim": ("channels", "image_size", "crop"),
     "patchcore": ("coreset", "layers", "image_size", "crop"),
     "knn": ("neighbours", "layers", "image_size", "crop"),
+    "subspace_ad": ("rotations", "variance", "layers", "image_size", "crop"),
     "autoencoder": ("loss", "latent", "image_size"),
     "vae": ("loss", "latent", "image_size"),
     "anogan": ("latent", "steps", "image_size"),

@@ -25,6 +25,7 @@ METHODS = {  # name -> file and class
     "anogan": "anogan.Anogan",
     "f_anogan": "f_anogan.FAnogan",
     "knn": "knn.Knn",
+    "subspace_ad": "subspace_ad.SubspaceAd",
 }
 WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
 

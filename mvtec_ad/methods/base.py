@@ -90,6 +90,7 @@ class Detector(Options):
 
     name: ClassVar[str]  # of the method, a key of `methods.METHODS`
     updates: ClassVar[bool] = False  # whether `update` and `forget` work
+    least_images: ClassVar[int] = 3  # good ones that a fit can do with; with 1 a fit may give no `good_scores`
     extractor: ClassVar[Backbone | None] = None  # the frozen network whose features are used, where there is one
 
     def check(self) -> None:
@@ -114,7 +115,8 @@ class Detector(Options):
     def load_state(self, state: dict[str, Any]) -> Detector:
         """The inverse of `state`; returns the detector."""
         self.good_scores, self.seed = state["good_scores"].astype(np.float32), int(state["seed"])
-        if self.good_scores.ndim != 1 or (self.calibrates and not len(self.good_scores)):
+        needed = self.calibrates and self.least_images > 1
+        if self.good_scores.ndim != 1 or (needed and not len(self.good_scores)):
             raise ValueError(f"good_scores have shape {self.good_scores.shape}")
         if len(self.hashes) not in (0, len(self.good_scores)):
             raise ValueError(f"{len(self.hashes)} images have {len(self.good_scores)} good_scores")
@@ -198,8 +200,9 @@ class Detector(Options):
     ) -> Detector:
         """As `fit`, from `training_batches`: kept in a list, they serve several seeds; `hashes` are theirs."""
         check_seed(seed)
-        if count < 3:
-            raise DataError(f"{count} good images are too few to fit {self.name}: give at least 3, better 60")
+        if count < self.least_images:
+            least = self.least_images
+            raise DataError(f"{count} good images are too few to fit {self.name}: give at least {least}, better 60")
         self.fit_batches(seen, count, seed, checkpoints, progress)
         self.seed, self.hashes = int(seed), list(hashes)
         return self
