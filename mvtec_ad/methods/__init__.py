@@ -25,6 +25,7 @@ METHODS = {  # name -> file and class
     "anogan": "anogan.Anogan",
     "f_anogan": "f_anogan.FAnogan",
     "knn": "knn.Knn",
+    "efficient_ad": "efficient_ad.EfficientAd",
 }
 WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
 
