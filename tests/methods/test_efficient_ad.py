@@ -1,4 +1,4 @@
-"""EfficientAD: features, losses, scales and maps against numpy and scipy; and what moves what."""
+"""EfficientAD: features, losses, scales and maps against numpy and scipy; what moves what; the exported graph."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from mvtec_ad import edge, export
 from mvtec_ad.backbones import Backbone
 from mvtec_ad.config import torch_device
 from mvtec_ad.errors import SettingsError
@@ -179,6 +180,23 @@ def test_defects_stand_out(good: np.ndarray, test_set: tuple[np.ndarray, np.ndar
     assert roc_auc_score(masks[EACH:].ravel(), scores.maps[EACH:].ravel()) > 0.9
     assert detector.good_scores.max() < np.median(scores.image[EACH:])
     assert detector.curve["loss"].iloc[-5:].mean() < 0.8 * detector.curve["loss"].iloc[:5].mean()
+
+
+def test_a_graph_gives_scores_maps_and_verdicts_of_the_model(fitted: EfficientAd) -> None:
+    """Of pictures of other sizes, too."""
+    limit = {"value": float(np.median(fitted.good_scores)), "false_alarm_rate": 0.5}
+    model = export.fitted(fitted, "surface", limit)
+    graph = export.to_onnx(model)
+    opened = edge.EdgeModel(graph.SerializeToString())
+    rng = np.random.default_rng(0)
+    for height, width in ((SIDE, SIDE), (90, 50), (130, 130)):
+        picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+        seen, expected, expected_map = model.score(picture)
+        found, score, anomaly_map = opened.score(picture)
+        np.testing.assert_array_equal(found, seen)
+        assert score == pytest.approx(expected, rel=1e-4)
+        np.testing.assert_allclose(anomaly_map, expected_map, rtol=1e-3, atol=1e-4 * float(expected_map.max()))
+        assert opened.run(picture)[2] == (expected > opened.threshold)
 
 
 def test_a_teacher_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
