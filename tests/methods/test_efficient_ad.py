@@ -199,8 +199,10 @@ def test_a_graph_gives_scores_maps_and_verdicts_of_the_model(fitted: EfficientAd
         assert opened.run(picture)[2] == (expected > opened.threshold)
 
 
-def test_a_teacher_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line: its layers are no tensors of torch."""
+def test_what_is_no_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line: no layer, or layers of Keras, which are no tensors of torch."""
+    with pytest.raises(SettingsError, match=r"layers \(\) are none of 1, 2 and 3: name one"):
+        EfficientAd(layers=())
     monkeypatch.setattr(efficient_ad, "load_backbone", lambda *_: Backbone("keras:a", "random", False, lambda _: []))
     with pytest.raises(SettingsError, match="keras:resnet18 runs in Keras: let the teacher be torch's, as efficient"):
         EfficientAd(**SMALL, backbone="keras:resnet18").new_network()
