@@ -45,7 +45,7 @@ def small_teacher() -> Backbone:
 @pytest.fixture(scope="module")
 def fitted(good: np.ndarray) -> EfficientAd:
     """On drawn surfaces, in a few steps, with a random teacher."""
-    detector = EfficientAd(**SMALL, steps=6, batch_images=2)
+    detector = EfficientAd(**SMALL, steps=6, batch_images=2, autoencoder=True)
     detector.use_backbone(small_teacher())
     return detector.fit(good, seed=1)
 
@@ -104,13 +104,13 @@ def test_the_teachers_features_are_standardised_on_what_is_trained_on(fitted: Ef
 
 
 def test_the_loss_by_hand(fitted: EfficientAd, good: np.ndarray) -> None:
-    """The hardest thousandth, the silence on another picture, and two plain means."""
+    """All and the hardest hundredth, the silence on another picture, and two plain means."""
     images, texture = good[:2], 255 - good[2:3]
     teacher, of_teacher, of_autoencoder, reconstruction = parts(fitted, images)
     hard = np.sort(((teacher - of_teacher) ** 2).ravel())
-    number = round(len(hard) / 1000)
-    assert number > 3
-    expected = hard[-number:].mean() + (parts(fitted, texture)[1] ** 2).mean()
+    number = round(len(hard) / 100)
+    assert number > 30
+    expected = hard[-number:].mean() + hard.mean() + (parts(fitted, texture)[1] ** 2).mean()
     expected += ((reconstruction - of_autoencoder) ** 2).mean() + ((teacher - reconstruction) ** 2).mean()
     with torch.no_grad():
         seen = tensors(images)
@@ -179,7 +179,7 @@ def test_defects_stand_out(good: np.ndarray, test_set: tuple[np.ndarray, np.ndar
     assert roc_auc_score(masks.any((1, 2)), scores.image) == 1
     assert roc_auc_score(masks[EACH:].ravel(), scores.maps[EACH:].ravel()) > 0.9
     assert detector.good_scores.max() < np.median(scores.image[EACH:])
-    assert detector.curve["loss"].iloc[-5:].mean() < 0.8 * detector.curve["loss"].iloc[:5].mean()
+    assert detector.curve["loss"].iloc[-5:].mean() < 0.95 * detector.curve["loss"].iloc[:5].mean()
 
 
 def test_a_graph_gives_scores_maps_and_verdicts_of_the_model(fitted: EfficientAd) -> None:
