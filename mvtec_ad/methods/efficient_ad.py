@@ -66,14 +66,14 @@ class EfficientAd(TrainedDetector):
     width: int = option(24, "channels of the student's first layer; the next two double them", least=1, most=256)
     autoencoder: bool = option(False, "train an autoencoder too, and add its map; it needs thousands of steps")
     latent: int = option(64, "numbers that the autoencoder squeezes an image into", least=1, most=4096)
-    steps: int = option(300, "training steps", least=1, most=1_000_000)
+    steps: int = option(400, "training steps", least=1, most=1_000_000)
     batch_images: int = option(4, "good images a step; the paper takes 1", least=2, most=100_000)
-    sigma: float = option(4.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
+    sigma: float = option(8.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
 
     name: ClassVar = "efficient_ad"
     PRESETS: ClassVar = {
         "default": {},
-        "quick": {"image_size": 128, "crop": 128, "steps": 150},
+        "quick": {"image_size": 128, "crop": 128, "steps": 300, "sigma": 4.0},
         "full": {},
     }
 
