@@ -39,6 +39,7 @@ from mvtec_ad.methods.anogan import Anogan
 from mvtec_ad.methods.autoencoder import Autoencoder, Vae
 from mvtec_ad.methods.classifier import CHECKS, Classifier
 from mvtec_ad.methods.defect_types import DefectTypes
+from mvtec_ad.methods.efficient_ad import EfficientAd
 from mvtec_ad.methods.explain import Attribution
 from mvtec_ad.methods.f_anogan import FAnogan
 from mvtec_ad.methods.gan import Dcgan
@@ -255,9 +256,10 @@ def the_last_five() -> list[Part]:
     """Notebooks 08, 09, 09b, 10 and 11."""
     model, nearest, second = Classifier.preset("full"), Knn.preset("full"), Padim.preset("full")
     options, weights = InspectionOptions.preset("full"), Pretraining.preset("full")
+    student, learn = EfficientAd.preset("full"), partial(step, EfficientAd, "full")
     name, opinion = partial(look, options.backbone, options.image_size), partial(look, second.backbone, second.crop)
     judge, neighbour = partial(look, model.backbone, model.image_size), partial(look, nearest.backbone, nearest.crop)
-    rows = 6 * tested(PRODUCTS) + 5 * tested(FIRST)  # five methods and a trivial row, more of the first product
+    rows = 7 * tested(PRODUCTS) + 5 * tested(FIRST)  # six methods and a trivial row, more of the first product
     drawn, train = partial(texture, weights.image_size), partial(tuning, "resnet18", weights.view, weights.views)
     scores, metrics = 2 * 12 * SEEDS * len(PRODUCTS), partial(measuring, second.crop)
     return [
@@ -268,6 +270,7 @@ def the_last_five() -> list[Part]:
         Part("09", "AUPRO in pairs", None, 11 * tested(FIRST), "maps", metrics),
         Part("09", "image AUROC in pairs", None, scores, "scores", resampling),
         Part("09", "nearest neighbours", Knn, IMAGES, "passes", neighbour),
+        Part("09", "EfficientAD", EfficientAd, len(PRODUCTS) * student.steps, "steps", learn),
         padim("twenty draws", second, TURNING, 20, notebook="09b"),
         Part("10", "textures, two at once", None, weights.images // 2, "images", drawn),
         Part("10", "pretraining", Pretraining, weights.steps, "steps", train),

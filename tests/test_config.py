@@ -18,6 +18,7 @@ from mvtec_ad.config import DataSettings, Options, check_option, option, parse_o
 from mvtec_ad.errors import SettingsError
 from mvtec_ad.inspection.products import InspectionOptions
 from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.methods.base import TrainedDetector
 from mvtec_ad.methods.classifier import Classifier
 from mvtec_ad.methods.defect_types import DefectTypes
 from mvtec_ad.methods.explain import Attribution
@@ -200,7 +201,7 @@ LIMITS = {  # what the numbers among the options may be; Class.option where one 
     "(0, inf)": "focus temperature miss false_alarm",
     "(0, 1)": "held_out unknown rejected variance",
     "[0, 1)": "averaging translation beta1 smoothing Classifier.color_jitter "
-    + "Autoencoder.held_out Vae.held_out Anogan.held_out FAnogan.held_out",
+    + " ".join(f"{name}.held_out" for name, kind in KINDS.items() if issubclass(kind, TrainedDetector)),
     "[0, 0.5)": "DefectTypes.translation",
     "[0, 1]": "feature_share",
     "[0, 180]": "DefectTypes.rotation",

@@ -41,6 +41,7 @@ PROTOCOL = {  # options that a source must state, and have like ours, for its fi
     "vae": ("loss", "latent", "image_size"),
     "anogan": ("latent", "steps", "image_size"),
     "f_anogan": ("latent", "steps", "image_size"),
+    "efficient_ad": ("width", "layers", "steps", "image_size"),
 }
 # ImageNet weights as libraries call them, and files of them (torchvision's ResNet-18, Keras's MobileNet).
 IMAGENET = re.compile(r"IMAGENET1K_V\d$|(keras )?imagenet($| \(SHA-256 )|.*\(SHA-256 (0d88f485e032|a8f30fc84651)")

@@ -29,9 +29,10 @@ from mvtec_ad.inspection.second_opinion import CalibratedDetector
 from mvtec_ad.methods import autoencoder, classifier, load_model, patchcore
 from mvtec_ad.methods.base import Detector, enlarge, smooth
 from mvtec_ad.methods.classifier import Classifier
+from mvtec_ad.methods.efficient_ad import EfficientAd
 from mvtec_ad.methods.padim import Gaussians, Padim
 
-EXPORTED = ("padim", "patchcore", "autoencoder", "vae", "classifier")
+EXPORTED = ("padim", "patchcore", "autoencoder", "vae", "efficient_ad", "classifier")
 LEAST_WEIGHTS = 1024  # numbers of a tensor that is worth int8
 ROUNDING = 1e-4  # of a threshold, which is the score of a good image: rounding in a graph must not make that a defect
 LARGEST = 2**31 - 2**20  # bytes of a protobuf file, with room for what is no weight
@@ -131,6 +132,19 @@ class AutoencoderHead(Head):
         return (error + (detector.beta if detector.image_score == "elbo" else 0) * divergence)[0], anomaly_map
 
 
+class EfficientAdHead(Head):
+    """Differences of teacher, student and autoencoder; depths of the teacher that nobody looks at are left out."""
+
+    def __init__(self, detector: EfficientAd) -> None:
+        super().__init__(detector, detector.crop // 8)
+        self.trained = detector.network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `EfficientAd.score_batch`."""
+        anomaly_map = self.anomaly_map(self.trained(pixels, self.detector.teacher(pixels))[0])
+        return anomaly_map.max(), anomaly_map
+
+
 class ClassifierHead(nn.Module):
     """The logit; there is no map."""
 
@@ -158,7 +172,10 @@ class Graph(nn.Module):
         return (score, defect) if anomaly_map is None else (score, anomaly_map, defect)
 
 
-HEADS = {"padim": PadimHead, "patchcore": PatchcoreHead, "autoencoder": AutoencoderHead, "vae": AutoencoderHead}
+HEADS = {
+    **{"padim": PadimHead, "patchcore": PatchcoreHead, "autoencoder": AutoencoderHead, "vae": AutoencoderHead},
+    "efficient_ad": EfficientAdHead,
+}
 
 
 @dataclass

@@ -26,6 +26,7 @@ METHODS = {  # name -> file and class
     "f_anogan": "f_anogan.FAnogan",
     "knn": "knn.Knn",
     "subspace_ad": "subspace_ad.SubspaceAd",
+    "efficient_ad": "efficient_ad.EfficientAd",
 }
 WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
 

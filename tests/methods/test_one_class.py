@@ -437,7 +437,7 @@ def test_a_model_comes_back_as_it_was(fitted: Detector, images: np.ndarray, tmp_
         assert restored.curve.equals(fitted.curve)
     assert description["threshold"] == THRESHOLD
     assert (description["method"], description["category"]) == (fitted.name, "part")
-    on_features = isinstance(fitted, FeatureDetector)
+    on_features = fitted.extractor is not None
     names = ("resnet18", "random (seed 0)") if on_features else (None, None)
     assert (description["backbone"], description["weights"]) == (restored.backbone_name, restored.weights_name) == names
     again = type(fitted).from_options(fitted.options()).load_state(fitted.state())  # without a file
