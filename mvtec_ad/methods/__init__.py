@@ -26,8 +26,11 @@ METHODS = {  # name -> file and class
     "f_anogan": "f_anogan.FAnogan",
     "knn": "knn.Knn",
 }
-WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
-MODELS = tuple(METHODS)  # whose models `fit` writes and `load_model` reads
+WITH_LABELS = {  # `fit(table, seed)`: they learn from defects too
+    "classifier": "classifier.Classifier",
+    "segmentation": "segmentation.Segmentation",
+}
+MODELS = (*METHODS, "segmentation")  # whose models `fit` writes and `load_model` reads
 
 
 def detector_class(method: str) -> type[Detector]:
