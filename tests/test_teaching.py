@@ -173,6 +173,6 @@ def test_tables_fit_the_page(name: str) -> None:
 
 
 def test_names_of_notebooks() -> None:
-    """Eleven numbers; a letter where a lecture was split."""
+    """Twelve numbers; a letter where a lecture was split."""
     assert [number_of(source) for source in SOURCES][:3] == ["01", "02", "03"]
-    assert {number_of(source)[:2] for source in SOURCES} == {f"{number:02}" for number in range(1, 12)}
+    assert {number_of(source)[:2] for source in SOURCES} == {f"{number:02}" for number in range(1, 13)}
