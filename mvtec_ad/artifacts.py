@@ -57,6 +57,7 @@ PRODUCED_BY = {
     "inspection": "08_inspection_pipeline",
     "comparison": "09_comparison",
     "backbone": "10_backbone_without_photographs",
+    "segmentation": "12_segmentation",
     "words": "13_words",
 }
 

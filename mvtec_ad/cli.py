@@ -44,7 +44,7 @@ from mvtec_ad.commands.line import (
 from mvtec_ad.commands.search import add_search, run_search
 from mvtec_ad.config import DataSettings, make_folder, profile, root_folder, seen_part, transfer_folder
 from mvtec_ad.errors import SettingsError, in_words, printable
-from mvtec_ad.methods import METHODS, detector_class
+from mvtec_ad.methods import METHODS, MODELS, detector_class
 
 ALIASES = {"sweep": ["evaluate", "--name", "default"], "inspect": ["detect", ""]}  # for one release
 
@@ -191,20 +191,24 @@ def run_prepare(arguments: argparse.Namespace) -> None:
 
 def add_fit(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Flags of `fit`, and the options of the method that is named."""
-    parser.add_argument("method", choices=list(METHODS), metavar="METHOD", help=f"one of {', '.join(METHODS)}")
+    parser.add_argument("method", choices=list(MODELS), metavar="METHOD", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--category", required=True, help="folder of one product below --root")
     add_data_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of whatever the method draws")
     parser.add_argument("--false-alarm-rate", type=float, default=0.05, help="share of good parts that may be flagged")
     parser.add_argument("--out", required=True, help="artifact to write, a .zip")
-    for method in [word for word in words or () if word in METHODS][:1]:
+    for method in [word for word in words or () if word in MODELS][:1]:
         add_option_flags(parser.add_argument_group(f"options of {method}"), detector_class(method))
 
 
 def run_fit(arguments: argparse.Namespace) -> None:
-    """Read good images, fit, calibrate on images that the model has not seen, save."""
+    """Read images, fit, calibrate on images that the model has not seen, save.
+
+    Good images are fitted on; where a method learns from labels, the parts of the supervised split that are not tested.
+    """
     from mvtec_ad import artifacts, metrics
     from mvtec_ad.benchmark.cells import Row
+    from mvtec_ad.data import splits
     from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
     if Path(arguments.out).suffix != ".zip":
@@ -215,21 +219,27 @@ def run_fit(arguments: argparse.Namespace) -> None:
     table, source = read_table(arguments, arguments.category)
     detector = row.on(source)
     category = table["category"].iloc[0]
-    good = table[(table["split"] == "train") & (table["label"] == 0)]
-    metrics.check_enough(detector.calibration_images(len(good)), arguments.false_alarm_rate)
-    detector.fit(list(good["image_path"]), arguments.seed, checkpoints=checkpoints_folder(), progress=True)
+    one_class = arguments.method in METHODS
+    learned = table.query("split == 'train'") if one_class else splits.supervised(table, seed=0).query("part != 'test'")
+    learned = (learned.query("label == 0") if one_class else learned).reset_index(drop=True)
+    good, defects = int((learned["label"] == 0).sum()), int(learned["label"].sum())
+    metrics.check_enough(detector.calibration_images(good), arguments.false_alarm_rate)
+    images = list(learned["image_path"]) if one_class else learned
+    detector.fit(images, arguments.seed, checkpoints=checkpoints_folder(), progress=True)
     limit = metrics.calibrated(detector.good_scores, arguments.false_alarm_rate)
     threshold = {"value": limit, "false_alarm_rate": arguments.false_alarm_rate}
-    measured = {"good_images": len(good) - detector.copies, "threshold": limit}
+    measured = {"good_images": good - detector.copies, "threshold": limit}
     path = artifacts.save_model(arguments.out, detector, category, threshold, data_source=source, metrics=measured)
     remove_checkpoints(detector.checkpoint_files)  # until here a killed run finds them again
     looked_at = seen_part(detector.image_size, detector.crop)
     if getattr(detector, "tile", 0):
         looked_at = f"in their native size, by tiles of {detector.tile} px"
     if detector.copies:
-        print(f"{detector.copies} of {len(good)} good images are copies of others: each counts once")
+        what = "good images" if one_class else "images"
+        print(f"{detector.copies} of {len(learned)} {what} are copies of others: each counts once")
+    seen = f"{good - detector.copies} good images" if one_class else f"{good} good images and {defects} defects"
     print(
-        f"{path}: fitted on {len(good) - detector.copies} good images of {category}, {looked_at}; "
+        f"{path}: fitted on {seen} of {category}, {looked_at}; "
         f"threshold {limit:.4g} for at most {arguments.false_alarm_rate:.0%} false alarms; "
         f"{path.stat().st_size / 1e6:.1f} MB"
     )

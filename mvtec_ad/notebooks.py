@@ -20,7 +20,8 @@ from mvtec_ad.errors import DataError, MvtecAdError, SettingsError
 
 # The notebooks whose artifacts each one reads.
 READS = {"02": "01", "03": "01", "03b": "01 02 03", "04": "01", "05": "01 04", "06": "01 02", "07b": "01"}
-READS |= {"08": "01 02 03 03b 04 06 07b", "09": "01 02 03 03b 07b 08", "09b": "01", "11": "01", "14": "01"}
+READS |= {"08": "01 02 03 03b 04 06 07b", "09": "01 02 03 03b 07b 08", "09b": "01", "11": "01"}
+READS |= {"12": "01", "14": "01"}
 
 
 def number_of(notebook: Path) -> str:

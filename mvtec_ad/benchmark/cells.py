@@ -27,6 +27,7 @@ from mvtec_ad.errors import ArtifactError, DataError, MvtecAdError, SettingsErro
 from mvtec_ad.methods import METHODS, detector_class
 
 SUPERVISED = ("classifier", "inspector")  # learn from defects, so they are tested on the supervised test part only
+LABELLED = (*SUPERVISED, "segmentation")  # also from their masks
 IDLE = 60  # seconds after which a worker of a killed run ends by itself
 
 
@@ -35,7 +36,7 @@ class Row:
     """A method with options, under a name of its own."""
 
     name: str  # safe as a file name; what `method` says in scores.csv
-    method: str  # a key of `methods.METHODS`, or one of `SUPERVISED`
+    method: str  # a key of `methods.METHODS`, or one of `LABELLED`
     detector: Any  # not fitted; the settings of a supervised method
     crop_chosen: bool = True  # whether it was said what part of the picture is looked at
 
@@ -76,10 +77,10 @@ def parse_row(text: str) -> Row:
     """
     head, *parts = text.split(",")
     method, colon, preset = head.partition(":")
-    if method not in [*METHODS, *SUPERVISED]:
-        names = ", ".join([*METHODS, *SUPERVISED])
+    if method not in [*METHODS, *LABELLED]:
+        names = ", ".join([*METHODS, *LABELLED])
         raise SettingsError(f"row {text}: method {method!r} is unknown: use one of {names}")
-    kind = detector_class("classifier" if method in SUPERVISED else method)
+    kind = detector_class("classifier" if method == "inspector" else method)
     given: dict[str, str] = {}
     for part in parts:
         name, _, value = part.partition("=")
@@ -258,7 +259,7 @@ def _measure(number: int, cell: Cell) -> tuple[int, dict[str, Any] | None, str]:
     known = {"data_source": cell.data_source, "false_alarm_rate": cell.false_alarm_rate, "row": cell.row.name}
     try:
         with one_thread():
-            if cell.row.method in SUPERVISED:
+            if cell.row.method in LABELLED:
                 from mvtec_ad.benchmark import supervised
 
                 result = supervised.run(cell.row.method, cell.table, cell.row.detector, cell.seeds, **known)

@@ -1,4 +1,4 @@
-"""Classifier and inspector measured like every other method: on the test part of the supervised split."""
+"""Classifier, inspector and segmentation measured like every other method: on the test part of the supervised split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mvtec_ad import metrics
-from mvtec_ad.benchmark.cells import SUPERVISED
+from mvtec_ad.benchmark.cells import LABELLED
 from mvtec_ad.benchmark.result import Result, make_result
 from mvtec_ad.benchmark.run import check_seeds, peak_memory_gb, reset_peak_memory
 from mvtec_ad.data import loading, splits
@@ -30,6 +30,7 @@ from mvtec_ad.inspection.second_opinion import (
 from mvtec_ad.methods import base, detector_class
 from mvtec_ad.methods.baselines import IMAGE_SIZE, trivial_scores
 from mvtec_ad.methods.classifier import Classifier
+from mvtec_ad.methods.segmentation import Segmentation, overlap
 from mvtec_ad.training import checkpoints_folder, remove_checkpoints
 
 
@@ -52,7 +53,7 @@ class Parts:
 def run(
     method: str,
     table: pd.DataFrame,
-    classifier: Classifier,
+    classifier: Classifier | Segmentation,
     seeds: Sequence[int] = (0,),
     *,
     data_source: str,
@@ -64,8 +65,8 @@ def run(
     """Train on the parts train and validation with each seed, score the test part, measure.
 
     Args:
-        method: `classifier` or `inspector`.
-        classifier: whose options are taken; it is not fitted itself.
+        method: `classifier`, `inspector` or `segmentation`.
+        classifier: whose options are taken, those of a `Segmentation` where that is measured; not fitted itself.
         inspection: which second opinion, costs and widths; the defaults when None.
         second: the second opinion, which is fitted here; the first preset of its method when None.
         false_alarm_rate: of the second opinion's calibrated threshold.
@@ -77,11 +78,13 @@ def run(
         Grad-CAM; the inspector has none, for maps of two models have no common scale.
 
     Raises:
-        SettingsError: the method is neither, or seeds cannot work.
+        SettingsError: the method is none of these, or seeds cannot work.
         DataError: the product cannot be split.
     """
-    if method not in SUPERVISED:
-        raise SettingsError(f"method {method!r} is neither of {', '.join(SUPERVISED)}")
+    if method not in LABELLED:
+        raise SettingsError(f"method {method!r} is neither of {', '.join(LABELLED)}")
+    if method == "segmentation":
+        return run_segmentation(classifier, table, seeds, data_source, false_alarm_rate, row)
     seeds, inspection, parts = check_seeds(seeds), inspection or InspectionOptions(), Parts.of(table)
     threshold = metrics.bayes_threshold(inspection.miss, inspection.false_alarm)  # on calibrated logits
     reset_peak_memory()
@@ -119,30 +122,81 @@ def run(
     return result
 
 
+def run_segmentation(
+    segmentation: Segmentation,
+    table: pd.DataFrame,
+    seeds: Sequence[int],
+    data_source: str,
+    false_alarm_rate: float = 0.05,
+    row: str | None = None,
+) -> Result:
+    """As `run`; its maps are its own, and its threshold promises. The metrics have `dice` and `iou` too.
+
+    These are of the pixels above the level that held-out defects chose: means over the defective test images with
+    masks, with bootstrapped intervals.
+    """
+    seeds, parts = check_seeds(seeds), Parts.of(table)
+    masks = loading.load_masks(parts.test, segmentation.image_size, segmentation.crop)
+    defective = np.flatnonzero((parts.test["label"] == 1) & loading.masked(parts.test))
+    reset_peak_memory()
+    seconds, scores, good_scores = {"fit": 0.0, "score": 0.0}, {}, {}
+    pool: dict[str, Any] = {}  # views of the images, which the seeds share
+    overlaps, checkpoints, detectors = [], [], []
+    for seed in seeds:
+        begun = time.perf_counter()
+        model = replace(segmentation).fit(parts.learned, seed, pool=pool, checkpoints=checkpoints_folder())
+        fitted = time.perf_counter()
+        scores[seed], good_scores[seed] = model.score(list(parts.test["image_path"])), model.good_scores
+        seconds["fit"] += fitted - begun
+        seconds["score"] += time.perf_counter() - fitted
+        if len(defective):
+            overlaps.append(overlap(scores[seed].maps[defective] > model.level, masks[defective]))
+        checkpoints += model.checkpoint_files
+        detectors = detectors or [model]  # the first may be kept
+    known: dict[str, Any] = {"seconds": seconds, "peak_memory_gb": peak_memory_gb(), "weights": model.encoder}
+    known["detectors"] = detectors
+    known |= {"notes": image_notes(table, picture_hashes(list(table["image_path"])))}
+    known |= {"data_source": data_source, "false_alarm_rate": false_alarm_rate, "row": row}
+    result = result_of("segmentation", parts, segmentation, scores, good_scores, promises=True, **known)
+    if len(defective):
+        weights = metrics.resample_weights(np.ones(len(defective), int)) / len(defective)
+        for name, values in zip(("dice", "iou"), np.swapaxes(overlaps, 0, 1), strict=True):  # (seeds, defects)
+            by_seed, mean = values.mean(1).tolist(), float(values.mean())
+            low, high = metrics.interval(weights @ values.mean(0), mean, len(defective))
+            spread = float(np.std(by_seed, ddof=1)) if len(seeds) > 1 else 0.0
+            metric = {"mean": mean, "sd": spread, "low": low, "high": high, "values": by_seed}
+            result.report["metrics"][name] = metric
+    remove_checkpoints(checkpoints)
+    return result
+
+
 def result_of(
     method: str,
     parts: Parts,
-    classifier: Classifier,
+    classifier: Classifier | Segmentation,
     scores: Mapping[int, base.Scores],
     good_scores: Mapping[int, np.ndarray],
     **known: Any,
 ) -> Result:
-    """The result of what was scored, with a report without thresholds: nothing is promised here.
+    """The result of what was scored, with a report without thresholds, unless it is told that something is promised.
 
     Args:
-        method: `classifier` or `inspector`.
+        method: `classifier`, `inspector` or `segmentation`.
         parts, classifier: of the product, and whose options were taken.
         scores: of each seed on `parts.test`; pixel metrics are measured where their maps are of whole pictures.
         good_scores: of each seed, on the good validation images.
         **known: other keys of `Report`: data_source, weights, false_alarm_rate, seconds, …
     """
-    mapped = classifier.roi == "whole" and all(seed_scores.maps is not None for seed_scores in scores.values())
+    mapped = getattr(classifier, "roi", "whole") == "whole" and all(
+        seed_scores.maps is not None for seed_scores in scores.values()
+    )
     small = [loading.load_images(list(rows["image_path"]), IMAGE_SIZE) for rows in (parts.normal, parts.test)]
     trivial = {name: metrics.image_auroc(parts.test["label"], v) for name, v in trivial_scores(*small).items()}
     shared = {"train": len(parts.learned), "protocol": "supervised", "backbone": classifier.backbone}
     shared |= {"settings": classifier.options(), "trivial": trivial, "promises": False}
-    masks = loading.load_masks(parts.test, classifier.image_size) if mapped else None
-    return make_result(method, parts.test, scores, good_scores, masks, **shared, **known)
+    seen = classifier.image_size, getattr(classifier, "crop", None)
+    masks = loading.load_masks(parts.test, *seen) if mapped else None
+    return make_result(method, parts.test, scores, good_scores, masks, **{**shared, **known})
 
 
 def reject_band_of(

@@ -38,7 +38,7 @@ def add_evaluate(parser: argparse.ArgumentParser, words: Sequence[str] | None) -
         "rows",
         nargs="+",
         metavar="METHOD",
-        help=f"one of {', '.join(METHODS)}, classifier, inspector or {DEFECT_TYPES}; several as "
+        help=f"one of {', '.join(METHODS)}, classifier, inspector, segmentation or {DEFECT_TYPES}; several as "
         "METHOD[:PRESET][,FIELD=VALUE …][,name=NAME], for example padim:keras or autoencoder,loss=ssim,steps=300",
     )
     parser.add_argument("--category", nargs="+", required=True, help="category folders")
@@ -197,6 +197,9 @@ def _print_cells(results: Sequence[Result], tables: dict[str, tuple[pd.DataFrame
         print(f"note: {note}")
     columns = ["category", "row", "seeds", *published.HEADS.values(), PROMISE, "seconds"]
     print(metrics.markdown_table(columns, lines))
+    for report in (report for report in reports if "dice" in report["metrics"]):
+        dice, iou = (metrics.format_metric(report["metrics"][name]) for name in ("dice", "iou"))
+        print(f"{report['category']} {report['row']}: Dice {dice}, IoU {iou} at the level that held-out defects chose")
     write_file(folder / "summary.csv", cells.overview(reports).to_csv(index=False))
     print(f"{folder / 'summary.csv'}: {len(results)} rows; cells beside it")
     for category, (table, source) in tables.items():

@@ -28,13 +28,17 @@ METHODS = {  # name -> file and class
     "subspace_ad": "subspace_ad.SubspaceAd",
     "efficient_ad": "efficient_ad.EfficientAd",
 }
-WITH_LABELS = {"classifier": "classifier.Classifier"}  # `fit(table, seed)`: they learn from defects too
+WITH_LABELS = {  # `fit(table, seed)`: they learn from defects too
+    "classifier": "classifier.Classifier",
+    "segmentation": "segmentation.Segmentation",
+}
+MODELS = (*METHODS, "segmentation")  # whose models `fit` writes and `load_model` reads
 
 
 def detector_class(method: str) -> type[Detector]:
     """The class of a method, a key of `METHODS` or of `WITH_LABELS`."""
     if method not in {**METHODS, **WITH_LABELS}:
-        raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(METHODS)}")
+        raise SettingsError(f"method {method!r} is unknown: use one of {', '.join(MODELS)}")
     file, name = {**METHODS, **WITH_LABELS}[method].split(".")
     return getattr(importlib.import_module(f"mvtec_ad.methods.{file}"), name)
 
@@ -65,4 +69,4 @@ def load_model(
         return detector, description
 
 
-__all__ = ["METHODS", "WITH_LABELS", "detector_class", "load_model"]
+__all__ = ["METHODS", "MODELS", "WITH_LABELS", "detector_class", "load_model"]
