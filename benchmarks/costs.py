@@ -29,6 +29,7 @@ from mvtec_ad.methods.anogan import Anogan
 from mvtec_ad.methods.gan import Dcgan
 from mvtec_ad.methods.padim import Padim, leave_one_out_and_fit
 from mvtec_ad.methods.patchcore import greedy
+from mvtec_ad.methods.segmentation import Segmentation
 from mvtec_ad.synthetic.textures import draw_many
 
 
@@ -140,6 +141,16 @@ def step(kind: type[Options], preset: str, of: str = "steps", **changes: Any) ->
     shape = (model.batch_images, 28, 28) if kind is Dcgan else (2 * model.batch_images, model.crop, model.crop, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return one_step(lambda steps: replace(model, **{of: steps}).fit(images))
+
+
+@cache
+def decoder_step() -> Cost:
+    """A step of the segmentation's decoder, on what the frozen encoder made of a batch."""
+    model = Segmentation.preset("full")
+    network = model.new_network()
+    with torch.no_grad():
+        features = network.encode(torch.zeros(model.batch_images, 3, model.crop, model.crop))
+    return counted(lambda: network.decode(features).square().mean().backward())
 
 
 @cache

@@ -17,6 +17,7 @@ from costs import (
     Cost,
     comparison,
     cutting,
+    decoder_step,
     gaussian,
     look,
     measuring,
@@ -47,6 +48,7 @@ from mvtec_ad.methods.knn import Knn
 from mvtec_ad.methods.padim import Padim
 from mvtec_ad.methods.patchcore import Patchcore
 from mvtec_ad.methods.pretraining import Pretraining
+from mvtec_ad.methods.segmentation import Segmentation
 from mvtec_ad.methods.subspace_ad import SubspaceAd
 from mvtec_ad.notebooks import number_of
 
@@ -137,7 +139,7 @@ def parts() -> list[Part]:
     """Of all notebooks; nothing is counted or timed yet."""
     quick = [Part(name, "all of quick", None, 1, "", partial(Cost, Counter(), 60 * QUICK[name])) for name in SOURCES]
     more = [*tables_and_padim(), *reconstruction(), *classification(), *attribution(), *types()]
-    return sorted([*quick, *more, *digits_and_gan(), *the_last_five(), few_shot()], key=lambda part: part.notebook)
+    return sorted([*quick, *more, *digits_and_gan(), *the_last_five(), *beyond()], key=lambda part: part.notebook)
 
 
 def tables_and_padim() -> list[Part]:
@@ -245,11 +247,24 @@ def digits_and_gan() -> list[Part]:
     ]
 
 
-def few_shot() -> Part:
-    """Notebook 14: test images twice, a pool of good ones, of one product at all angles, and copies of four images."""
-    model = SubspaceAd.preset("full")
-    passes = 2 * tested([*FIRST, *TURNING]) + 24 * (1 + model.rotations) + 4 * 24
-    return Part("14", "SubspaceAD, MuSc", SubspaceAd, passes, "passes", partial(look, model.backbone, model.crop))
+def beyond() -> list[Part]:
+    """Notebooks 12 to 15: masks, words, few images and signals."""
+    mask, shots = Segmentation.preset("full"), SubspaceAd.preset("full")
+    cuts = SEEDS * len(PRODUCTS) + 5 * 5 + 1 + len(FIRST[0].defects)  # seeds, a learning curve, types left out
+    views = 2 * mask.views * sum(tested([category]) for category in PRODUCTS)  # of defects, and as many of good images
+    encoded, looked = partial(look, "efficientnet_lite0", mask.crop), partial(look, "efficientnet_lite0", 192)
+    shown = 2 * tested([*FIRST, *TURNING]) + 24 * (1 + shots.rotations) + 4 * 24
+    drawn = 40 * sum(len(category.defects) for category in PRODUCTS)
+    network = {"width": 8, "image_size": 64, "crop": 64}
+    signals = partial(step, Autoencoder, "quick", loss="mse", latent=16, image_size=64, crop=64)
+    return [
+        Part("12", "views for the decoder", Segmentation, views, "passes", encoded),
+        Part("12", "DeepLabV3+", Segmentation, cuts * mask.steps, "steps", decoder_step),
+        Part("13", "drawn defects, in several views", None, 4 * drawn, "passes", looked),
+        Part("14", "SubspaceAD, MuSc", SubspaceAd, shown, "passes", partial(look, shots.backbone, shots.crop)),
+        Part("15", "autoencoders of signals", None, 3 * 500, "steps", signals),
+        Part("15", "f-AnoGAN of signals", None, 2 * 3 * 500, "steps", partial(step, FAnogan, "quick", **network)),
+    ]
 
 
 def the_last_five() -> list[Part]:
