@@ -148,10 +148,6 @@ class EfficientAd(TrainedDetector):
         low, high = np.quantile(np.concatenate(values, 1).astype(np.float64), QUANTILES, axis=1)
         self.network.scale.copy_(torch.from_numpy(0.1 / np.maximum(high - low, 1e-12)))
 
-    def batch(self) -> int:
-        """One on a CPU: sums of several differ in the last digit, and a threshold is the score of an image."""
-        return 1 if torch_device() == "cpu" else super().batch()
-
     def identity(self, seed: int) -> dict[str, Any]:
         """Also the weights of the teacher, and the numbers of the recipe that are no options."""
         recipe = [HARD, *QUANTILES, LEAST, TEXTURES, RECIPES, textures.VERSION]

@@ -6,12 +6,6 @@ const buttons = Array.from(document.querySelectorAll('.type'));
 let muted = new Set(), focus = null, marked = 0, moves = 0;
 const text = (tag, textContent, className = '') =>
   Object.assign(document.createElement(tag), {textContent, className});
-const text_button = (image, cosine) => {
-  const button = text('button', '');
-  button.append(image, text('small', cosine));
-  return button;
-};
-const text_note = query => text('small', 'no word of “' + query + '” is known');
 const tell = i => {
   const {category, defect, predicted, image_id} = source.data, right = predicted[i] === defect[i];
   const verdict = right ? '✓ the model said so' : '✗ the model said: ' + predicted[i];
@@ -101,14 +95,15 @@ document.querySelectorAll('[data-all]').forEach(button => button.onclick = () =>
 if (search) {  // a JSON text of `words.for_page`, "" where there is no search box
   const rank = words_search(JSON.parse(search)), shown = 8;
   find('query').oninput = event => {
-    const text = event.target.value.trim(), cosines = text ? rank(text) : null;
+    const typed = event.target.value.trim(), cosines = typed ? rank(typed) : null;
     const order = cosines ? [...cosines.keys()].sort((a, b) => cosines[b] - cosines[a]).slice(0, shown) : [];
     find('results').replaceChildren(...order.map(i => {
       const image = Object.assign(new Image(), {src: source.data.thumbnail[i], alt: tell(i).name});
-      const button = text_button(image, cosines[i].toFixed(2));
+      const button = text('button', '');
+      button.append(image, text('small', cosines[i].toFixed(2)));
       button.onclick = () => pin(i);
       return button;
-    }), ...(text && !cosines ? [text_note(text)] : []));
+    }), ...(typed && !cosines ? [text('small', 'no word of “' + typed + '” is known')] : []));
     focus = null; paint();
     if (!order.length) return;
     source.data = {...source.data, alpha: kinds.map((_, i) => order.includes(i) ? 1 : 0.07)};

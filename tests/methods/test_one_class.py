@@ -732,6 +732,14 @@ BY_COUNT: dict[str, tuple[dict[str, Any], int, int]] = {
 }
 
 
+@pytest.mark.parametrize("method", ["autoencoder", "vae", "efficient_ad"])
+def test_a_held_out_image_alone_has_the_score_that_it_gave(method: str, images: np.ndarray) -> None:
+    """To the last digit: the image whose score is the threshold must not lie above it when it comes by itself."""
+    detector = tiny(method).fit(images[:GOOD], seed=3)
+    held = images[held_out_positions(GOOD, len(detector.good_scores), 3)]
+    assert [detector.score(image[None]).image[0] for image in held] == detector.good_scores.tolist()
+
+
 @pytest.mark.parametrize("method", BY_COUNT)
 def test_memory_does_not_grow_with_the_images(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as many of them: less than a fifth of what the others would take in memory."""
