@@ -102,7 +102,7 @@ def test_the_level_is_the_best_of_all_values() -> None:
 
 
 def test_unet_sees_as_far_as_its_lowest_grid_and_keeps_the_place() -> None:
-    """One logit a pixel; without skips the fine place is lost, so each skip changes the output."""
+    """One logit a pixel; every level counts, and every skip."""
     torch.manual_seed(0)
     network = UNet(8).eval()
     images = torch.randn(2, 3, 32, 48)
@@ -110,8 +110,9 @@ def test_unet_sees_as_far_as_its_lowest_grid_and_keeps_the_place() -> None:
     assert logits.shape == (2, 1, 32, 48)
     widths = [block[0].in_channels for block in network.up]
     assert widths == [128 + 64, 64 + 32, 32 + 16, 16 + 8]
-    for block in network.down:  # gradients reach every level
-        assert torch.autograd.grad(logits.sum(), block[0].weight, retain_graph=True)[0].abs().sum() > 0
+    for block in (*network.down, *network.up):  # gradients reach every level; of a way up, what it takes from its skip
+        gradient = torch.autograd.grad(logits.sum(), block[0].weight, retain_graph=True)[0]
+        assert gradient[:, : len(gradient)].abs().sum() > 0
 
 
 def test_encoder_holds_the_weights_of_the_index_and_is_never_trained() -> None:
