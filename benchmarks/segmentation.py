@@ -8,6 +8,9 @@ the parts train and validation, of which it holds a fifth out for its level; Pat
 training images, and its level is chosen on all defects of those two parts. Both are asked about the same test part.
 Intervals over repetitions are Nadeau and Bengio's (`metrics.corrected_t`), for the repetitions share images; that of
 the difference of AUPRO is also bootstrapped over images, each drawn as often in every repetition and for both methods.
+
+The rule, written down before the repetitions 100 to 114 were looked at: one method is ahead in AUPRO on a product where
+the corrected interval over these 15 repetitions excludes zero. The bootstrap stands beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from mvtec_ad.methods.segmentation import Segmentation, best_level, overlap
 
 TARGET = Path(__file__).parents[1] / "assets" / "segmentation.json"
 SIZE = 192
-REPETITIONS, CURVE_REPETITIONS = range(5), range(2)
+REPETITIONS, CURVE_REPETITIONS = range(100, 115), range(100, 102)
 DEFECTS = (1, 2, 5, 10, 20)  # labelled ones of the learning curve
 TESTED = 0.3  # share of the images that a repetition tests on
 DRAWN = {"train": 60, "test_good": 20, "per_defect": 12, "size": SIZE}
@@ -144,7 +147,7 @@ def measure(category: str, keep: Callable[[dict[str, Any]], None]) -> None:
             drawn = np.stack([weights[name] for name in test["image_id"]], 1)  # images drawn alike in all repetitions
             resampled.append([histograms(each, test).coarsen().au_pro(weights=drawn) for each in both])
             keep(report)
-        report["segmentation_options"] = models[0].options()
+        report["segmentation_options"] = models[REPETITIONS[0]].options()
         means = [[row[m]["au_pro"] for row in report["repetitions"]] for m in ("segmentation", "patchcore")]
         pair = np.nanmean(resampled, axis=0), np.mean(means, axis=1)
         report["au_pro_difference"] = metrics.paired_difference(*pair[0], *pair[1], int(tests["label"].sum()))
@@ -158,15 +161,15 @@ def measure(category: str, keep: Callable[[dict[str, Any]], None]) -> None:
                 keep(report)
 
         report["curve"] = []
-        curve(0)
+        curve(CURVE_REPETITIONS[0])
         end("curve, first draw")
 
         report["left_out"] = {}
-        learned, test = parts_of(table, 0)
+        learned, test = parts_of(table, REPETITIONS[0])
         for kind in sorted(set(learned["defect"]) - {"good"}):
             asked = test[test["defect"].isin(("good", kind))].reset_index(drop=True)
-            without = fitted(learned[learned["defect"] != kind].reset_index(drop=True), 0, pool)
-            rows = {"without": scored(without, asked, sizes), "with": scored(models[0], asked, sizes)}
+            without = fitted(learned[learned["defect"] != kind].reset_index(drop=True), REPETITIONS[0], pool)
+            rows = {"without": scored(without, asked, sizes), "with": scored(models[REPETITIONS[0]], asked, sizes)}
             report["left_out"][kind] = rows | {"patchcore": of_patchcore(learned, asked)}
             keep(report)
         end("left out")
@@ -226,7 +229,7 @@ def lines(category: str, report: dict[str, Any]) -> list[str]:
         table, crossing = [], None
         for number in DEFECTS:
             points = [row for row in report["curve"] if row["defects"] == number]
-            theirs = np.mean([rows[row["seed"]]["patchcore"]["au_pro"] for row in points])
+            theirs = np.mean([rows[REPETITIONS.index(row["seed"])]["patchcore"]["au_pro"] for row in points])
             ours = np.mean([row["au_pro"] for row in points])
             crossing = crossing or (number if ours > theirs else None)
             dice = np.mean([row["dice"] for row in points])

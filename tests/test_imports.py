@@ -31,6 +31,7 @@ FLOORS = [
     "training",
     "tiles",
     "methods",
+    "course",
     "inspection",
     "serving",
     "benchmark",
