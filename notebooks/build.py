@@ -107,19 +107,24 @@ def convert(source: Path, repository: str | None) -> Any:
     for marker in (BADGE, SETUP):
         if text.count(marker) != 1:
             raise SystemExit(f"{source.name} needs the line {marker} exactly once")
-    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook = finish(jupytext.reads(text, fmt="py:percent"), source.stem, repository)
+    if number_of(source) not in WITHOUT_GPU:
+        notebook.metadata["accelerator"] = "GPU"
+    return notebook
+
+
+def finish(notebook: Any, name: str, repository: str | None, folder: str = "notebooks") -> Any:
+    """The notebook with badge, setup cell, metadata, and cell ids that depend on its cells alone."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "colab": {"provenance": []},
     }
-    if number_of(source) not in WITHOUT_GPU:
-        notebook.metadata["accelerator"] = "GPU"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: dict[str, int] = {}
-    setup = setup_cell(repository, number_of(source))
+    setup = setup_cell(repository, name.partition("_")[0] if folder == "notebooks" else "")
     for cell in notebook.cells:
-        cell.source = cell.source.replace(BADGE, _badge(source.stem, repository)).replace(SETUP, setup)
+        cell.source = cell.source.replace(BADGE, badge(name, repository, folder)).replace(SETUP, setup)
         cell.metadata = {}
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
@@ -127,19 +132,20 @@ def convert(source: Path, repository: str | None) -> Any:
     return notebook
 
 
-def _badge(name: str, repository: str | None) -> str:
+def badge(name: str, repository: str | None, folder: str = "notebooks") -> str:
+    """The line under a title: opens the notebook in Colab, or says where it runs while there is no address."""
     if repository is None:
-        return f"*`notebooks/{name}.ipynb` — runs in Jupyter and in Colab (Upload in Colab's File menu).*"
+        return f"*`{folder}/{name}.ipynb` — runs in Jupyter and in Colab (Upload in Colab's File menu).*"
     path = repository.removesuffix(".git").removeprefix("https://github.com/")
     image = "https://colab.research.google.com/assets/colab-badge.svg"
-    return f"[![Open in Colab]({image})]({COLAB}/{path}/blob/main/notebooks/{name}.ipynb)"
+    return f"[![Open in Colab]({image})]({COLAB}/{path}/blob/main/{folder}/{name}.ipynb)"
 
 
 def readme_with_badges(text: str, repository: str | None) -> str:
     """README.md with a badge behind the link to each notebook; without any while there is no address."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]} {_badge(match[2], repository)}" if repository else match[1]
+        return f"{match[1]} {badge(match[2], repository)}" if repository else match[1]
 
     return re.sub(r"(\]\(notebooks/(\w+)\.ipynb\))(?: \[!\[Open in Colab\].*?\.ipynb\))?", fill, text)
 

@@ -112,13 +112,15 @@ def shown(value: Any) -> str:
     return text if len(text) < 90 else f"{text[:87]}..."
 
 
-def same(one: Any, other: Any, tolerance: float) -> bool:
+def same(first: Any, second: Any, tolerance: float) -> bool:
     """Whether both are of one shape and equal within a tolerance, relative and absolute; text is compared as text."""
     try:
-        one, other = np.asarray(one), np.asarray(other)
-        if one.dtype.kind in "OUS" or other.dtype.kind in "OUS":
-            return one.shape == other.shape and bool((one == other).all())
-        return one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+        first, second = np.asarray(first), np.asarray(second)
+        if first.dtype.kind in "OUS" or second.dtype.kind in "OUS":
+            return first.shape == second.shape and bool((first == second).all())
+        return first.shape == second.shape and np.allclose(
+            first, second, rtol=tolerance, atol=tolerance, equal_nan=True
+        )
     except (TypeError, ValueError):
         return False
 
@@ -150,12 +152,12 @@ def implement(
     def examine(answer: Any) -> Message | None:
         if not callable(answer):
             return say("give the function itself, without calling it")
-        found = []
+        returned = []
         for case in cases:
             arguments = copy.deepcopy(case)
             try:
                 with np.errstate(all="ignore"):
-                    found.append(answer(*arguments))
+                    returned.append(answer(*arguments))
             except Exception as problem:
                 kind, text = type(problem).__name__, str(problem)
                 return say("it raises {kind}: {text}", kind=kind, text=text[:160].replace("\n", " "))
@@ -163,19 +165,20 @@ def implement(
                 same(used, given, 0) for used, given in zip(arguments, case, strict=True) if not callable(given)
             ):
                 return say("it changes its argument in place: work on a copy")
-        if any(one is stub for one in found for stub in STUBS):
+        if any(value is stub for value in returned for stub in STUBS):
             return say("it returns nothing yet: write your code in place of the dots, and return the result")
-        if all(same(one, other, tolerance) for one, other in zip(found, expected, strict=True)):
+        if all(same(*pair, tolerance) for pair in zip(returned, expected, strict=True)):
             return None
         for wrong, message in mistakes:
-            if all(same(one, other, tolerance) for one, other in zip(found, outputs_of(wrong, cases), strict=True)):
+            if all(same(*pair, tolerance) for pair in zip(returned, outputs_of(wrong, cases), strict=True)):
                 return message
-        for one, other in zip(found, expected, strict=True):
-            if np.shape(one) != np.shape(other):
-                return say("its shape is {found}, expected {expected}", found=np.shape(one), expected=np.shape(other))
-        at = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if not same(*pair, tolerance))
-        values = {"number": at + 1, "expected": shown(expected[at]), "found": shown(found[at])}
-        return say("for example {number} of the check {expected} is expected, yours gives {found}", **values)
+        pairs = list(zip(returned, expected, strict=True))
+        for shapes in ([np.shape(value) for value in pair] for pair in pairs):
+            if shapes[0] != shapes[1]:
+                return say("its shape is {yours}, expected {expected}", yours=shapes[0], expected=shapes[1])
+        at = next(number for number, pair in enumerate(pairs) if not same(*pair, tolerance))
+        values = {"number": at + 1, "expected": shown(expected[at]), "yours": shown(returned[at])}
+        return say("for example {number} of the check {expected} is expected, yours gives {yours}", **values)
 
     examine(reference)  # a reference that changes its arguments is noticed here
     register(name, "implement", examine)

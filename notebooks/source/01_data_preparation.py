@@ -738,6 +738,8 @@ pd.DataFrame(lines, columns=["category", "yours (train + test)", "reported", "ve
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 01](../course/labs/01_data_preparation.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** The z-score compares each pixel with itself. Blur the images first (`cv2.GaussianBlur(image, (0, 0), 3)`) and
 # compute its AUROC again for the last category. Does blur help where parts move?
 #

@@ -764,6 +764,8 @@ published.verdicts([result.report for result in [*results.values(), in_keras]], 
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 02](../course/labs/02_padim.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** $\epsilon$ (the ridge) decides what counts as noise. Run the aligned screws with 16 channels and `ridge=0.0001`, 0.01 and 100, and
 # compare the image AUROC. Why does a huge ridge turn the Mahalanobis distance into a Euclidean one?
 #

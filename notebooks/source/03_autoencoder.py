@@ -694,6 +694,8 @@ published.verdicts([result.report for result in rows], by="row")
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 03](../course/labs/03_autoencoder.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** A network that must *repair* its input cannot simply copy it. Train the grid with noise or painted squares on its input (`corruption`), and the clean
 # image as target. Is it a better detector?
 #

@@ -343,6 +343,8 @@ published.verdicts([result.report for result in [*memories.values(), *as_publish
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 03](../course/labs/03_autoencoder.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** How much does PatchCore have to remember? Fit it with a tenth, and with a hundredth, of the patches that it keeps now.
 #
 # <details><summary>Solution</summary>

@@ -897,6 +897,8 @@ pd.DataFrame(lines).T
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 04](../course/labs/04_supervised_classifier.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** What does the pyramid add? Train the model of the view from above with the usual global average alone, `pyramid=(1,)`.
 #
 # <details><summary>Solution</summary>

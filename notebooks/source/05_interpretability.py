@@ -725,6 +725,8 @@ pd.DataFrame(claims, columns=["claim", "yours", "reported", "verdict"])
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 05](../course/labs/05_interpretability.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** The baseline is a choice. Compare the maps of integrated gradients from the mean colour with those from black, image by image.
 #
 # <details><summary>Solution</summary>

@@ -819,6 +819,8 @@ pd.DataFrame(lines, columns=["product", "way", "balanced accuracy", "reported", 
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 06](../course/labs/06_contrastive_typing.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** Temperature: train with τ = 0.05 and τ = 1 (`replace(detector, temperature=…)`). What happens to the silhouette, and what to the accuracy?
 #
 # <details><summary>Solution</summary>

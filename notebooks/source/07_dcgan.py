@@ -512,6 +512,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 07](../course/labs/07_gan.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** Shorten all latent vectors to half their length before they are drawn: `dcgan.generate(0.5 * gan.latents(1000, dcgan.latent, 2))`. What happens to recall?
 #
 # <details><summary>Solution</summary>

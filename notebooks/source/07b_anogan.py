@@ -572,6 +572,8 @@ published.verdicts([anogan_report, *(result.report for result in results.values(
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 07](../course/labs/07_gan.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** Where does the score come from? Score the digits with the pixels alone ($\kappa=0$), and with the features counted ten times.
 #
 # <details><summary>Solution</summary>

@@ -781,6 +781,8 @@ pd.DataFrame(rows, columns=["product", "row", "image AUROC", "reported", "verdic
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 08](../course/labs/08_inspection_pipeline.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** What if a miss costs only twice a false alarm? Which half-width is then the cheapest? Set `costs` and `t` anew and call `band_of`.
 #
 # <details><summary>Solution</summary>

@@ -430,6 +430,8 @@ comparable if len(comparable) else "none of these rows has a published figure to
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 09](../course/labs/09_comparison.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** Does the order change when the question is "how many false alarms at 95 % detection"? (Less is better.)
 #
 # <details><summary>Solution</summary>

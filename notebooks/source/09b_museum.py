@@ -511,6 +511,8 @@ lesson(f"outside the honest interval lie {', '.join(outside)}", gross <= set(out
 #
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 09](../course/labs/09_comparison.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** Read the last paper that you liked, and its code, with these questions. Who chose the threshold? The checkpoint? The seed? Which test images were left out, and who
 # decided that?
 #

@@ -509,6 +509,8 @@ pd.DataFrame(rows, columns=["what", "promised", "measured"])
 # %% [markdown]
 # ## Exercises
 #
+# These go on with what this notebook holds. [Lab 08](../course/labs/08_inspection_pipeline.ipynb) has more, on small arrays, with checks that say what differs.
+#
 # **1.** How many good images are needed for a threshold whose *true* rate is at most 5 %, with a probability of 95 %?
 #
 # <details><summary>Solution</summary>
