@@ -14,6 +14,7 @@ What is replaced, beside the device (`pretended_gpu`):
 |---|---|
 | options of the data | `DATA`, in the profile: it is no longer quick's own, so `lesson` prints and asserts nothing |
 | counts and size of drawn products above `DRAWN`, as in notebook 10 | these |
+| size of drawn packages | `PACKAGES` |
 | options of methods above `LIMITS` | these |
 | steps of any training above `STEPS` | `STEPS` |
 | UMAP, which compiles for a quarter of a minute | principal components |
@@ -53,6 +54,7 @@ DATA = {
     **{"package_train": 6, "package_test": 4},
 }
 DRAWN = {"train": 40, "test_good": 4, "per_defect": 3, "size": 64}
+PACKAGES = {"size": (108, 192)}
 STEPS = 2
 LIMITS = {
     **{"image_size": 64, "crop": 64, "width": 4, "discriminator_width": 4, "latent": 16},
@@ -99,6 +101,7 @@ def shrink() -> None:
 
     mvtec_ad.profile = config.profile = small_profile
     synthetic.write_category = few_images
+    synthetic.write_packages = functools.partial(synthetic.write_packages, **PACKAGES)
     frameworks.import_umap = lambda: lambda **_: PCA(2)
     style.to_png.__defaults__ = style.to_jpeg.__defaults__ = (20,)
     trunk.state_of = functools.cache(trunk.state_of)
