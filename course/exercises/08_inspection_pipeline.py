@@ -258,9 +258,9 @@ exports = {"a": 1.03 * model_scores + 0.05, "b": tiny.copy(), "c": tiny[:60], "d
 exports |= {"e": model_scores.astype(np.float32), "f": tiny.copy()}
 exports["d"][np.argsort(model_scores)[-3:]] *= 1.1
 exports["f"][17] = 4.0 * (1 + 1e-5)
-for letter, values in exports.items():
-    correlation = np.corrcoef(values, model_scores[: len(values)])[0, 1]
-    print(f"{letter}: {len(values)} pictures, correlation {correlation:.4f}")
+for name, graph_scores in exports.items():
+    correlation = np.corrcoef(graph_scores, model_scores[: len(graph_scores)])[0, 1]
+    print(f"{name}: {len(graph_scores)} pictures, correlation {correlation:.4f}")
 
 # %%
 # <solution>
