@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 PROFILE ?= quick
 
-.PHONY: run test lint notebooks picture backbone benchmark
+.PHONY: run test lint notebooks slides picture backbone benchmark
 
 run: .venv/installed  ## all notebooks, then the table and a page to look at
 	$(PYTHON) -m mvtec_ad run --profile $(PROFILE)
@@ -16,6 +16,9 @@ lint: .venv/installed
 
 notebooks: .venv/installed  ## rebuild and execute notebooks/*.ipynb from notebooks/source/*.py
 	$(PYTHON) notebooks/build.py
+
+slides: .venv/installed  ## build/slides/*.html: lectures with notes; npm brings reveal.js and KaTeX, once
+	$(PYTHON) course/slides.py
 
 picture: .venv/installed  ## the pictures of the README, from synthetic images
 	$(PYTHON) assets/gallery.py
