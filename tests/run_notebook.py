@@ -59,6 +59,7 @@ STEPS = 2
 LIMITS = {
     **{"image_size": 64, "crop": 64, "width": 4, "discriminator_width": 4, "latent": 16},
     "channels": 24,  # notebook 02 wants more than its 20 images
+    **{"batch_images": 8, "batch": 16},
     "search_steps": 21,  # notebook 07b looks at the 20th
     **{"copies": 2, "folds": 2},
     **{"images": 8, "few": 6, "path_steps": 4, "noisy_copies": 2, "windows": 2, "removals": 2, "randomised": 2},
