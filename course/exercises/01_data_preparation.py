@@ -184,7 +184,7 @@ if verdict.right:
 
 # %% [markdown] solution
 # There is one threshold that calls anything: it calls everything, with precision 30/42 and recall 1. A largest F1 of .83 sounds like a
-# method, and is the share of defects in the test folder. So each such number is read beside its floor.
+# method, and follows from the share of defects in the test folder. So each such number is read beside its floor.
 
 # %% [markdown]
 # ## 01.average_precision · implement

@@ -67,7 +67,7 @@ implement(
             lambda x: np.corrcoef(x, rowvar=False),
             say("these are correlations: do not divide by the standard deviations"),
         ),
-        (lambda x: x.var(0, ddof=1), say("these are the variances only: the matrix has a row for each pair")),
+        (lambda x: x.var(0, ddof=1), say("these are the variances only: the matrix has an entry for each pair")),
         (lambda x: _covariance(x) * (len(x) - 1), say("this is the sum of products: divide by n − 1")),
     ],
 )
@@ -180,7 +180,7 @@ implement(
         (_random.normal(size=3), _random.normal(size=(8, 3)), np.array([0.0, 1, 1, 0, 1, 0, 0, 1])),
     ],
     [
-        (lambda w, x, y: -_gradient(w, x, y), say("the sign is reversed: a step along it would raise the loss")),
+        (lambda w, x, y: -_gradient(w, x, y), say("the sign is reversed: the gradient points to where the loss grows")),
         (lambda w, x, y: len(x) * _gradient(w, x, y), say("this is the sum over the points: the loss is their mean")),
         (lambda w, x, y: x.T @ (x @ w - y) / len(x), say("this is of the squared loss: σ is missing")),
         (

@@ -184,7 +184,7 @@ predict(
         (0.01 * 4, say("a variance grows with the square of the scale")),
         (0.01 / 16, say("the other way round: larger features have larger variances")),
         (0.01 / 4, say("the other way round, and squared: ε is a variance")),
-        (0.01, say("then a deviation counts as 16 times the ridge it was meant for")),
+        (0.01, say("then a squared deviation weighs 16 times too much against the ridge")),
     ],
     say("ε is added to variances: what do these become when features are 4 times as large?"),
     tolerance=1e-4,

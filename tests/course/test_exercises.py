@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+import io
+import json
 import re
+import string
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +21,7 @@ from mvtec_ad.course import exercises
 from mvtec_ad.errors import SettingsError
 
 PROJECT = Path(__file__).parents[2]
+SOLUTION_CELL = re.compile(r"^# %% \[markdown\] solution\n((?:#.*\n)+)", re.M)
 HEADING = re.compile(r"^## (\d\d\.\w+) · (\w+)$", re.M)
 
 
@@ -38,25 +43,34 @@ WRONG = {
 }
 
 
-def run(source: Path, solution: bool, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """Name of each exercise -> whether its answer passed, after all code cells of a notebook ran."""
+def run(source: Path, solution: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bool], str]:
+    """Name of each exercise -> whether its answer passed, and what was printed, after all code cells ran."""
     import matplotlib.pyplot as plt
 
     monkeypatch.setattr(exercises, "RESULTS", found := {})
     space: dict[str, Any] = {"display": lambda *shown: None}
-    for cell in build.cut(source, solution).cells:
-        if cell.cell_type == "code" and cell.source != "# <setup>":
-            exec(compile(cell.source, str(source), "exec"), space)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for cell in build.cut(source, solution).cells:
+            if cell.cell_type == "code" and cell.source != "# <setup>":
+                exec(compile(cell.source, str(source), "exec"), space)
     plt.close("all")
-    return found
+    return found, printed.getvalue()
 
 
 @pytest.mark.parametrize("lab", LABS)
 def test_solutions_pass_and_stubs_fail(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every exercise of a lab is asked once, the solution is right, and the stub is not and stops nothing."""
+    """Each exercise is asked once, the solution is right and prints what its prose states; the stub stops nothing."""
     names = [name for name in course.EXERCISES if name.startswith(f"{lab}.")]
-    assert run(LABS[lab], True, monkeypatch) == dict.fromkeys(names, True)
-    assert run(LABS[lab], False, monkeypatch) == dict.fromkeys(names, False)
+    found, printed = run(LABS[lab], True, monkeypatch)
+    assert found == dict.fromkeys(names, True)
+    numbers = {float(number) for number in re.findall(r"\d*\.\d+", printed)}
+    for text in SOLUTION_CELL.findall(LABS[lab].read_text(encoding="utf-8")):
+        for number in re.findall(
+            r"(?<![\w.:/])\d*\.\d+(?![\w.]*\d)", re.sub(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)", "", text)
+        ):
+            digits = len(number.partition(".")[2])
+            assert any(round(value, digits) == float(number) for value in numbers), f"{number} is printed nowhere"
+    assert run(LABS[lab], False, monkeypatch)[0] == dict.fromkeys(names, False)
 
 
 @pytest.mark.parametrize("lab", LABS)
@@ -92,6 +106,39 @@ def test_each_wrong_answer_gets_its_own_message(name: str) -> None:
 
 def test_no_planted_answer_is_of_an_unknown_exercise() -> None:
     assert set(WRONG) == set(course.EXERCISES)
+
+
+def templates() -> set[str]:
+    """The texts of all messages, from the sources."""
+    calls = [
+        node
+        for path in Path(exercises.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say"
+    ]
+    assert all(isinstance(call.args[0], ast.Constant) for call in calls)
+    return {call.args[0].value for call in calls}
+
+
+def braces(text: str) -> list[tuple[str, str]]:
+    """What stands in the braces of a template."""
+    return sorted((name, form or "") for _, name, form, _ in string.Formatter().parse(text) if name is not None)
+
+
+@pytest.mark.parametrize("language", ["pt", "es"])
+def test_messages_are_translated(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them and no others, each with the same fields; and a check speaks the language that is set."""
+    path = Path(exercises.__file__).parent / "messages" / f"{language}.json"
+    catalogue = json.loads(path.read_text(encoding="utf-8"))
+    assert set(catalogue) == templates()
+    assert {text: braces(text) for text in catalogue} == {text: braces(other) for text, other in catalogue.items()}
+    monkeypatch.setenv("MVTEC_AD_LANGUAGE", language)
+    monkeypatch.setattr(exercises, "RESULTS", {})
+    assert course.check("02.gaussians", 0).message != course.check("02.gaussians", ...).message
+    assert (
+        course.check("02.gaussians", ...).message
+        == catalogue["nothing is here yet: write your answer in place of the dots"]
+    )
 
 
 # --- the machinery ----------------------------------------------------------------------------------------------------
