@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 PROFILE ?= quick
 
-.PHONY: run test lint notebooks slides picture backbone benchmark
+.PHONY: run test lint notebooks slides picture backbone benchmark site links
 
 run: .venv/installed  ## all notebooks, then the table and a page to look at
 	$(PYTHON) -m mvtec_ad run --profile $(PROFILE)
@@ -36,6 +36,21 @@ benchmark: .venv/installed .venv-anomalib/installed  ## metrics, PaDiM and Patch
 	$(PYTHON) benchmarks/metrics.py
 	$(PYTHON) benchmarks/padim.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python
 	$(PYTHON) benchmarks/patchcore.py $(if $(ROOT),--root $(ROOT)) --weights $(WEIGHTS) --anomalib .venv-anomalib/bin/python
+
+SPHINX = $(PYTHON) docs/stage.py build/site-source && \
+	$(PYTHON) -m sphinx -W --keep-going -q -a -j auto -c docs -d build/doctrees build/site-source
+
+site: .venv/site  ## the course's site in build/site/, which no page leaves for the internet
+	$(SPHINX) build/site
+	@echo "open build/site/index.html"
+
+links: .venv/site  ## whether what the site links to on the internet answers
+	$(SPHINX) -b linkcheck build/links
+
+# The site's libraries are installed for it only.
+.venv/site: .venv/installed requirements/site.txt
+	$(PYTHON) -m pip install --quiet --editable ".[site]"
+	@touch $@
 
 # anomalib is installed for the benchmark only; it finds torch and the rest in .venv
 .venv-anomalib/installed: .venv/installed
