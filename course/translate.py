@@ -109,18 +109,18 @@ def relinked(text: str, folder: str, language: str) -> str:
     return re.sub(r"\]\(\.\./", "](../../", text) if folder else text
 
 
-def translated(notebook: Any, source: Path, language: str, name: str) -> Any:
+def translated(notebook: Any, source: Path, language: str, place: str) -> Any:
     """A copy of a notebook with the prose of a language; English where the catalogue lacks a text.
 
     Args:
         notebook: Cut or executed from `source`, its badge and setup cell already in place.
         source: The English py:percent file.
         language: `pt` or `es`.
-        name: Of the catalogue.
+        place: Where the English one lies: `notebooks`, `course/labs` or `course/solutions`.
     """
-    known, result = catalogue(language, name), copy.deepcopy(notebook)
-    repository, folder = of_notebooks.address(), name.partition("/")[0]
-    place = {"notebooks": "notebooks", "labs": "course/labs"}[folder]
+    folder = "notebooks" if place == "notebooks" else "labs"
+    known, result = catalogue(language, f"{folder}/{source.stem}"), copy.deepcopy(notebook)
+    repository = of_notebooks.address()
     badges = [of_notebooks.badge(source.stem, repository, each) for each in (place, f"{place}/{language}")]
     english = {key(text.replace(of_notebooks.BADGE, badges[0])): key(text) for text in texts(source)}
     for cell in result.cells:
@@ -143,23 +143,24 @@ def page(language: str) -> str:
     return re.sub(r"\]\((?!https?:|#|mailto:)", "](../../", text)
 
 
-def write(language: str) -> None:
-    """All files of a language."""
+def write(language: str, root: Path = PROJECT) -> list[Path]:
+    """Write all files of a language below `root`; their paths."""
+    made: dict[Path, Any] = {}
     for name, source in sources().items():
-        if name == "README":
-            target = PROJECT / "docs" / language / "README.md"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(page(language), encoding="utf-8")
+        if name.startswith("notebooks/"):
+            english = {"notebooks": of_notebooks.convert(source, of_notebooks.address())}
+        elif name.startswith("labs/"):
+            english = {f"course/{kind}": of_labs.finished(source, kind) for kind in of_labs.FOLDERS}
+        else:
+            made[root / "docs" / language / "README.md"] = page(language)
             continue
-        notebook = name.startswith("notebooks/")
-        made = (
-            {PROJECT / "notebooks" / language: of_notebooks.convert(source, of_notebooks.address())} if notebook else {}
-        )
-        if not notebook:
-            made = {HERE / kind / language: of_labs.finished(source, kind) for kind in ("labs", "solutions")}
-        for folder, english in made.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            nbformat.write(translated(english, source, language, name), folder / f"{source.stem}.ipynb")
+        for folder, notebook in english.items():
+            made[root / folder / language / f"{source.stem}.ipynb"] = translated(notebook, source, language, folder)
+    for path, content in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else f"{nbformat.writes(content)}\n"
+        path.write_text(text, encoding="utf-8")
+    return list(made)
 
 
 def main(arguments: list[str]) -> int:

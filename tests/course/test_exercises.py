@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -63,13 +64,14 @@ def test_solutions_pass_and_stubs_fail(lab: str, monkeypatch: pytest.MonkeyPatch
     names = [name for name in course.EXERCISES if name.startswith(f"{lab}.")]
     found, printed = run(LABS[lab], True, monkeypatch)
     assert found == dict.fromkeys(names, True)
-    numbers = {float(number) for number in re.findall(r"\d*\.\d+", printed)}
+    given = "\n".join(cell.source for cell in build.cut(LABS[lab], False).cells)
+    numbers = {float(number) for number in re.findall(r"\d*\.\d+", f"{given}\n{printed}")}
     for text in SOLUTION_CELL.findall(LABS[lab].read_text(encoding="utf-8")):
         for number in re.findall(
             r"(?<![\w.:/])\d*\.\d+(?![\w.]*\d)", re.sub(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)", "", text)
         ):
             digits = len(number.partition(".")[2])
-            assert any(round(value, digits) == float(number) for value in numbers), f"{number} is printed nowhere"
+            assert any(round(value, digits) == float(number) for value in numbers), f"{number} is neither given nor printed"
     assert run(LABS[lab], False, monkeypatch)[0] == dict.fromkeys(names, False)
 
 
@@ -102,6 +104,10 @@ def test_each_wrong_answer_gets_its_own_message(name: str) -> None:
         assert words in verdict.message, verdict
         messages.append(verdict.message)
     assert len(set(messages)) == len(messages)
+
+
+def test_exercises_are_as_many_as_the_readme_says() -> None:
+    assert f"{len(course.EXERCISES)} exercises" in (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
 def test_no_planted_answer_is_of_an_unknown_exercise() -> None:
@@ -198,7 +204,7 @@ def test_names_are_registered_once(doubled: str) -> None:
         exercises.register(doubled, "predict", lambda answer: None)
 
 
-# --- the stub ---------------------------------------------------------------------------------------------------------
+# --- the notebooks ---------------------------------------------------------------------------------------------------
 
 
 def test_the_stub_holds_no_line_of_the_solution() -> None:
@@ -211,3 +217,17 @@ def test_the_stub_holds_no_line_of_the_solution() -> None:
         for cell in build.cut(source, False).cells:
             if cell.cell_type == "code" and cell.source != "# <setup>":
                 ast.parse(cell.source)
+
+
+@pytest.mark.parametrize("folder", build.FOLDERS)
+@pytest.mark.parametrize("lab", LABS)
+def test_committed_notebooks_equal_their_sources(lab: str, folder: str) -> None:
+    """Students get theirs without outputs; a solution ran from top to bottom, and no check in it failed."""
+    assert build.problems(LABS[lab], folder) == []
+    notebook = nbformat.read(PROJECT / "course" / folder / f"{LABS[lab].stem}.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [
+        number if folder == "solutions" else None for number in range(1, len(cells) + 1)
+    ]
+    assert all(not cell.outputs for cell in cells if folder == "labs")
+    assert "✗" not in json.dumps([cell.outputs for cell in cells], ensure_ascii=False)

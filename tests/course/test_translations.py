@@ -36,7 +36,7 @@ def test_code_formulas_links_and_numbers_are_the_english_ones(language: str, nam
 def test_notebooks_have_the_code_and_the_outputs_of_the_english(language: str, name: str) -> None:
     source = translate.sources()[name]
     english = nbformat.read(COURSE.parent / f"{name}.ipynb", as_version=4)
-    ours = translate.translated(english, source, language, name)
+    ours = translate.translated(english, source, language, "notebooks")
     for cell, other in zip(english.cells, ours.cells, strict=True):
         assert cell.cell_type == other.cell_type
         if cell.cell_type == "code":
@@ -44,6 +44,17 @@ def test_notebooks_have_the_code_and_the_outputs_of_the_english(language: str, n
             assert cell.outputs == other.outputs
         elif len(cell.source) > 60:
             assert cell.source != other.source
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_what_is_committed_is_what_the_catalogues_give(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notebooks, labs, solutions and README of a language, byte for byte."""
+    written = {path.relative_to(tmp_path): path.read_bytes() for path in translate.write(language, tmp_path)}
+    assert len(written) == 18 + 2 * 10 + 1
+    for path, content in written.items():
+        assert (COURSE.parent / path).read_bytes() == content, f"run `python course/translate.py`: {path}"
 
 
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, english: str) -> None:
