@@ -21,7 +21,8 @@ import sys
 if sys.platform != "linux":
     print("grade: only Linux confines submissions: grade on a Linux machine, a virtual one, or in WSL", file=sys.stderr)
     sys.exit(2)
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # this process forks: it has one thread
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"))
+os.environ["MPLBACKEND"] = "Agg"  # whoever forks has one thread, and a judge can start no other
 
 import argparse
 import contextlib
@@ -32,7 +33,6 @@ import pwd
 import select
 import signal
 import socket
-import stat
 import tempfile
 import time
 import traceback
@@ -45,37 +45,17 @@ from typing import Any, NamedTuple
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "course")]
 import confinement  # noqa: E402
-from submission import LONGEST, Stop, Wire, run_cells  # noqa: E402
+from submission import Stop, Wire, notebook_of, run_cells  # noqa: E402
 
 from mvtec_ad.errors import SettingsError, in_words, printable  # noqa: E402
 
 CHECKS = PROJECT / "mvtec_ad" / "course"  # imported by judges only
 ANSWERS = 50  # that are examined of one exercise: no submission counts through all numbers
+LOST: dict[str, Any] = {"answers": {}, "seconds": "", "status": "its judge was killed"}
 BY_THE_CLOCK = 3  # times the seconds of computing: other work may keep the machine busy
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
-
-
-def notebook_of(place: Path, lab: str) -> bytes:
-    """The notebook of a submission, which may be any kind of thing on disk."""
-    try:
-        if place.is_dir() and not place.is_symlink():
-            inside = sorted(place.glob("*.ipynb"))
-            fitting = [path for path in inside if path.name.startswith(f"{lab}_")] or inside
-            if len(fitting) != 1:
-                raise Stop(f"{len(fitting) or 'no'} notebooks in the folder")
-            place = fitting[0]
-        if place.suffix != ".ipynb":
-            raise Stop("not a notebook")
-        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Stop("not a notebook")
-            if len(content := file.read(LONGEST + 1)) > LONGEST:
-                raise Stop(f"larger than {LONGEST >> 20} MiB")
-            return content
-    except OSError as problem:
-        raise Stop(f"a link, or cannot be read: {problem.strerror}") from None
 
 
 def exercises_of(lab: str) -> list[str]:
@@ -219,6 +199,23 @@ def record(out: Path, columns: Sequence[str], row: dict[str, Any]) -> None:
     os.replace(part, out)
 
 
+def prepare(lab: str) -> list[str]:
+    """Names of a lab's exercises; other modules that its checks use are imported, once for all that fork."""
+
+    def found() -> list[list[str]]:
+        before = {*sys.modules}
+        names = exercises_of(lab)
+        return [names, [name for name in sys.modules if name not in before and not name.startswith("mvtec_ad.course")]]
+
+    names, modules = result_of(*aside(found)) or ([], [])
+    if not names:
+        raise SettingsError(f"there is no lab {lab!r}: give two digits, such as 02")
+    for module in ["matplotlib.pyplot", *modules]:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+    return names
+
+
 def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line, examined."""
 
@@ -260,8 +257,12 @@ def grade(places: dict[str, Path], lab: str, limits: confinement.Limits, users: 
     """Name, verdicts, seconds and status of each submission, as soon as it is judged; as many at a time as users."""
     confinement.libc.prctl(confinement.ADOPT_ORPHANS, 1, 0, 0, 0)
     queue, running = list(places.items()), dict[int, Running]()  # where its result is read -> judge
+    interrupted: list[int] = []  # an exception at any place could be lost in what runs at a fork
+    signal.signal(signal.SIGINT, lambda *about: interrupted.append(1))
     try:
         while queue or running:
+            if interrupted:
+                raise KeyboardInterrupt
             while queue and len(running) < len(users):
                 name, place = queue.pop(0)
                 user = next(user for user in users if user not in [one.user for one in running.values()])
@@ -274,13 +275,7 @@ def grade(places: dict[str, Path], lab: str, limits: confinement.Limits, users: 
                 found = result_of(one.process, descriptor)
                 confinement.end_all(skip=[other.process for other in running.values()])
                 confinement.remove(one.scratch)
-                yield {
-                    "name": one.name,
-                    "answers": {},
-                    "seconds": "",
-                    "status": "its judge was killed",
-                    **(found or {}),
-                }
+                yield {"name": one.name, **(found or LOST)}
             for one in running.values():
                 if time.monotonic() > one.last:
                     os.kill(one.process, signal.SIGKILL)
@@ -293,9 +288,7 @@ def grade(places: dict[str, Path], lab: str, limits: confinement.Limits, users: 
 def run(words: Sequence[str] | None) -> None:
     """Grade as the command line says."""
     given = arguments_of(words)
-    names = result_of(*aside(lambda: exercises_of(given.lab)))
-    if not names:
-        raise SettingsError(f"there is no lab {given.lab!r}: give two digits, such as 02")
+    names = prepare(given.lab)
     columns = ["name", *names, "total", "seconds", "status", *(f"{name} message" for name in names)]
     out, folder = given.out.resolve(), given.submissions.resolve()
     done = graded(out, columns)
