@@ -233,7 +233,8 @@ def choose(name: str, right: str, why: Mapping[str, Message], kind: str = "decid
     """
 
     def examine(answer: Any) -> Message | None:
-        letters = set("".join(answer).lower()) - set(" ,;") if isinstance(answer, (str, list, tuple, set)) else None
+        parts = [answer] if isinstance(answer, str) else answer if isinstance(answer, (list, tuple, set)) else [None]
+        letters = set("".join(parts).lower()) - set(" ,;") if all(isinstance(part, str) for part in parts) else None
         if letters is None or not letters <= set(why):
             return say("give the letters of the statements that hold, of {letters}", letters=", ".join(sorted(why)))
         wrong = sorted(letters ^ set(right))

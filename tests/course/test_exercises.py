@@ -186,6 +186,15 @@ def test_what_differs_is_said(doubled: str, answer: Any, words: str) -> None:
     assert words in verdict.message
 
 
+@pytest.mark.parametrize("answer", [[1, 2], 3.0, "abz", {"a": 1}])
+def test_statements_are_chosen_by_letters(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exercises, "EXERCISES", dict(exercises.EXERCISES))
+    monkeypatch.setattr(exercises, "RESULTS", {})
+    exercises.choose("99.chosen", "ab", {letter: exercises.say("why") for letter in "abc"})
+    assert exercises.examine("99.chosen", ["A", "b"]).right
+    assert "the letters of the statements that hold, of a, b, c" in exercises.examine("99.chosen", answer).message
+
+
 def test_right_answers_may_be_lists_and_of_another_precision(doubled: str) -> None:
     assert exercises.examine(doubled, lambda x: [2 * float(value) for value in x]).right
     assert exercises.examine(doubled, lambda x: (2 * x).astype(np.float32)).right
