@@ -139,6 +139,7 @@ def page(language: str) -> str:
     source = PROJECT / "README.md"
     known = catalogue(language, "README")
     text = "\n\n".join(known.get(key(section), section) for section in texts(source)) + "\n"
+    text = re.sub(rf"\[[^\[\]]*\]\(docs/{language}/README\.md\)", "[English](README.md)", text)  # in place of itself
     text = re.sub(r"\]\(notebooks/(\w+)\.ipynb\)", rf"](notebooks/{language}/\1.ipynb)", text)
     return re.sub(r"\]\((?!https?:|#|mailto:)", "](../../", text)
 

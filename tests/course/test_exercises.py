@@ -71,7 +71,9 @@ def test_solutions_pass_and_stubs_fail(lab: str, monkeypatch: pytest.MonkeyPatch
             r"(?<![\w.:/])\d*\.\d+(?![\w.]*\d)", re.sub(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)", "", text)
         ):
             digits = len(number.partition(".")[2])
-            assert any(round(value, digits) == float(number) for value in numbers), f"{number} is neither given nor printed"
+            assert any(round(value, digits) == float(number) for value in numbers), (
+                f"{number} is neither given nor printed"
+            )
     assert run(LABS[lab], False, monkeypatch)[0] == dict.fromkeys(names, False)
 
 
