@@ -40,7 +40,7 @@ benchmark: .venv/installed .venv-anomalib/installed  ## metrics, PaDiM and Patch
 SPHINX = $(PYTHON) docs/stage.py build/site-source && \
 	$(PYTHON) -m sphinx -W --keep-going -q -a -j auto -c docs -d build/doctrees build/site-source
 
-site: .venv/site  ## the course's site in build/site/, which no page leaves for the internet
+site: .venv/site slides  ## the course's site in build/site/, which no page leaves for the internet
 	$(SPHINX) build/site
 	@echo "open build/site/index.html"
 

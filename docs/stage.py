@@ -42,7 +42,7 @@ PAGES = (  # one glob a line; a page that is in none of the sections below is no
     "transfer/README.md",
 )
 START = PurePosixPath("docs/index.md")  # index.md on the site
-AS_FILES = ("course/slides/",)  # never pages: their Markdown is for a presentation
+AS_FILES = ("course/slides/", "course/translations/")  # never pages: their Markdown is for a presentation, or cells
 SECTIONS = {  # contents page -> title, prefixes of its pages
     "course/contents": ("Course", ("course/",)),
     "notebooks/contents": ("Notebooks", ("notebooks/",)),
@@ -114,6 +114,13 @@ def slugs(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
+def on_the_site(path: PurePosixPath) -> PurePosixPath:
+    """Where the site has what a path of the repository holds: slides are HTML of `make slides`, quizzes are pages."""
+    if path.match("course/slides/*.md"):
+        return PurePosixPath("slides") / f"{path.stem}.html"
+    return path.with_suffix(".md") if path.match("course/quizzes/*.json") else path
+
+
 def bent(text: str, page: PurePosixPath, to: PurePosixPath | None = None) -> str:
     """A text whose links to folders go to the contents of that section, or are text; those to HTML files are as they
     are on the site. Where the page lies elsewhere on the site, `to`, its links are as seen from there."""
@@ -123,9 +130,9 @@ def bent(text: str, page: PurePosixPath, to: PurePosixPath | None = None) -> str
         path, hash_, anchor = target.partition("#")
         if not path or re.match(r"[a-z]+:", path):
             return match[0]
-        found = PurePosixPath(os.path.normpath(page.parent / path))
-        if to is not None:
-            path = os.path.relpath(found, to.parent)
+        found = on_the_site(PurePosixPath(os.path.normpath(page.parent / path)))
+        if to is not None or found.parts[0] == "slides" or found.suffix != PurePosixPath(path).suffix:
+            path = os.path.relpath(found, (to or page).parent)
         if picture:
             return f"![{label}]({path})"
         if (ROOT / found).is_dir():
@@ -163,6 +170,7 @@ def markdown_page(text: str, page: PurePosixPath) -> str:
 def with_outputs(text: str, english: str) -> str:
     """A translated notebook, which is kept without outputs, with those of the English one: their code is the same."""
     notebook, other = json.loads(text), json.loads(english)
+    notebook["metadata"] = other["metadata"]  # which tells how its code is coloured
     for cell, same in zip(notebook["cells"], other["cells"], strict=True):
         if cell["cell_type"] == "code":
             cell |= {name: same[name] for name in ("outputs", "execution_count")}
@@ -198,6 +206,19 @@ def glossary(rows: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def quiz(text: str, name: str) -> str:
+    """The page of a quiz: its questions, and what is to be said of each choice behind a click."""
+    lines = [f"# Quiz {name}", ""]
+    for number, question in enumerate(json.loads(text), 1):
+        lines += [f"## Question {number}", "", question["question"], ""]
+        lines += [f"{place}. {choice['text']}" for place, choice in enumerate(question["choices"], 1)]
+        lines += ["", "<details><summary>Answers</summary>", ""]
+        for place, choice in enumerate(question["choices"], 1):
+            lines.append(f"{place}. **{'Right' if choice['right'] else 'Wrong'}.** {choice['why']}")
+        lines += ["", "</details>", ""]
+    return "\n".join(lines)
+
+
 # --- all pages --------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +251,8 @@ def read_pages(root: Path = ROOT) -> dict[str, str]:
     table = root / "course/glossary.csv"
     if table.is_file():
         pages["course/glossary.md"] = glossary(table.read_text(encoding="utf-8"))
+    for path in sorted(root.glob("course/quizzes/*.json")):
+        pages[f"course/quizzes/{path.stem}.md"] = quiz(path.read_text(encoding="utf-8"), path.stem)
     return pages
 
 
@@ -305,7 +328,10 @@ def grouped(title: str, section: str, names: list[str], slides: list[str]) -> st
     ]
     if slides:
         here = PurePosixPath(section).parent
-        lines = [f'* <a href="{os.path.relpath(slide, here)}">{PurePosixPath(slide).name}</a>' for slide in slides]
+        lines = [
+            f'* <a href="{os.path.relpath(slide, here)}">{PurePosixPath(slide).stem.replace("_", " ")}</a>'
+            for slide in slides
+        ]
         lists += ["## Slides\n", *lines, ""]
     return "\n".join([f"# {title}", "", *lists])
 
@@ -388,9 +414,9 @@ def write(path: Path, content: str | bytes) -> None:
 def stage(target: Path, api: dict[str, str], browser: bool = True) -> None:
     """Write the whole source of the site into a folder, and remove from it what is no longer part of the site."""
     pages = read_pages()
-    slides = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("course/slides/**/*")) if path.is_file()]
-    slides = [path for path in slides if not any(part.startswith((".", "_")) for part in Path(path).parts)]
-    shown = [path for path in slides if path.endswith((".html", ".pdf"))] or slides
+    built = ROOT / "build" / "slides"
+    slides = {f"slides/{path.relative_to(built)}": path for path in sorted(built.rglob("*")) if path.is_file()}
+    shown = [name for name in slides if re.fullmatch(r"slides/\d\d_\w+\.html", name)]
     texts = dict(pages)
     sections = contents(pages, shown)
     texts |= {f"{name}.md": text for name, text in sections.items()}
@@ -399,7 +425,7 @@ def stage(target: Path, api: dict[str, str], browser: bool = True) -> None:
     order += [name for name in sections if name not in order]
     texts["index.md"] = f"{pages['index.md']}\n{toctree(order, hidden=True)}"
     files = {path: (ROOT / path).read_bytes() for path in linked_files(pages)}
-    files |= {f"_extra/{path}": (ROOT / path).read_bytes() for path in slides}
+    files |= {f"_extra/{name}": path.read_bytes() for name, path in slides.items()}
     static = {f"_static/lite/{path.name}": path.read_bytes() for path in (ROOT / "course/lite").glob("*.np[yz]")}
     wanted = {target / name for name in (*texts, *files, *static)}
     for path in sorted(target.rglob("*")):

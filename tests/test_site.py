@@ -40,6 +40,12 @@ def pages() -> dict[str, str]:
     return stage.read_pages()
 
 
+QUESTION = {
+    "question": "Which?",
+    "choices": [{"text": "a", "right": False, "why": "no, as"}, {"text": "b", "right": True, "why": "yes, for"}],
+}
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch) -> Path:
     """A small repository with everything that the site may find."""
@@ -53,10 +59,10 @@ def repository(tmp_path, monkeypatch) -> Path:
         "assets/unused.png": "picture",
         "notebooks/01_a.ipynb": json.dumps(notebook).replace("Bonjour", "Hello").replace("../01_a", "01_a"),
         "notebooks/pt/01_a.ipynb": json.dumps(notebook),
-        "course/weeks/01.md": "Week one: [slides](../slides/01.html), [key](../quizzes/01.json).\n",
-        "course/slides/01.html": "<html></html>",
-        "course/slides/01.md": "# Not a page",
-        "course/quizzes/01.json": "{}",
+        "course/weeks/01.md": "Week one: [slides](../slides/01_a.md), [key](../quizzes/01.json).\n",
+        "build/slides/01_a.html": "<html></html>",
+        "course/slides/01_a.md": "# Not a page",
+        "course/quizzes/01.json": json.dumps([QUESTION]),
         "course/glossary.csv": 'term,meaning,pt,es\nmask,"what is marked, 0|1",máscara,máscara\n',
     }
     for name, text in texts.items():
@@ -83,7 +89,8 @@ def test_links_are_bent_where_the_site_has_no_such_place(repository):
     page = PurePosixPath("docs/methods.md")
     assert bent("[a](../notebooks/)", page) == "[a](../notebooks/contents.md)"
     assert bent("[a](../assets)", page) == "a"
-    assert bent("[`a`](../course/slides/01.html#2)", page) == '<a href="../course/slides/01.html#2">`a`</a>'
+    assert bent("[`a`](../course/slides/01_a.md#2)", page) == '<a href="../slides/01_a.html#2">`a`</a>'
+    assert bent("[a](../course/quizzes/01.json)", page) == "[a](../course/quizzes/01.md)"
     assert bent("[a](https://example.org/)", page) == "[a](https://example.org/)"
     assert bent("`[a](../notebooks/)`", page) == "`[a](../notebooks/)`"
     assert bent("![a](../assets/p.png)", page, PurePosixPath("index.md")) == "![a](assets/p.png)"
@@ -140,9 +147,8 @@ def test_the_staged_folder(repository):
         "course/contents.md",
         "course/weeks/01.md",
         "course/glossary.md",
-        "course/quizzes/01.json",
-        "_extra/course/slides/01.html",
-        "_extra/course/slides/01.md",
+        "course/quizzes/01.md",
+        "_extra/slides/01_a.html",
         "api/contents.md",
     }
     index = (target / "index.md").read_text(encoding="utf-8")
@@ -150,7 +156,10 @@ def test_the_staged_folder(repository):
     assert re.findall(r"^/.*", index, re.M) == [
         *("/course/contents", "/notebooks/contents", "/docs/contents", "/api/contents", "/pt/contents")
     ]
-    assert '<a href="slides/01.html">01.html</a>' in (target / "course/contents.md").read_text(encoding="utf-8")
+    assert '<a href="../slides/01_a.html">01 a</a>' in (target / "course/contents.md").read_text(encoding="utf-8")
+    page = (target / "course/quizzes/01.md").read_text(encoding="utf-8")
+    assert "Which?" in page
+    assert page.index("</summary>") < page.index("1. **Wrong.** no, as") < page.index("2. **Right.** yes, for")
     assert (target / "README.md").read_text(encoding="utf-8") == "# Own\n\n14 minutes\n"
     assert "| **mask** | what is marked, 0\\|1 | máscara | máscara |" in (target / "course/glossary.md").read_text(
         "utf-8"
@@ -163,7 +172,7 @@ def test_the_staged_folder(repository):
 @pytest.mark.parametrize("present", [True, False])
 def test_without_a_course_there_is_no_course_section(repository, present):
     if not present:
-        for path in (repository / "course").rglob("*.*"):
+        for path in [*(repository / "course").rglob("*.*"), *(repository / "build").rglob("*.html")]:
             path.unlink()
     stage.stage(repository / "build/s", {}, browser=False)
     assert ("/course/contents" in (repository / "build/s/index.md").read_text(encoding="utf-8")) is present
@@ -298,7 +307,7 @@ def test_chapters_are_what_their_sources_say():
     importlib.util.find_spec("myst_nb") is None, reason="Sphinx is not installed: `make site` does that"
 )
 def test_sphinx_reads_pages_without_a_warning(repository):
-    (repository / "build").mkdir()
+    (repository / "build").mkdir(exist_ok=True)
     stage.stage(repository / "build/site-source", {}, browser=False)
     for folder in ("_static", "_extra"):
         (repository / "build/site-source" / folder).mkdir(exist_ok=True)
@@ -311,4 +320,4 @@ def test_sphinx_reads_pages_without_a_warning(repository):
     assert child.returncode == 0, child.stderr
     page = (repository / "build/site/notebooks/01_a.html").read_text(encoding="utf-8")
     assert 'href="pt/01_a.html">Português</a>' in page
-    assert (repository / "build/site/course/slides/01.html").is_file()
+    assert (repository / "build/site/slides/01_a.html").is_file()

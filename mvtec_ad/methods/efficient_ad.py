@@ -1,7 +1,7 @@
 """EfficientAD: a student of a frozen network, and an autoencoder; the anomaly map is where they disagree.
 
 Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies", WACV 2024
-(arXiv:2303.14535). What differs serves a budget of hundreds of steps, not 70,000, and no download. Their teacher is a
+(arXiv:2303.14535). What differs serves a budget of 2,000 steps, not 70,000, and no download. Their teacher is a
 small network that was distilled from WideResNet-101 on ImageNet; ours is EfficientNet-Lite0 down to stride 16, which is
 smaller than that. The student learns from all differences, and from the largest ones again, not from these alone. Its
 penalty takes drawn textures in place of photographs. The autoencoder is an option: trained so shortly it does harm.
@@ -66,7 +66,7 @@ class EfficientAd(TrainedDetector):
     width: int = option(24, "channels of the student's first layer; the next two double them", least=1, most=256)
     autoencoder: bool = option(False, "train an autoencoder too, and add its map; it needs thousands of steps")
     latent: int = option(64, "numbers that the autoencoder squeezes an image into", least=1, most=4096)
-    steps: int = option(400, "training steps", least=1, most=1_000_000)
+    steps: int = option(2000, "training steps", least=1, most=1_000_000)
     batch_images: int = option(4, "good images a step; the paper takes 1", least=2, most=100_000)
     sigma: float = option(8.0, "Gaussian smoothing of the anomaly map, pixels", least=0, most=1000)
 
