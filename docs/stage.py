@@ -184,7 +184,7 @@ def notebook_page(text: str, page: PurePosixPath) -> str:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             cell["source"] = bent(without_comments(source), page)
-        elif source.startswith(SETUP):
+        elif SETUP in source:
             cell["metadata"]["tags"] = ["hide-cell"]
     return json.dumps(notebook, ensure_ascii=False, indent=1)
 

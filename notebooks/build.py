@@ -132,10 +132,17 @@ def finish(notebook: Any, name: str, repository: str | None, folder: str = "note
     return notebook
 
 
+WHERE_IT_RUNS = {  # by the folder of the notebook, which is that of its language
+    "pt": "roda no Jupyter e no Colab (Upload no menu File do Colab)",
+    "es": "se ejecuta en Jupyter y en Colab (Upload en el menú File de Colab)",
+}
+
+
 def badge(name: str, repository: str | None, folder: str = "notebooks") -> str:
     """The line under a title: opens the notebook in Colab, or says where it runs while there is no address."""
     if repository is None:
-        return f"*`{folder}/{name}.ipynb` — runs in Jupyter and in Colab (Upload in Colab's File menu).*"
+        english = "runs in Jupyter and in Colab (Upload in Colab's File menu)"
+        return f"*`{folder}/{name}.ipynb` — {WHERE_IT_RUNS.get(folder.rpartition('/')[2], english)}.*"
     path = repository.removesuffix(".git").removeprefix("https://github.com/")
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     return f"[![Open in Colab]({image})]({COLAB}/{path}/blob/main/{folder}/{name}.ipynb)"
