@@ -151,6 +151,7 @@ def measure(category: str, keep: Callable[[dict[str, Any]], None]) -> None:
         means = [[row[m]["au_pro"] for row in report["repetitions"]] for m in ("segmentation", "patchcore")]
         pair = np.nanmean(resampled, axis=0), np.mean(means, axis=1)
         report["au_pro_difference"] = metrics.paired_difference(*pair[0], *pair[1], int(tests["label"].sum()))
+        report["summary"] = summary(report["repetitions"])
         end("repetitions")
 
         def curve(seed: int) -> None:
@@ -204,14 +205,29 @@ def over(values: list[float]) -> str:
     return metrics.format_metric(metrics.corrected_t(values, TESTED))
 
 
-def lines(category: str, report: dict[str, Any]) -> list[str]:
-    """The tables of a product."""
-    rows, pairs = report["repetitions"], []
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Metric -> both methods and their difference, each with its interval over repetitions, and the verdict."""
+    report = {}
     for name in NAMES:
         ours, theirs = ([row[method][name] for row in rows] for method in ("segmentation", "patchcore"))
-        difference = metrics.corrected_t(np.subtract(ours, theirs), TESTED)
-        word = metrics.verdict(difference["low"], difference["high"])
-        pairs.append([name, over(ours), over(theirs), metrics.format_metric(difference), word])
+        values = {"segmentation": ours, "patchcore": theirs, "difference": np.subtract(ours, theirs)}
+        intervals = {key: metrics.corrected_t(value, TESTED) for key, value in values.items()}
+        verdict = metrics.verdict(intervals["difference"]["low"], intervals["difference"]["high"])
+        report[name] = intervals | {"verdict": verdict}
+    return report
+
+
+def lines(category: str, report: dict[str, Any]) -> list[str]:
+    """The tables of a product."""
+    rows = report["repetitions"]
+    pairs = [
+        [
+            name,
+            *(metrics.format_metric(row[key]) for key in ("segmentation", "patchcore", "difference")),
+            row["verdict"],
+        ]
+        for name, row in summary(rows).items()
+    ]
     text = [f"## {category}, {len(rows)} repetitions", ""]
     text += [metrics.markdown_table(["", "DeepLabV3+", "PatchCore", "difference", ""], pairs), ""]
     if "au_pro_difference" in report:

@@ -24,7 +24,11 @@ FILES = {
     for folder in ("assets", "mvtec_ad/backbones/weights", "mvtec_ad/benchmark")
     for path in (PROJECT / folder).glob("*.json")
 }
-TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+TEXTS = [
+    PROJECT / "README.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "docs").glob("[a-z][a-z]/*.md")),
+]
 TEXTS = [path for path in TEXTS if path.name not in ("results.md", "decisions.md")]
 NUMBER = r"[+−-]?(?:\d[\d,]*)?(?:\.\d+)?"
 MARKED = re.compile(
