@@ -19,9 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import build as of_labs
 import jupytext
 import nbformat
+
+import build as of_labs
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -49,6 +50,7 @@ def texts(source: Path) -> list[str]:
     """The English prose of a source: its markdown cells, or the sections of a page."""
     content = source.read_text(encoding="utf-8")
     if source.suffix == ".md":
+        content = of_notebooks.readme_with_badges(content, None)
         return [section.strip() for section in re.split(r"^(?=## )", content, flags=re.M)]
     cells = jupytext.reads(content, fmt="py:percent").cells
     return [cell.source.strip() for cell in cells if cell.cell_type == "markdown"]
@@ -139,6 +141,8 @@ def page(language: str) -> str:
     source = PROJECT / "README.md"
     known = catalogue(language, "README")
     text = "\n\n".join(known.get(key(section), section) for section in texts(source)) + "\n"
+    text = of_notebooks.readme_with_badges(text, of_notebooks.address())
+    text = text.replace("/blob/main/notebooks/", f"/blob/main/notebooks/{language}/")
     text = re.sub(rf"\[[^\[\]]*\]\(docs/{language}/README\.md\)", "[English](README.md)", text)  # in place of itself
     text = re.sub(r"\]\(notebooks/(\w+)\.ipynb\)", rf"](notebooks/{language}/\1.ipynb)", text)
     return re.sub(r"\]\((?!https?:|#|mailto:)", "](../../", text)

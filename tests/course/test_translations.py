@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_notebooks_have_the_code_and_the_outputs_of_the_english(language: str, n
             assert cell.outputs == other.outputs
         elif len(cell.source) > 60:
             assert cell.source != other.source
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_badges_open_the_notebook_of_the_language(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the repository has an address; and no translation is lost by it."""
+    monkeypatch.setattr(translate.of_notebooks, "address", lambda: "https://github.com/owner/name.git")
+    opened = set()
+    for path in translate.write(language, tmp_path):
+        opened |= set(re.findall(r"github/owner/name/blob/main/([\w/]+\.ipynb)", path.read_text(encoding="utf-8")))
+    here = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ipynb")}
+    assert opened == here
+    assert all(language in Path(path).parts for path in opened)
+    assert "## Two commands" not in (tmp_path / "docs" / language / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("language", translate.LANGUAGES)
