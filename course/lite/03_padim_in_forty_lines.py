@@ -7,8 +7,8 @@
 # %%
 import numpy as np
 
-data = np.load("features.npz")
-good, test, labels, masks = (data[name].astype(float) for name in ("good", "test", "labels", "masks"))
+with np.load("features.npz") as data:
+    good, test, labels, masks = (data[name].astype(float) for name in ("good", "test", "labels", "masks"))
 good.shape, test.shape
 
 # %% [markdown]
