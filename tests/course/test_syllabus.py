@@ -148,7 +148,7 @@ def test_expected_numbers_stand_in_the_notebooks(week: str) -> None:
     numbers = rows(sections(week)["Expected numbers"])
     assert len(numbers) >= 7
     for number, notebook, *said in numbers:
-        assert f"`{notebook}`" in intro
+        assert f"[{notebook}](" in intro
         assert stands_in(number, outputs(notebook)), f"{number} is not in {notebook}"
         assert all(said)
         for decimal in DECIMAL.findall(" ".join(said)):
@@ -230,7 +230,7 @@ def test_a_row_of_the_syllabus_is_of_one_week() -> None:
         assert all(re.search(rf"[/#]{week}[_.-]", cell) for cell in others)
         intro = (COURSE / "weeks" / f"{week}.md").read_text(encoding="utf-8").partition("## ")[0]
         named = re.findall(r"/(\w+)\.ipynb", notebooks)
-        assert re.findall(r"`(\w+)`", re.search(r"notebooks? (.+?), lab", intro)[1]) == named
+        assert re.findall(r"\[(\w+)\]", re.search(r"notebooks? (.+?), lab", intro)[1]) == named
 
 
 def test_electives_are_those_that_no_week_has() -> None:
