@@ -457,8 +457,10 @@ def _left_out(centred: Tensor, scatter: Tensor, ridge: float, dual: bool, count:
 def _ridged_cholesky(scatter: Tensor, divisor: float, ridge: float) -> Tensor:
     """L of scatter / divisor + ridge·I."""
     matrix = scatter / divisor
-    matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    try:
-        return torch.linalg.cholesky(matrix)
-    except torch.linalg.LinAlgError as problem:
-        raise SettingsError("the ridge is lost beside features of this size: choose a larger one") from problem
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    lost = bool(ridge < torch.finfo(matrix.dtype).eps * diagonal.max())  # where rank is missing, rounding decides then
+    diagonal.add_(ridge)
+    lower, problems = torch.linalg.cholesky_ex(matrix)
+    if lost or problems.any():
+        raise SettingsError("the ridge is lost beside features of this size: choose a larger one")
+    return lower
