@@ -96,7 +96,8 @@ class Padim(FeatureDetector):
     def fit_features(self, shape: tuple[int, int, int], part: Part) -> tuple[float, Gaussians, np.ndarray]:
         """Scale, Gaussians and leave-one-out scores of features as the network gives them."""
         scale = self.feature_scale or (1.0 if self.network.raw else measured_scale(shape, part))
-        held_out, gaussians = leave_one_out_and_fit(shape, lambda chunk: part(chunk) * scale, self.ridge)
+        # scaled in double precision: what is kept then loses digits of deviations from the mean, not of whole features
+        held_out, gaussians = leave_one_out_and_fit(shape, lambda chunk: part(chunk).double() * scale, self.ridge)
         return scale, gaussians, self.image_scores(held_out)
 
     def gathered(
@@ -351,7 +352,7 @@ def leave_one_out_and_fit(
     what a threshold needs. In the dual shape the Gram matrix is single precision: exact to 1e-5 while the variance of
     the features stays below 500·ε.
 
-    Features have the shape (P, N, d), and `part` gives those of some positions, float32. Of `least` = 2 images the
+    Features have the shape (P, N, d), and `part` gives those of some positions. Of `least` = 2 images the
     distances are left empty.
     """
     positions, count, dimension = shape
@@ -359,7 +360,7 @@ def leave_one_out_and_fit(
         what = "hold one out" if least > 2 else "fit a covariance"
         raise DataError(f"{count} good images are too few to {what}: give at least {least}")
     dual = count < dimension
-    new = part(slice(0, 0)).new_empty
+    new = part(slice(0, 0)).float().new_empty
     mean, mean_rest, held_out = new(positions, dimension), new(positions, dimension), new(positions, count)
     factor = new(positions, count if dual else dimension, dimension)
     root = new(positions, count * (count + 1) // 2) if dual else None
@@ -368,7 +369,7 @@ def leave_one_out_and_fit(
         exact = features.double().mean(1)
         mean[chunk] = exact.float()
         mean_rest[chunk] = (exact - mean[chunk]).float()
-        centred = features - mean[chunk, None]
+        centred = (features - mean[chunk, None]).float()
         scatter = (centred @ centred.mT).double() if dual else centred.double().mT @ centred.double()
         if count > 2:
             held_out[chunk] = _left_out(centred, scatter, ridge, dual, count)
