@@ -9,9 +9,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 
 from mvtec_ad.artifacts import write_file
@@ -128,6 +125,10 @@ def execute_notebook(notebook: Any, target: Path) -> float:
 
     It is written to `target` as far as it came, without what progress bars wrote: that is for whoever waits.
     """
+    import nbformat  # seconds, which a notebook that imports this module need not wait
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     begun = time.perf_counter()
     with tqdm(total=len(cells), desc=target.stem, unit="cell") as bar:

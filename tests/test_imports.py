@@ -57,12 +57,14 @@ def run_child(code: str) -> subprocess.CompletedProcess[str]:
         "import mvtec_ad",
         "from mvtec_ad.cli import main\ntry:\n    main(['evaluate', '--help'])\nexcept SystemExit:\n    pass",
         "from mvtec_ad.cli import main\nmain(['results'])",
+        "from mvtec_ad.notebooks import lesson",
+        "from mvtec_ad.course import check\ncheck('02.gaussians', 1)",
     ],
-    ids=["import", "help", "results"],
+    ids=["import", "help", "results", "notebook", "course"],
 )
 def test_no_framework_is_loaded_before_it_is_needed(code: str) -> None:
-    """Neither importing the package nor asking for help costs seconds."""
-    names = "('torch', 'tensorflow', 'keras')"
+    """Neither importing the package nor asking for help costs seconds; nor what every notebook and lab imports."""
+    names = "('torch', 'tensorflow', 'keras', 'nbformat')"
     child = run_child(f"{code}\nimport sys\nprint('loaded', [name for name in {names} if name in sys.modules])")
     assert child.returncode == 0, child.stderr
     assert child.stdout.splitlines()[-1] == "loaded []"
